@@ -1,0 +1,1 @@
+"""What a program is: types, dims, ops, regions, text.  Imports nothing else of the package."""
