@@ -1,1 +1,36 @@
-"""irc."""
+"""irc: a tensor IR and deployment toolchain.  Every public name, loaded on first use (PEP 562).
+
+Invariant: `import irc` loads this file alone; numpy, onnx and llvmlite arrive with the first name that
+needs them.  Add a name as one row of `_FACE` once its module exists; tests/test_face.py resolves each.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+# public name -> (module, attribute); an empty attribute is the module itself
+_FACE = {
+    "Error": (".ir.errors", "Error"),
+    "UnsupportedError": (".ir.errors", "UnsupportedError"),
+}
+
+__all__ = ["__version__", *_FACE]
+
+
+def __getattr__(name: str) -> object:
+    """Load the public name from its module and keep it (PEP 562)."""
+    try:
+        module, attribute = _FACE[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    found: object = import_module(module, __name__)
+    if attribute:
+        found = getattr(found, attribute)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""LLVM text from planned loops, compiled through `llvmlite.binding`."""

@@ -1,0 +1,1 @@
+"""Yardsticks and measurements against the peers."""

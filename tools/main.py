@@ -1,0 +1,91 @@
+"""The `irc` command: a table of subcommands, each imported only when it is called.
+
+Invariant: `irc --help` imports click and nothing heavier (no numpy, onnx, llvmlite, rich), so the
+help of every subcommand stands here as a short string.  To add a subcommand write `cmd_NAME.py` with a
+click command named `command`, and add one row to `COMMANDS`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from .. import __version__
+from .errors import guarded
+from .options import forget_verbosity, verbosity
+
+# subcommand -> (module of this package, help line)
+COMMANDS = {
+    "env": ("cmd_env", "Versions, machine and extras: the block a bug report needs."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group whose subcommands come from `COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in alphabetical order."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import the subcommand; None where there is no such name."""
+        if name not in COMMANDS:
+            return None
+        module = import_module(f".{COMMANDS[name][0]}", __package__)
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, and an unknown name suggests the nearest one."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise click.UsageError(f"No such command '{args[0]}'.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list under `irc --help`, from the table and not from the modules."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="irc %(version)s")
+@verbosity
+def group() -> None:
+    """Compile ONNX models and irc programs for CPUs, microcontrollers, FPGAs and GPUs.
+
+    Data goes to stdout, progress and logs to stderr.  Exit codes: 0 ok, 1 user error, 2 usage,
+    3 unsupported op or target, 4 invalid model, 5 verification failed, 6 does not fit,
+    7 toolchain missing, 70 internal error, 130 interrupted.
+    """
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one command line (without the program's name) and return its exit code."""
+
+    def call() -> object:
+        with group.make_context("irc", list(args)) as ctx:
+            return group.invoke(ctx)
+
+    forget_verbosity()
+    return guarded(call, args)
+
+
+def main() -> None:
+    """The entry point of the script `irc`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()
