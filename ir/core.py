@@ -177,10 +177,15 @@ _REQUIRED = object()
 
 
 class attr:
-    """Declares an attribute: a frozen Python value of type `type` (lists become tuples)."""
+    """Declares an attribute: a frozen Python value of type `type` (lists become tuples).
 
-    def __init__(self, type: Any, default: Any = _REQUIRED, doc: str = "") -> None:
+    An `implied` attribute is the type of the result (or the tuple of all result types), so the text
+    prints it only there.
+    """
+
+    def __init__(self, type: Any, default: Any = _REQUIRED, doc: str = "", implied: bool = False) -> None:
         self.type, self.default, self.doc, self.index = type, default, doc, -1
+        self.implied = implied
         self.name = ""
 
     @property
@@ -246,6 +251,8 @@ class Spec:
     regions: tuple[region, ...]
     attr_index: Mapping[str, int]
     defaults: tuple[Any, ...]
+    needs: bool
+    """Some attribute has no default."""
 
     def bind(self, name: str, given: Mapping[str, Any]) -> tuple[Any, ...]:
         """The attribute tuple for keyword arguments; E0210 for an unknown or missing one."""
@@ -301,7 +308,8 @@ class Op:
         for group in (operands, attrs, regions):
             for index, declared in enumerate(group):
                 declared.index = index
-        cls.spec = Spec(operands, attrs, regions, {a.name: a.index for a in attrs}, tuple(a.default for a in attrs))
+        cls.spec = Spec(operands, attrs, regions, {a.name: a.index for a in attrs}, tuple(a.default for a in attrs),
+                        any(a.required for a in attrs))  # fmt: skip
         cls.inferred = {}
         if not cls.__name__.startswith("_"):
             cls.name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
@@ -310,7 +318,7 @@ class Op:
 
     def __init__(self, *operands: Value, loc: Loc | None = None, regions: Sequence[Block] = (), **attrs: Any) -> None:
         spec = self.spec
-        self.attrs = spec.bind(self.name, attrs) if attrs else spec.defaults
+        self.attrs = spec.bind(self.name, attrs) if attrs or spec.needs else spec.defaults
         self.operands = operands
         self.loc = loc
         self.regions = ()

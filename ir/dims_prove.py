@@ -106,10 +106,10 @@ class Prover:
             f = m.factors[0]
             if f.kind != SYM or len(m.factors) != 1:
                 return False, None
-            bound = self.range_of(f.args[0])
-            if isinstance(bound[0], Dim) or isinstance(bound[1], Dim):
+            low, high = self.range_of(f.args[0])
+            if isinstance(low, Dim) or isinstance(high, Dim):
                 return False, None
-            least = bound[0 if c > 0 else 1]
+            least = low if c > 0 else high
             total = None if total is None or least is None else total + c * least
         return True, total
 

@@ -106,11 +106,10 @@ class _Simplifier:
         """The k with k*b <= x < (k + 1)*b throughout, if there is one (0 for a symbolic b)."""
         prover = Prover(self.ranges)
         low = prover.lower(x)
-        if low is None:
+        if low is None or (low < 0 and isinstance(b, Dim)):
             return None
         k = low // b if isinstance(b, int) else 0
-        inside = low >= 0 if k == 0 else True
-        return k if inside and prover.nonneg(b * (k + 1) - 1 - x) else None
+        return k if prover.nonneg(b * (k + 1) - 1 - x) else None
 
     def _div(self, x: DimLike, b: DimLike) -> DimLike:
         k = self._block(x, b)
