@@ -1,7 +1,8 @@
 """irc: a tensor IR and deployment toolchain.  Every public name, loaded on first use (PEP 562).
 
-Invariant: `import irc` loads this file alone; numpy, onnx and llvmlite arrive with the first name that
-needs them.  Add a name as one row of `_FACE` once its module exists; tests/test_face.py resolves each.
+Invariant: `import irc` loads this file alone; numpy, onnx and llvmlite arrive with the first name
+that needs them.  Add a name as one row of `_FACE` once its module exists; tests/test_face.py
+resolves each.
 """
 
 from __future__ import annotations

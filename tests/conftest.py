@@ -1,7 +1,7 @@
-"""What all tests share: a cache folder of their own, the tree's root, and the real models where they are.
+"""What all tests share: a cache folder of their own, the tree's root, and the real models.
 
-Real models lie in `$IRC_MODELS`, else in `shared/models` inside or beside the checkout.  A test that wants
-one and finds none skips with that reason; the summary counts every skip.
+Real models lie in `$IRC_MODELS`, else in `shared/models` inside or beside the checkout.  A test
+that wants one and finds none skips with that reason; the summary counts every skip.
 """
 
 from __future__ import annotations

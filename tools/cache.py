@@ -1,4 +1,4 @@
-"""Where irc keeps files between runs: `IRC_CACHE_DIR`, else the user's cache folder.  Creates nothing."""
+"""Where irc keeps files between runs: `IRC_CACHE_DIR`, else the user's cache folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """The cache folder; it may not exist yet."""
+    """The cache folder; nothing is created."""
     chosen = os.environ.get("IRC_CACHE_DIR")
     if chosen:
         return Path(chosen)

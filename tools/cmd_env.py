@@ -1,4 +1,7 @@
-"""`irc env`: the facts a bug report needs.  Versions come from package metadata; only LLVM's own is asked of it."""
+"""`irc env`: the facts a bug report needs.
+
+Versions come from package metadata, so nothing heavy is imported; only LLVM is asked for its own.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from .options import json_flag, verbosity
 
 DISTRIBUTION = "tensor-irc"
 CPU_FLAGS = (
-    "sse4_2 avx avx2 fma f16c avx512f avx512bw avx512vl avx512_vnni avx_vnni avx512_bf16 avx512_fp16"
-    " amx_tile amx_int8 amx_bf16 asimd asimddp asimdhp i8mm bf16 sve sve2"
+    "sse4_2 avx avx2 fma f16c avx512f avx512bw avx512vl avx512_vnni avx_vnni avx512_bf16"
+    " avx512_fp16 amx_tile amx_int8 amx_bf16 asimd asimddp asimdhp i8mm bf16 sve sve2"
 ).split()
 
 

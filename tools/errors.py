@@ -1,7 +1,7 @@
 """Where every failure of the command line becomes a message on stderr and an exit code.
 
-Invariant: a user's mistake never shows a traceback; a defect of ours shows one line, the report file with
-the traceback, and the reproducer when a pass wrote one (`exception.reproducer`, a path).
+Invariant: a user's mistake never shows a traceback; a defect of ours shows one line, the report
+file with the traceback, and the reproducer when a pass wrote one (`exception.reproducer`, a path).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .options import verbose
 
 
 def guarded(call: Callable[[], object], args: Sequence[str]) -> int:
-    """Run `call`, print what goes wrong, and return the exit code; `args` go into a crash report."""
+    """Run `call`, print what goes wrong, return the exit code; `args` go into a crash report."""
     try:
         returned = call()
         sys.stdout.flush()
@@ -53,7 +53,7 @@ def guarded(call: Callable[[], object], args: Sequence[str]) -> int:
 
 
 def _reader_left() -> int:
-    """Nobody reads stdout any more (`irc ... | head`): end in silence, also at the interpreter's last flush."""
+    """Nobody reads stdout any more (`irc ... | head`): be silent, also at the last flush."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_OK
 

@@ -19,7 +19,8 @@ TYPED = ("irc.ir", "irc.passes")
 def ruff() -> int:
     """Run ruff's rules over the tree; its exit code."""
     print("ruff: ", end="", flush=True)
-    return subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT).returncode
+    command = [sys.executable, "-m", "ruff", "check", "--output-format=concise", "."]
+    return subprocess.run(command, cwd=ROOT).returncode
 
 
 def mypy() -> int:

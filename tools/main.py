@@ -1,8 +1,8 @@
 """The `irc` command: a table of subcommands, each imported only when it is called.
 
 Invariant: `irc --help` imports click and nothing heavier (no numpy, onnx, llvmlite, rich), so the
-help of every subcommand stands here as a short string.  To add a subcommand write `cmd_NAME.py` with a
-click command named `command`, and add one row to `COMMANDS`.
+help of every subcommand stands here as a short string.  To add a subcommand write `cmd_NAME.py`
+with a click command named `command`, and add one row to `COMMANDS`.
 """
 
 from __future__ import annotations

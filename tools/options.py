@@ -1,6 +1,7 @@
-"""Options that several subcommands share, each as a decorator, and how much the command says.  Imports only click.
+"""Options that several subcommands share, each as a decorator, and how much the command says.
 
-`-q` and `-v` may stand before or after the subcommand, and are counted together: `verbose()` answers.
+Imports only click.  `-q` and `-v` may stand before or after the subcommand, and are counted
+together: `verbose()` answers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def _count(ctx: click.Context, param: click.Parameter, value: int) -> None:
 
 
 def verbose() -> int:
-    """How much to say on stderr: below 0 errors only, 0 normal, 1 more, 2 all; at least `IRC_DEBUG`."""
+    """How much to say on stderr: below 0 errors only, 0 normal, 1 more; at least `IRC_DEBUG`."""
     debug = os.environ.get("IRC_DEBUG", "")
     level = _flags["verbose"] - _flags["quiet"]
     return max(level, int(debug)) if debug.isdecimal() and int(debug) else level

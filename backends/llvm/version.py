@@ -1,4 +1,4 @@
-"""Which LLVM stands behind the emitter: for cache keys and bug reports.  Imports llvmlite when asked."""
+"""Which LLVM stands behind the emitter, for cache keys and bug reports.  Imports llvmlite late."""
 
 from __future__ import annotations
 
