@@ -4,7 +4,7 @@ Every answer is sound for all valuations inside the ranges; "unknown" is always 
 without a range is a tensor extent: 0 or more, unbounded above.  Divisors count as 1 or more.
 The method: split minima and maxima into their arms, replace a symbol in which the expression is
 monotone by its (symbolic) bound, innermost loop first, and bound what is left by
-b*(x // b) <= x <= b*(x // b) + b - 1 and by interval arithmetic.  Imports only dims_*.
+b*(x // b) <= x <= b*(x // b) + b - 1 and by interval arithmetic.  Imports only dims_* and errors.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from .dims_expr import (
     symbols_of,
 )
 from .dims_query import coefficient, substitute
+from .errors import Error
 
 Range = tuple[DimLike | None, DimLike | None]
 """Inclusive lower and upper bound; None is unbounded; bounds may be symbolic."""
@@ -93,10 +94,10 @@ class Prover:
                 continue
             bound = self.range_of(name)[0 if direction >= 0 else 1]
             if bound is not None:
-                return self.lower(substitute(e, {name: bound}))
+                return self.lower(_at_end(e, name, bound, direction))
         found = [self._by_interval(e)]
         found += [self.lower(weaker) for weaker in self._without_mod(e)]
-        found += [self._by_quotient(e, m, c, f) for m, c, f in _atoms(e, DIV)]
+        found += [self._by_quotient(e, m, c, f) for m, c, f in atoms_of(e, DIV)]
         return max((x for x in found if x is not None), default=None)
 
     def _affine(self, e: Dim) -> tuple[bool, int | None]:
@@ -114,25 +115,32 @@ class Prover:
         return True, total
 
     def _by_arms(self, e: Dim) -> tuple[int | None] | None:
-        """Replace a min or max by its arms: the worst arm counts, or the best where any will do."""
-        for m, c, f in _atoms(e, MIN, MAX):
-            rest = _less(m, f)
+        """Replace a min or max by its arms: the worst counts, or the best where any will do.
+
+        The former come first, so that the latter can choose knowing which arm it was.
+        """
+        choice: list[DimLike] = []
+        for m, c, f in atoms_of(e, MIN, MAX):
+            rest = without(m, f)
             sign = self.sign(rest)
             if sign is None:
                 continue
             outer = e - from_mono(m, c)
-            arms = [self.lower(outer + rest * arm * c) for arm in f.args]
-            known = [x for x in arms if x is not None]
+            cases = [outer + rest * arm * c for arm in f.args]
             if (c * sign > 0) == (f.kind == MIN):
-                return (min(known) if len(known) == len(arms) else None,)
-            return (max(known, default=None),)
-        return None
+                least = [self.lower(case) for case in cases]
+                known = [x for x in least if x is not None]
+                return (min(known) if len(known) == len(cases) else None,)
+            choice = choice or cases
+        if not choice:
+            return None
+        return (max((x for x in map(self.lower, choice) if x is not None), default=None),)
 
     def _without_mod(self, e: Dim) -> Iterable[DimLike]:
         """Expressions at most e: one modulo bounded by its ends, or written as a division."""
-        for m, c, f in _atoms(e, MOD):
+        for m, c, f in atoms_of(e, MOD):
             x, b = f.args
-            rest = _less(m, f)
+            rest = without(m, f)
             outer = e - from_mono(m, c)
             sign = self.sign(rest)
             if sign is not None and c * sign > 0:
@@ -147,7 +155,7 @@ class Prover:
     def _by_quotient(self, e: Dim, m: Mono, c: int, f: Atom) -> int | None:
         """x - b + 1 <= b * (x // b) <= x, applied to e scaled by b (or to b's own product)."""
         x, b = f.args
-        rest = _less(m, f)
+        rest = without(m, f)
         if self.sign(rest) != 1:
             return None
         outer = e - from_mono(m, c)
@@ -258,12 +266,23 @@ def _agree(ways: list[int | None]) -> int | None:
     return 0 if not kinds else kinds.pop() if len(kinds) == 1 else None
 
 
-def _atoms(e: Dim, *kinds: str) -> list[tuple[Mono, int, Atom]]:
+def atoms_of(e: Dim, *kinds: str) -> list[tuple[Mono, int, Atom]]:
     """(monomial, coefficient, atom) for each term of e with a factor of these kinds."""
     return [(m, c, f) for m, c in e.terms for f in m.factors if f.kind in kinds]
 
 
-def _less(m: Mono, f: Atom) -> DimLike:
+def _at_end(e: DimLike, name: str, bound: DimLike, inward: int) -> DimLike:
+    """e at an end of the range of `name`; one further in where a divisor in e excludes the end."""
+    for _ in range(4):
+        try:
+            return substitute(e, {name: bound})
+        except Error:
+            bound = bound + (1 if inward >= 0 else -1)
+    return e
+
+
+def without(m: Mono, f: Atom) -> DimLike:
+    """m / f, for a factor f of m."""
     left = mono_without(m, (f,))
     return from_mono(mono(left)) if left else 1
 
@@ -328,12 +347,12 @@ def equal(a: DimLike, b: DimLike, ranges: Ranges | None = None) -> bool | None:
 def expand_mod(e: DimLike) -> DimLike:
     """e with each x % b outside divisions written as x - b * (x // b)."""
     while isinstance(e, Dim):
-        found = _atoms(e, MOD)
+        found = atoms_of(e, MOD)
         if not found:
             break
         m, c, f = found[0]
         x, b = f.args
-        e = e - from_mono(m, c) + _less(m, f) * (x - b * (x // b)) * c
+        e = e - from_mono(m, c) + without(m, f) * (x - b * (x // b)) * c
     return e
 
 
@@ -359,10 +378,11 @@ def _extreme(prover: Prover, e: DimLike, ranges: Ranges, side: int) -> DimLike |
                 break
         else:
             return None
-        bound = prover.range_of(name)[side if way >= 0 else 1 - side]
+        rising = (way >= 0) == (side == 0)
+        bound = prover.range_of(name)[0 if rising else 1]
         if bound is None:
             return None
-        e = substitute(e, {name: bound})
+        e = _at_end(e, name, bound, 1 if rising else -1)
     return None
 
 
@@ -370,9 +390,11 @@ __all__ = [
     "Prover",
     "Range",
     "Ranges",
+    "atoms_of",
     "bounds",
     "equal",
     "expand_mod",
     "extremes",
     "nonneg",
+    "without",
 ]

@@ -25,7 +25,7 @@ from .dims_expr import (
     min_,
     mod,
 )
-from .dims_prove import Prover, Ranges
+from .dims_prove import Prover, Ranges, atoms_of, without
 from .dims_query import substitute
 
 
@@ -150,20 +150,16 @@ def _rejoin(e: DimLike) -> DimLike:
     """e with each b*(x // b) + x % b, at the same coefficient, written as x."""
     if not isinstance(e, Dim):
         return e
-    for m, c in e.terms:
-        for f in m.factors:
-            if f.kind != MOD:
-                continue
-            x, b = f.args
-            part = floordiv(x, b) * b
-            rest = from_mono(m, c) if len(m.factors) == 1 else None
-            if rest is None or not isinstance(part, Dim) or not _has(e, part, c):
-                continue
-            return _rejoin(e - rest - part * c + x * c)
+    for m, c, f in atoms_of(e, MOD):
+        x, b = f.args
+        scale = without(m, f) * c
+        part = floordiv(x, b) * b * scale
+        if isinstance(part, Dim) and part.terms and _has(e, part):
+            return _rejoin(e - from_mono(m, c) - part + x * scale)
     return e
 
 
-def _has(e: Dim, part: Dim, k: int) -> bool:
-    """Whether every term of k*part stands in e with its coefficient."""
+def _has(e: Dim, part: Dim) -> bool:
+    """Whether every term of `part` stands in e with its coefficient."""
     terms = dict(e.terms)
-    return all(terms.get(m) == c * k for m, c in part.terms)
+    return all(terms.get(m) == c for m, c in part.terms)
