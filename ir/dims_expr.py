@@ -68,6 +68,7 @@ class Dim:
     const: int
     _symbols: frozenset[str] | None
     _text: str | None
+    __array_ufunc__ = None  # numpy scalars leave their arithmetic with dims to us
 
     @property
     def symbols(self) -> frozenset[str]:

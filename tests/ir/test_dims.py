@@ -59,6 +59,7 @@ CANONICAL = [
     (lambda: (i % 16) % 4, "i % 4"),
     (lambda: (5 * (i % 16) + j) % 8, "(5*i + j) % 8"),
     (lambda: (i % 16) // 4, "(i // 4) % 4"),
+    (lambda: (i % 24) // 16, "(i % 24) // 16"),
     (lambda: N - i // 2, "N - i // 2"),
     (lambda: -(i // 2), "-(i // 2)"),
     (lambda: (N - i) // 4 % 3, "((N - i) // 4) % 3"),
@@ -131,7 +132,8 @@ def test_other_operands_are_refused() -> None:
 
 def test_numpy_integers_are_integers() -> None:
     np = pytest.importorskip("numpy")
-    assert N + np.int64(3) is N + 3 and N // np.int32(2) is N // 2
+    assert N + np.int64(3) is N + 3 is np.int64(3) + N and 3 - N is np.int32(3) - N
+    assert np.int64(8) * N is 8 * N and N // np.int32(2) is N // 2
     assert type(min_(np.int64(3), 5)) is int
 
 
@@ -324,6 +326,8 @@ def test_bounds() -> None:
     assert bounds(N - 4 * (N // 4), {}) == (0, 3)
     assert bounds(min_(N, 16), {}) == (0, 16)
     assert bounds(i * j, {"i": (-2, 3), "j": (-5, 4)}) == (-15, 12)
+    assert bounds(i * min_(j, 3), {"i": (-2, 2), "j": (-4, 9)}) == (-8, 8)
+    assert bounds(j * (i // 4) + i, {"i": (0, 3), "j": (None, -1)})[0] in (0, None)
     assert bounds(j, {"j": (0, N - 1), "N": (1, 8)}) == (0, 7)
     assert bounds(N, {}) == (0, None) and bounds(7, {}) == (7, 7)
     assert bounds(i, {"i": (0, j), "j": (0, i)}) == (0, None)  # a circle ends at once
@@ -368,6 +372,7 @@ SIMPLER = [
     ((16 * i + j) // 64, {"j": (0, 15)}, i // 4),
     ((16 * i + j) % 64, {"j": (0, 15)}, 16 * (i % 4) + j),
     ((16 * i + j + 16) // 64, {"j": (0, 15)}, (i + 1) // 4),
+    ((16 * i + j) % 64, {"j": (16, 31)}, 16 * ((i + 1) % 4) + j - 16),
     (j // 8, {"j": (8, 15)}, 1),
     (j % 8, {"j": (-8, -1)}, j + 8),
     ((M * i + j) // M, {"j": (0, M - 1)}, i),
