@@ -1,0 +1,1 @@
+"""From tensors to loops.  May import: ir, and passes."""

@@ -1,0 +1,306 @@
+"""Schedule steps that reshape loops: data, each with one short function that applies it or refuses.
+
+A step addresses loops and buffers by name; `apply` changes the kernel in place and raises `Refused` with
+the reason before it has changed anything.  After any step the kernel computes the same values (declared
+reductions may be reordered); the loop interpreter checks that on small shapes.
+May import: ir, the analysis beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...ir.core import Builder, Op
+from ...ir.dims import DimLike, Range, ceildiv, min_, nonneg, simplify, substitute, sym, symbols_of
+from ...ir.ops.core import Func
+from ...ir.ops.loop import For, If, Load, Store
+from ...ir.symbols import loop_names, map_dims, map_dims_in, ranges_around, rename_loop
+from .nests import Refused, find_loop, is_parallel, may_move, move_body, perfect_chain
+from .simplify import simplify_under
+
+
+@dataclass(frozen=True)
+class Step:
+    """One schedule step."""
+
+    def apply(self, kernel: Func) -> None:
+        """Change `kernel` in place, or raise `Refused`."""
+        raise Refused(f"{type(self).__name__} has no meaning of its own")
+
+
+@dataclass(frozen=True)
+class Tile(Step):
+    """Split a loop into `outer` over tiles and `inner` within a tile of `size`.
+
+    The last tile is shorter (`tail="min"`), or whole with a guard around the body (`tail="guard"`).
+    Names default to VAR.o and VAR.i.
+    """
+
+    var: str
+    size: int
+    outer: str = ""
+    inner: str = ""
+    tail: str = "min"
+
+    def apply(self, kernel: Func) -> None:
+        loop = find_loop(kernel, self.var)
+        if loop.lo != 0:
+            raise Refused(f"{self.var} does not start at 0")
+        outer, inner = self.outer or f"{self.var}.o", self.inner or f"{self.var}.i"
+        extent, size = loop.extent, self.size
+        divides = nonneg(-(extent % size), ranges_around(loop)) is True
+        short = size if divides or self.tail == "guard" else min_(size, extent - size * sym(outer))
+        within = For.make(inner, short, loop.kind, reduction=loop.reduction)
+        move_body(loop.body, within.body)
+        for op in within.body.walk():
+            map_dims(op, {self.var: size * sym(outer) + sym(inner)})
+        if self.tail == "guard" and not divides:
+            guard = If(where=(extent - 1 - size * sym(outer) - sym(inner),), regions=[For.make("", 0).body])
+            move_body(within.body, guard.body)
+            within.body.append(guard)
+        loop.set_attr("var", outer)
+        loop.set_attr("extent", ceildiv(extent, size))
+        loop.body.append(within)
+        simplify_under(loop)
+
+
+@dataclass(frozen=True)
+class Reorder(Step):
+    """Put the named loops, which stand directly inside each other in some order, into this order."""
+
+    loops: tuple[str, ...]
+
+    def apply(self, kernel: Func) -> None:
+        found = [find_loop(kernel, var) for var in self.loops]
+        chain = next((c for c in map(perfect_chain, found) if set(found) <= set(c)), None)
+        if chain is None:
+            raise Refused(f"{', '.join(self.loops)} are not one perfect nest")
+        chain = chain[: max(chain.index(loop) for loop in found) + 1]
+        if set(chain) != set(found):
+            raise Refused("loops between the named ones must be named too")
+        self._check(chain)
+        heads = [(loop.var, loop.extent, loop.lo, loop.kind, loop.reduction) for loop in found]
+        body = chain[-1].body
+        for loop, (var, extent, lo, kind, reduction) in zip(chain, heads, strict=True):
+            loop.attrs = (var, extent, lo, kind, reduction)
+        assert body is chain[-1].body
+
+    def _check(self, chain: Sequence[For]) -> None:
+        moved = [loop for at, loop in enumerate(chain) if loop.var != self.loops[at]]
+        stuck = [loop.var for loop in moved if not may_move(loop)]
+        if stuck:
+            raise Refused(f"iterations of {', '.join(stuck)} depend on each other")
+        by_name = {loop.var: loop for loop in chain}
+        for at, var in enumerate(self.loops):
+            later = set(self.loops[at:])
+            if symbols_of(by_name[var].extent) & later:
+                raise Refused(f"the extent {by_name[var].extent} of {var} needs a loop that would be inside it")
+
+
+@dataclass(frozen=True)
+class Fission(Step):
+    """Split the body of a loop after its first `count` ops into two loops, the second called `second`.
+
+    Legal when the loop is parallel: no iteration reads what another wrote.
+    """
+
+    var: str
+    count: int
+    second: str
+
+    def apply(self, kernel: Func) -> None:
+        loop = find_loop(kernel, self.var)
+        if not is_parallel(loop):
+            raise Refused(f"iterations of {self.var} depend on each other")
+        tail = [op for at, op in enumerate(loop.body) if at >= self.count]
+        defined = {r for at, op in enumerate(loop.body) if at < self.count for r in op.results}
+        if any(v in defined for op in tail for inner in op.walk() for v in inner.operands):
+            raise Refused("a value crosses the cut")
+        other = For.make(self.second, loop.extent, loop.kind, loop.lo, loop.reduction)
+        assert loop.block is not None
+        loop.block.insert_before(other, loop.next)
+        for op in tail:
+            loop.body.remove(op)
+            other.body.append(op)
+            map_dims_in(op, {self.var: sym(self.second)})
+
+
+@dataclass(frozen=True)
+class Partition(Step):
+    """Run a loop as two: iterations below `at`, then the rest, whose loops get `suffix` to their names.
+
+    In each part extents and guards become simpler: full tiles lose their tails.
+    """
+
+    var: str
+    at: DimLike
+    suffix: str = ".t"
+
+    def apply(self, kernel: Func) -> None:
+        loop = find_loop(kernel, self.var)
+        ranges = ranges_around(loop)
+        inside = nonneg(self.at - loop.lo, ranges) and nonneg(loop.lo + loop.extent - self.at, ranges)
+        if inside is not True:
+            raise Refused(f"{self.at} is not within the range of {self.var}")
+        rest = loop.copy({})
+        rename_nest(kernel, rest, self.suffix)
+        rest.set_attr("lo", self.at)
+        rest.set_attr("extent", simplify(loop.lo + loop.extent - self.at, ranges))
+        loop.set_attr("extent", simplify(self.at - loop.lo, ranges))
+        assert loop.block is not None
+        loop.block.insert_before(rest, loop.next)
+        simplify_under(loop)
+        simplify_under(rest)
+
+
+def rename_nest(kernel: Func, copy: For, suffix: str) -> None:
+    """Give every loop and alloc of a copied nest a new name."""
+    taken = loop_names(kernel)
+    for op in copy.walk():
+        if isinstance(op, For):
+            if op.var + suffix in taken:
+                raise Refused(f"the name {op.var}{suffix} is taken")
+            rename_loop(op, op.var + suffix)
+        elif op.name == "loop.alloc":
+            op.set_attr("label", op.attributes["label"] + suffix)
+
+
+@dataclass(frozen=True)
+class Specialize(Step):
+    """Run a loop twice over: a copy where every expression of `where` is at least zero, else the original.
+
+    In the copy those facts simplify extents and guards.  Loops of the other part get `suffix`.
+    """
+
+    var: str
+    where: tuple[DimLike, ...]
+    suffix: str = ".s"
+
+    def apply(self, kernel: Func) -> None:
+        loop = find_loop(kernel, self.var)
+        if len(self.where) != 1:
+            raise Refused("one predicate at a time: its negation must be one too")
+        other = loop.copy({})
+        rename_nest(kernel, other, self.suffix)
+        assert loop.block is not None
+        for nest, where in ((loop, self.where[0]), (other, -self.where[0] - 1)):
+            guard = If(where=(where,), regions=[For.make("", 0).body])
+            before = loop.next if nest is other else loop
+            if nest is loop:
+                loop.block.insert_before(guard, loop)
+                home = guard
+            else:
+                assert home.block is not None
+                home.block.insert_before(guard, home.next)
+            del before
+            if nest.block is not None:
+                nest.block.remove(nest)
+            guard.body.append(nest)
+
+
+@dataclass(frozen=True)
+class Mark(Step):
+    """Say how a loop runs: `kind` of loop.KINDS; parallel and vector loops must be parallel."""
+
+    var: str
+    kind: str
+
+    def apply(self, kernel: Func) -> None:
+        loop = find_loop(kernel, self.var)
+        needs = self.kind in ("parallel", "vector") or self.kind.startswith("gpu.")
+        if needs and not is_parallel(loop):
+            raise Refused(f"iterations of {self.var} depend on each other: it cannot be {self.kind}")
+        loop.set_attr("kind", self.kind)
+
+
+def vector(var: str) -> Mark:
+    """Run a loop as vector lanes."""
+    return Mark(var, "vector")
+
+
+def unroll(var: str) -> Mark:
+    """Write a loop out."""
+    return Mark(var, "unroll")
+
+
+def parallel(var: str) -> Mark:
+    """Share a loop among threads."""
+    return Mark(var, "parallel")
+
+
+@dataclass(frozen=True)
+class Fuse(Step):
+    """Run two neighbouring loops of one extent as one; the second loop's body follows the first's.
+
+    Legal when both loops are parallel and what the second reads of the first is of the same iteration.
+    """
+
+    first: str
+    second: str
+
+    def apply(self, kernel: Func) -> None:
+        a, b = find_loop(kernel, self.first), find_loop(kernel, self.second)
+        if a.next is not b:
+            raise Refused(f"{self.first} and {self.second} are not neighbours")
+        if a.extent != b.extent or a.lo != b.lo:
+            raise Refused(f"extents {a.extent} and {b.extent} differ")
+        trial = For.make(a.var, a.extent, a.kind, a.lo)
+        for source in (a, b):
+            for op in source.body:
+                trial.body.append(op.copy({}))
+        for op in trial.body.walk():
+            map_dims(op, {b.var: sym(a.var)})
+        legal = is_parallel(trial)
+        trial.erase()
+        if not legal:
+            raise Refused(f"{self.second} reads what other iterations of {self.first} write")
+        for op in list(b.body):
+            b.body.remove(op)
+            map_dims_in(op, {b.var: sym(a.var)})
+            a.body.append(op)
+        b.erase()
+
+
+@dataclass(frozen=True)
+class Collapse(Step):
+    """Make one loop `var` of two perfectly nested ones (outer extent times inner extent, both static)."""
+
+    outer: str
+    inner: str
+    var: str
+
+    def apply(self, kernel: Func) -> None:
+        outer, inner = find_loop(kernel, self.outer), find_loop(kernel, self.inner)
+        if outer.body.first is not inner or outer.body.size != 1 or outer.lo != 0 or inner.lo != 0:
+            raise Refused(f"{self.inner} does not stand alone inside {self.outer}")
+        if outer.var in symbols_of(inner.extent):
+            raise Refused(f"the extent of {self.inner} changes with {self.outer}")
+        size = inner.extent
+        env = {outer.var: sym(self.var) // size, inner.var: sym(self.var) % size}
+        move_body(inner.body, outer.body)
+        inner.erase()
+        for op in outer.body.walk():
+            map_dims(op, env)
+        outer.set_attr("var", self.var)
+        outer.set_attr("extent", outer.extent * size)
+        simplify_under(outer)
+
+
+def ranges_of(loop: For) -> dict[str, Range]:
+    """Ranges visible inside a loop."""
+    return ranges_around(loop, inclusive=True)
+
+
+def apply_steps(kernel: Func, steps: Sequence[Step]) -> Func:
+    """A copy of `kernel` with all steps applied, in order."""
+    made = kernel.copy({})
+    for step in steps:
+        step.apply(made)
+    return made
+
+
+__all__ = [
+    "Builder", "Collapse", "Fission", "Fuse", "Load", "Mark", "Op", "Partition", "Reorder", "Specialize", "Step",
+    "Store", "Tile", "apply_steps", "parallel", "ranges_of", "rename_nest", "substitute", "unroll", "vector",
+]  # fmt: skip

@@ -1,0 +1,174 @@
+"""What part of a buffer is touched under a loop, and moving a producer to where its result is read.
+
+The window of a buffer under a loop is, per dimension, the least and the greatest index over all inner
+loops, as expressions in the outer ones.  `sink` recomputes a producer over just that window: the one
+mechanism behind ComputeAt, Stage and Keep.
+May import: ir, the nests beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...ir.core import Op, Value
+from ...ir.dims import DimLike, Range, bounds, equal, extremes, max_, min_, nonneg, simplify, substitute, sym
+from ...ir.ops.loop import Alloc, For, Load, Store
+from ...ir.symbols import bind_ranges, loop_range, loops_around, map_dims, ranges_around
+from ...ir.types import BufferType
+from .nests import Refused, child_of, contains
+
+
+@dataclass(frozen=True)
+class Window:
+    """Per dimension: the first index, and the number of elements (both may use outer loop variables)."""
+
+    lows: tuple[DimLike, ...]
+    extents: tuple[DimLike, ...]
+    shape: tuple[DimLike, ...]
+    """Upper bounds of the extents, free of loop variables: what must be allocated."""
+
+
+def window(reads: Sequence[Load], target: For, clip: Sequence[DimLike] | None = None) -> Window:
+    """The window that these loads touch in one iteration of `target`; `clip` bounds it by a shape."""
+    outer = ranges_around(target, inclusive=True)
+    outside = {loop.var for loop in loops_around(target)} | {target.var}
+    lows: list[DimLike] = []
+    extents: list[DimLike] = []
+    shape: list[DimLike] = []
+    for d in range(len(reads[0].index)):
+        lo, hi = _span([r.index[d] for r in reads], [_inner(r, outside) for r in reads], outer, d)
+        if clip is not None:
+            lo, hi = max_(lo, 0), min_(hi, clip[d] - 1)
+        lo, extent = simplify(lo, outer), simplify(hi - lo + 1, outer)
+        lows.append(lo)
+        extents.append(extent)
+        shape.append(_most(extent, outer, outside))
+    return Window(tuple(lows), tuple(extents), tuple(shape))
+
+
+def _inner(read: Load, outside: set[str]) -> dict[str, Range]:
+    inner = {loop.var: loop_range(loop) for loop in loops_around(read) if loop.var not in outside}
+    inner.update(bind_ranges(read))
+    return inner
+
+
+def _span(exprs: Sequence[DimLike], inner: Sequence[dict[str, Range]], outer: dict[str, Range],
+          d: int) -> tuple[DimLike, DimLike]:  # fmt: skip
+    """Least and greatest index over several loads."""
+    lo: DimLike | None = None
+    hi: DimLike | None = None
+    for e, ranges in zip(exprs, inner, strict=True):
+        least, most = extremes(e, ranges)
+        if least is None or most is None:
+            raise Refused(f"the range of index {e} in dimension {d} is not known")
+        lo = least if lo is None or equal(lo, least, outer) else min_(lo, least)
+        hi = most if hi is None or equal(hi, most, outer) else max_(hi, most)
+    assert lo is not None and hi is not None
+    return lo, hi
+
+
+def _most(extent: DimLike, outer: dict[str, Range], outside: set[str]) -> DimLike:
+    """An upper bound of an extent without loop variables."""
+    if isinstance(extent, int):
+        return extent
+    _, top = bounds(extent, outer)
+    if top is not None:
+        return top
+    _, symbolic = extremes(extent, {n: r for n, r in outer.items() if n in extent.symbols})
+    if symbolic is None:
+        raise Refused(f"the extent {extent} has no upper bound")
+    return symbolic
+
+
+def sink(alloc: Alloc, target: For, space: str, clip: bool) -> None:
+    """Recompute the buffer of `alloc` inside `target`, over the window read there, in `space`."""
+    buffer = alloc.result
+    reads, producers = split_users(alloc, target)
+    shape = buffer.buffer.shape
+    guarded = clip and any([r.where for r in reads])
+    box = window(reads, target, shape if guarded else None)
+    for read in reads:
+        read.set_attr("index", _shifted(read.index, box, ranges_around(read)))
+    first = min([child_of(r, target.body) for r in reads], key=_position)
+    for nest in producers:
+        _narrow(nest, buffer, box)
+        assert nest.block is not None
+        nest.block.remove(nest)
+        target.body.insert_before(nest, first)
+    alloc.block.remove(alloc)  # type: ignore[union-attr]
+    target.body.insert_before(alloc, target.body.first)
+    made = BufferType(buffer.buffer.dtype, box.shape, space)
+    alloc.set_attr("type", made)
+    buffer.type = made
+    for nest in producers:
+        for op in nest.walk():
+            if isinstance(op, (Load, Store)) and op.operands[-1] is buffer:
+                op.set_attr("index", tuple([simplify(e, ranges_around(op)) for e in op.index]))
+
+
+def split_users(alloc: Alloc, target: For) -> tuple[list[Load], list[Op]]:
+    """Loads inside `target`, and the nests (beside the alloc) that produce the buffer, in order."""
+    reads: list[Load] = []
+    producers: list[Op] = []
+    home = alloc.block
+    assert home is not None
+    for user in alloc.result.users:
+        if isinstance(user, Load) and contains(target, user):
+            reads.append(user)
+            continue
+        if not isinstance(user, (Load, Store)):
+            raise Refused(f"{alloc.label} is used by {user.name}")
+        nest = child_of(user, home)
+        if contains(nest, target):
+            raise Refused(f"{alloc.label} is computed around the loop {target.var}")
+        if nest not in producers:
+            producers.append(nest)
+    for nest in producers:
+        if not any(isinstance(u, Store) and contains(nest, u) for u in alloc.result.users):
+            raise Refused(f"{alloc.label} is also read outside the loop {target.var}")
+    if not reads:
+        raise Refused(f"{alloc.label} is not read under the loop {target.var}")
+    return reads, sorted(producers, key=_position)
+
+
+def _position(op: Op) -> int:
+    count = 0
+    while op.prev is not None:
+        op = op.prev
+        count += 1
+    return count
+
+
+def _shifted(index: Sequence[DimLike], box: Window, ranges: dict[str, Range]) -> tuple[DimLike, ...]:
+    return tuple([simplify(e - lo, ranges) for e, lo in zip(index, box.lows, strict=True)])
+
+
+def _narrow(nest: Op, buffer: Value, box: Window) -> None:
+    """Make a producer nest compute the window only: loop p_d runs over it, accesses shift by its start."""
+    stores = [op for op in nest.walk() if isinstance(op, Store) and op.target is buffer]
+    index = stores[0].index
+    if any([s.index != index for s in stores]):
+        raise Refused("the producer writes at several places")
+    loops = {loop.var: loop for loop in nest.walk() if isinstance(loop, For)}
+    env: dict[str, DimLike] = {}
+    for e, lo, extent in zip(index, box.lows, box.extents, strict=True):
+        if isinstance(e, int):
+            continue
+        loop = loops.get(str(e))
+        if loop is None:
+            raise Refused(f"the producer's index {e} is not one of its loops")
+        if loop.extent != extent or lo != 0:
+            loop.set_attr("extent", extent)
+            if lo != 0:
+                env[loop.var] = lo + sym(loop.var)
+    for op in nest.walk():
+        if isinstance(op, For):
+            op.set_attr("extent", substitute(op.extent, env) if op.var not in env else op.extent)
+            continue
+        map_dims(op, env)
+        if isinstance(op, (Load, Store)) and op.operands[-1] is buffer:
+            op.set_attr("index", tuple([e - lo for e, lo in zip(op.index, box.lows, strict=True)]))
+
+
+__all__ = ["Window", "nonneg", "sink", "split_users", "window"]
