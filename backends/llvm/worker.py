@@ -104,6 +104,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
+    llvm.initialize_native_asmparser()
     # LLVM prints to file descriptor 1 now and then: keep the answers apart from that.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
