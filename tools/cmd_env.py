@@ -15,8 +15,8 @@ from pathlib import Path
 import click
 
 from .. import __version__
+from ..backends.llvm.cache import cache_dir
 from ..backends.llvm.version import llvm_version
-from .cache import cache_dir
 from .options import json_flag, verbosity
 
 DISTRIBUTION = "tensor-irc"

@@ -16,7 +16,6 @@ from pathlib import Path
 import click
 
 from ..ir.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, EXIT_USER, Error
-from .cache import cache_dir
 from .options import verbose
 
 
@@ -89,11 +88,13 @@ def _internal(error: Exception, args: Sequence[str]) -> int:
 
 def _write_report(text: str, args: Sequence[str]) -> Path | None:
     """Arguments and traceback in a file of the cache folder; None where it cannot be written."""
-    folder = cache_dir() / "crashes"
-    path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     try:
+        from ..backends.llvm.cache import cache_dir  # loads llvmlite, which no help page needs
+
+        folder = cache_dir() / "crashes"
+        path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(f"irc {' '.join(args)}\n\n{text}", encoding="utf-8")
-    except OSError:
+    except (ImportError, OSError):
         return None
     return path
