@@ -138,7 +138,8 @@ class _Worker:
         status = self._process.wait()
         how = f"signal {-status}" if status < 0 else f"status {status}"
         said = [line for line in self.said().splitlines() if line.strip()]
-        return ": ".join([f"LLVM ended with {how}", *said[-1:]])
+        telling = [line for line in said if "error" in line.lower()] or said
+        return ": ".join([f"LLVM ended with {how}", *telling[-1:]])
 
     def close(self) -> None:
         """Kill the process and reap it."""
