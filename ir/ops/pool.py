@@ -1,0 +1,269 @@
+"""Pooling over any number of spatial axes: `max_pool` and `avg_pool`; global pooling is a reduction.
+
+With `channel_block` the operand has a trailing axis of channel lanes, which pooling leaves alone.
+Imports: the core, types, dims, windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..core import Array, Builder, Float, Op, Real, Value, attr, operand, sample
+from ..dims import DimLike, evaluate, sym
+from ..types import TensorType, f32, from_numpy, i64
+from .constraints import require
+from .contract import add_up, as_type
+from .convert import lowest
+from .core import generic
+from .loop import IndexValue
+from .window import Window, window, windows_of
+
+Names = tuple[list[DimLike], list[DimLike]]
+
+
+class _Pool(Op):
+    """Base: windows over the axes after batch and channels.
+
+    C2: x has batch, channel and at least one spatial axis (then the lanes of the channel block).
+    C3: one kernel extent per spatial axis; strides, dilations (>= 1) and pads (>= 0) fit their number.
+    C4: the kernel fits the padded input.  C5: no pad is as wide as the kernel's reach.
+    """
+
+    x = operand(Real)
+    kernel = attr(tuple)
+    strides = attr(tuple, ())
+    pads = attr(tuple, ())
+    dilations = attr(tuple, ())
+    ceil_mode = attr(bool, False)
+    channel_block = attr(int, 0)
+
+    @classmethod
+    def geometry(cls, x: TensorType, attrs: dict[str, Any]) -> tuple[Window, tuple[DimLike, ...]]:
+        """The window and how many there are per spatial axis; checks C2 to C5."""
+        op = cls.name
+        block = attrs["channel_block"]
+        lanes = 1 if block else 0
+        rank = x.rank - 2 - lanes
+        require(
+            rank >= 1 and (not block or x.shape[-1] == block),
+            "E0316",
+            f"{op} (C2): x must have batch, channels, spatial axes, and the channel block last",
+            f"found {x}, block {block}",
+        )
+        require(
+            len(attrs["kernel"]) == rank,
+            "E0315",
+            f"{op} (C3): {rank} spatial axes, kernel {attrs['kernel']}",
+            f"x : {x}",
+        )
+        win = window(op, attrs["kernel"], attrs["strides"], attrs["pads"], attrs["dilations"])
+        counts = windows_of(op, x.shape[2 : 2 + rank], win, attrs["ceil_mode"])
+        for k in range(rank):
+            require(
+                max(win.before[k], win.after[k]) < win.reach(k),
+                "E0315",
+                f"{op} (C5): a pad is as wide as the kernel",
+                f"spatial axis {k}",
+                f"pads {win.before[k]} and {win.after[k]}, kernel spans {win.reach(k)}",
+            )
+        return win, counts
+
+    @classmethod
+    def infer(cls, x: TensorType, **attrs: Any) -> TensorType:
+        _, counts = cls.geometry(x, attrs)
+        lanes = (attrs["channel_block"],) if attrs["channel_block"] else ()
+        return TensorType(x.dtype, (*x.shape[:2], *counts, *lanes))
+
+    def nest(self, x: TensorType) -> tuple[Window, list[Any], Names, tuple[DimLike, ...]]:
+        """(window, iterators, (window, tap) symbols, the index of the result)."""
+        win, _ = self.geometry(x, self.attributes)
+        out = self.result.tensor
+        names = [
+            "n",
+            "c",
+            *[f"s{k}" for k in range(win.rank)],
+            *(["cb"] if self.channel_block else []),
+        ]
+        its: list[Any] = [(name, e, "parallel") for name, e in zip(names, out.shape)]
+        its += [(f"k{k}", extent, "reduction") for k, extent in enumerate(win.kernel)]
+        at: list[DimLike] = [sym(f"s{k}") for k in range(win.rank)]
+        taps: list[DimLike] = [sym(f"k{k}") for k in range(win.rank)]
+        return win, its, (at, taps), tuple([sym(name) for name in names])
+
+    def source(self, win: Window, names: Names) -> tuple[DimLike, ...]:
+        """Where x is read."""
+        places = [win.position(k, names[0][k], names[1][k]) for k in range(win.rank)]
+        return (sym("n"), sym("c"), *places, *([sym("cb")] if self.channel_block else []))
+
+
+class MaxPool(_Pool):
+    """The greatest element of each window; pads do not take part, NaN wins.  C2 to C5 as for all pools."""
+
+    @classmethod
+    def evaluate(cls, x: Array, **attrs: Any) -> Array:
+        low = lowest(from_numpy(x.dtype))
+        return _fold(cls, x, attrs, low, np.maximum, x.dtype).astype(x.dtype)
+
+    def generic(self, b: Builder, *xs: Value) -> Value:
+        """Parallel n, c, s0.. (and the lane cb), reductions k0...; reads outside x give the lowest value."""
+        x = xs[0].tensor
+        win, its, names, at = self.nest(x)
+        low = lowest(x.dtype)
+        return generic(  # type: ignore[no-any-return]
+            b,
+            xs,
+            its,
+            [self.source(win, names)],
+            [at],
+            [self.result.tensor],
+            lambda b, x: x,
+            init=(low,),
+            combine=lambda b, acc, x: b.max(acc, x),
+            fills=(low,),
+        )
+
+    samples = (
+        sample((1, 3, 6, 7), kernel=(2, 3)),
+        sample((2, 3, 7, 7), kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1)),
+        sample((1, 2, 9), kernel=(3,), dilations=(2,), pads=(2, 1)),
+        sample((1, 2, 6, 7), kernel=(3, 2), strides=(2, 2), ceil_mode=True),
+        sample((1, 1, 3, 4, 5), kernel=(2, 2, 2)),
+        sample((1, 3, 1, 1), kernel=(1, 1)),
+        sample((0, 3, 5, 5), kernel=(2, 2)),
+        sample((1, 2, 5, 5, 4), kernel=(3, 3), pads=(1, 1, 1, 1), channel_block=4),
+        sample((1, 3, 5, 5), kernel=(2, 2), dtypes=("u8",), ranges=((0, 255),)),
+        sample(
+            (1, 3, 5, 5), kernel=(2, 2), pads=(1, 1, 0, 0), dtypes=("i8",), ranges=((-128, 127),)
+        ),
+        sample((1, 3, 5, 5), kernel=(2, 2), pads=(1, 1, 0, 0), dtypes=("bf16",)),
+        sample((1, 3, 5, 5), kernel=(2, 2), dtypes=("f64",)),
+    )
+    rejects: ClassVar[Sequence[tuple[str, Any]]] = (
+        ("C2", sample((3, 5), kernel=())),
+        ("C2", sample((1, 3, 5, 5), kernel=(2,), channel_block=4)),
+        ("C3", sample((1, 3, 5, 5), kernel=(2,))),
+        ("C3", sample((1, 3, 5, 5), kernel=(2, 0))),
+        ("C4", sample((1, 3, 5, 5), kernel=(2, 9))),
+        ("C5", sample((1, 3, 5, 5), kernel=(2, 2), pads=(2, 0, 0, 0))),
+    )
+
+
+class AvgPool(_Pool):
+    """The mean of each window; divided by the elements inside x, with `count_include_pad` by those
+    inside x and its pads (a partial last window under `ceil_mode` reaches further: that does not count).
+
+    f8, f16 and bf16 are summed in f32.  C1: x is float.  C2 to C5 as for all pools.
+    """
+
+    x = operand(Float)
+    count_include_pad = attr(bool, False)
+
+    @classmethod
+    def infer(cls, x: TensorType, **attrs: Any) -> TensorType:
+        return super().infer(x, **attrs)
+
+    @classmethod
+    def evaluate(cls, x: Array, **attrs: Any) -> Array:
+        dtype = from_numpy(x.dtype)
+        acc = f32 if dtype.bits < 32 else dtype
+        total = _fold(cls, x, attrs, 0.0, np.add, acc.np)
+        win, counts = cls.geometry(TensorType(dtype, x.shape), attrs)
+        for k, count in enumerate(counts):
+            low, high = _counted(win, k, x.shape[2 + k], attrs["count_include_pad"])
+            taps = win.taps_inside(k, sym("at"), low, high)
+            inside = [evaluate(taps, {"at": at}) for at in range(int(count))]  # type: ignore[arg-type]
+            shape = [1] * x.ndim
+            shape[2 + k] = len(inside)
+            total = total / np.asarray(inside, acc.np).reshape(shape)
+        return total.astype(x.dtype)
+
+    def generic(self, b: Builder, *xs: Value) -> Value:
+        """As max_pool; the last step divides by the number of counted taps, an expression of s0..."""
+        x = xs[0].tensor
+        acc = f32 if x.dtype.bits < 32 else x.dtype
+        win, its, names, at = self.nest(x)
+        taps: DimLike = 1
+        for k in range(win.rank):
+            low, high = _counted(win, k, x.shape[2 + k], self.count_include_pad)
+            taps = taps * win.taps_inside(k, names[0][k], low, high)
+
+        def divide(b: Builder, total: Value) -> Value:
+            count = b.cast(b.emit(IndexValue, value=taps, dtype=i64), to=acc)
+            return as_type(b, b.div(total, count), x.dtype)
+
+        return generic(  # type: ignore[no-any-return]
+            b,
+            xs,
+            its,
+            [self.source(win, names)],
+            [at],
+            [self.result.tensor],
+            lambda b, x: as_type(b, x, acc),
+            init=(0.0,),
+            combine=add_up,
+            finish=divide,
+            fills=(0.0,),
+        )
+
+    samples = (
+        sample((1, 3, 6, 7), kernel=(2, 3)),
+        sample((2, 3, 7, 7), kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1)),
+        sample(
+            (2, 3, 7, 7), kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1), count_include_pad=True
+        ),
+        sample((1, 2, 9), kernel=(3,), dilations=(2,), pads=(2, 1)),
+        sample((1, 2, 6, 7), kernel=(3, 2), strides=(2, 2), ceil_mode=True),
+        sample(
+            (1, 2, 6, 7),
+            kernel=(3, 3),
+            strides=(2, 2),
+            pads=(1, 1, 1, 1),
+            ceil_mode=True,
+            count_include_pad=True,
+        ),
+        sample((1, 1, 3, 4, 5), kernel=(2, 2, 2)),
+        sample((0, 3, 5, 5), kernel=(2, 2)),
+        sample((1, 2, 5, 5, 4), kernel=(3, 3), pads=(1, 1, 1, 1), channel_block=4),
+        sample((1, 3, 5, 5), kernel=(2, 2), pads=(1, 1, 0, 0), dtypes=("f16",)),
+        sample((1, 3, 5, 5), kernel=(2, 2), dtypes=("f64",)),
+    )
+    rejects: ClassVar[Sequence[tuple[str, Any]]] = MaxPool.rejects
+
+
+def _counted(win: Window, axis: int, size: DimLike, pads: bool) -> tuple[int, DimLike]:
+    """The positions (from, to) whose taps count in an average."""
+    if pads:
+        return -win.before[axis], size + win.after[axis]
+    return 0, size
+
+
+def _fold(
+    cls: type[_Pool],
+    x: Array,
+    attrs: dict[str, Any],
+    start: int | float,
+    combine: Callable[[Array, Array], Array],
+    dtype: Any,
+) -> Array:
+    """All windows of x folded with `combine`, one tap at a time."""
+    win, counts = cls.geometry(TensorType(from_numpy(x.dtype), x.shape), attrs)
+    count = [int(c) for c in counts]  # type: ignore[arg-type]
+    reach = [
+        max(0, (c - 1) * s + win.reach(k) - size - win.before[k])
+        for k, (c, s, size) in enumerate(zip(count, win.strides, x.shape[2:]))
+    ]
+    tail = [(0, 0)] * (x.ndim - 2 - win.rank)
+    pad = [(0, 0), (0, 0), *zip(win.before, reach), *tail]
+    padded = np.pad(x.astype(dtype), pad, constant_values=np.asarray(start).astype(dtype))
+    lanes = x.shape[2 + win.rank :]
+    total = np.full((*x.shape[:2], *count, *lanes), np.asarray(start).astype(dtype), dtype)
+    for tap in np.ndindex(*win.kernel):
+        part = (slice(None), slice(None), *win.slices(tap, count))
+        total = combine(total, padded[part])
+    return total
+
+
+__all__ = ["AvgPool", "MaxPool"]
