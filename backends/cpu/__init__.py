@@ -1,1 +1,1 @@
-"""Running on a CPU: what this machine is, loaded object code, and the thread pool of the process."""
+"""Running on a CPU: this machine, loaded object code, and the thread pools of the process."""

@@ -1,8 +1,9 @@
 """Object code loaded into this process.
 
-One LLVM JIT linker serves the process; every `Engine` is a library of its own in it, so the symbols of two engines
-never meet.  Symbols that no object defines come from `symbols`, then from the process (libc, libm, pthreads).
-The linker itself lives as long as the process: code may still be running in some thread while Python shuts down.
+One LLVM JIT linker serves the process; every `Engine` is a library of its own in it, so the symbols
+of two engines never meet.  Symbols that no object defines come from `symbols`, then from the
+process (libc, libm, pthreads). The linker itself lives as long as the process: code may still be
+running in some thread while Python shuts down.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from ...ir.errors import EXIT_INTERNAL, Error
 if TYPE_CHECKING:
     from llvmlite.binding import LLJIT
 
-# llvmlite's own lock is not safe to fork; holding this one around each call keeps a child from inheriting it locked.
+# llvmlite's own lock is not safe to fork; holding this one around each call keeps a child from
+# inheriting it locked.
 _lock = threading.RLock()
 os.register_at_fork(
     before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
@@ -50,9 +52,9 @@ def _linker() -> LLJIT:
 class Engine:
     """Object files linked together in memory.
 
-    `objects` maps names, used in errors only, to object files for this machine; `symbols` gives addresses to
-    undefined symbols.  Addresses hold until `close`, which also happens when the engine is collected.
-    Errors: E0495 where objects do not link or a symbol is missing.
+    `objects` maps names, used in errors only, to object files for this machine; `symbols` gives
+    addresses to undefined symbols.  Addresses hold until `close`, which also happens when the
+    engine is collected. Errors: E0495 where objects do not link or a symbol is missing.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class Engine:
         if known is not None:
             return known
         if not self._trackers:
-            raise Error("E0495", f"the engine of symbol '{symbol}' is closed", exit_code=EXIT_INTERNAL)
+            raise Error(
+                "E0495", f"the engine of symbol '{symbol}' is closed", exit_code=EXIT_INTERNAL
+            )
         try:
             with _lock:
                 tracker = _linker().lookup(self._name, symbol)
@@ -106,7 +110,10 @@ class Engine:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         self.close()
 

@@ -57,7 +57,7 @@ class Host:
     caches: Caches
 
     def has(self, feature: str) -> bool:
-        """Whether the processor and the operating system offer an LLVM feature such as "avx512vnni"."""
+        """Whether processor and system offer a feature, by LLVM's name ("avx512vnni")."""
         return feature in self.features
 
     @property
@@ -96,7 +96,7 @@ def host() -> Host:
 
 
 def _cpu_name(name: str, features: frozenset[str]) -> str:
-    """LLVM's name unless the features contradict it: on some machines it takes an AMX server for a desktop."""
+    """LLVM's name unless the features contradict it: it takes some AMX servers for desktops."""
     if "amx-tile" in features and name not in _AMX_CPUS:
         return "sapphirerapids"
     return name
@@ -107,14 +107,19 @@ def _flatten(features: dict[str, bool]) -> str:
 
 
 def cores_allowed() -> int:
-    """Cores that this process may keep busy: its affinity, bounded by the quota of its control group."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may keep busy: its affinity, bounded by its control group's quota."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     quota = _cgroup_quota(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
     return max(1, min(cores, int(quota))) if quota else cores
 
 
 def _cgroup_quota(root: Path, membership: Path) -> float | None:
-    """Cores that the control group grants: the least of cpu.max from our group up to `root`; None without limit."""
+    """Cores that the control group grants, None without limit.
+
+    The least cpu.max from our own group up to `root` holds; version 1 has one file.
+    """
     try:
         lines = membership.read_text().splitlines()
     except OSError:
@@ -165,14 +170,14 @@ def read_caches(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> Ca
 
 
 def _bytes(text: str) -> int:
-    """"32K" -> 32768."""
+    """The size that sysfs writes as 32K."""
     text = text.strip()
     scale = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:], 1)
     return int(text.rstrip("KMG")) * scale
 
 
 def codegen_target(features_mask: str | None = None) -> CodegenTarget:
-    """This machine for LLVM; `features_mask` ("avx512", "avx2", "sse4.2") forbids whatever is above it."""
+    """This machine for LLVM; `features_mask`, a key of `MASKS`, forbids whatever is above it."""
     machine = host()
     names = {item[1:]: item[0] == "+" for item in machine.feature_string.split(",") if item}
     if features_mask is not None:
@@ -195,7 +200,10 @@ def present_features(target: CodegenTarget) -> frozenset[str]:
 
 
 def named_target(name: str) -> CodegenTarget:
-    """The target "cpu" (this machine), "x86_64-linux-v3", "aarch64-linux-cortex-a72" ...; E0401 for others."""
+    """The target of a name: "cpu" (this machine), "x86_64-linux-v3", "aarch64-linux-cortex-a72".
+
+    Errors: E0401 for other names; a processor that LLVM does not know is E0492 on compilation.
+    """
     if name == "cpu":
         return codegen_target()
     if name in NAMED:
@@ -208,5 +216,5 @@ def named_target(name: str) -> CodegenTarget:
         "E0401",
         f"unknown target '{name}'",
         details=(f"this machine is {platform.machine()}-{platform.system().lower()}",),
-        hint=f"one of cpu, {', '.join(NAMED)}, or one of these with -CPU, LLVM's name of the processor",
+        hint=f"one of cpu, {', '.join(NAMED)}, or one of these and -CPU, LLVM's processor name",
     )

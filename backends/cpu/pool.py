@@ -1,7 +1,7 @@
 """The thread pools of this process: one for each thread count, made on first use, kept for ever.
 
-A pool may be used from several Python threads and after a fork (see ../llvm/pool.py).  Its code is compiled once and
-cached like any kernel.
+A pool may be used from several Python threads and after a fork (see ../llvm/pool.py).  Its code is
+compiled once and cached like any kernel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _pools: dict[int, Pool] = {}
 
 @dataclass(frozen=True)
 class Pool:
-    """`handle` is the first argument of the function at `parallel_for`: the ABI in ../llvm/pool.py."""
+    """`handle` is the first argument of the function at `parallel_for` (../llvm/pool.py)."""
 
     threads: int
     handle: int
@@ -42,7 +42,7 @@ def _engine() -> Engine:
 
 
 def pool(threads: int) -> Pool:
-    """The pool of `threads` threads, the caller's included; its threads start at its first parallel job.
+    """The pool of `threads` threads, its caller's included; they start at its first parallel job.
 
     Errors: E0496 where `threads` is out of range or memory is out.
     """

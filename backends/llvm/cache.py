@@ -1,8 +1,9 @@
 """Compiled kernels on disk: found by content, written atomically, bounded in size.
 
-A key is the SHA-256 of the text, the target, llvmlite's version and our format, so that an entry never goes stale; it
-can only be evicted (least recently used first) or found damaged, and then it counts as absent and is written again.
-Several processes may share a folder.  A folder that cannot be written costs speed only.
+A key is the SHA-256 of the text, the target, llvmlite's version and our format, so that an entry
+never goes stale; it can only be evicted (least recently used first) or found damaged, and then it
+counts as absent and is written again. Several processes may share a folder.  A folder that cannot
+be written costs speed only.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _MAGIC = b"irc kernel 1\n"
 
 
 def cache_dir() -> Path:
-    """The folder for everything kept between runs: `IRC_CACHE_DIR`, else the user's; it may not exist yet."""
+    """Where irc keeps files between runs: `IRC_CACHE_DIR`, else the user's cache; may not exist."""
     chosen = os.environ.get("IRC_CACHE_DIR")
     if chosen:
         return Path(chosen)
@@ -57,7 +58,7 @@ class KernelCache:
         return self.folder / key[:2] / key[2:]
 
     def get(self, key: str) -> bytes | None:
-        """The entry, or None where it is absent or damaged; a hit makes it the most recently used."""
+        """The entry, now the most recently used, or None where it is absent or damaged."""
         path = self._path(key)
         try:
             data = path.read_bytes()
@@ -100,7 +101,7 @@ class KernelCache:
             total -= size
 
     def _entries(self) -> list[tuple[int, int, Path]]:
-        """Time of last use in ns, size and path of each entry (and of temporary files left by a crash)."""
+        """Time of last use in ns, size and path of each entry, and of what a crash left behind."""
         found = []
         for path in self.folder.glob("??/*"):
             try:

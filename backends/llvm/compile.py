@@ -1,8 +1,8 @@
 """From LLVM text to object code, in worker processes.
 
-Invariants: nothing here calls LLVM in this process, so no input can end it; a worker that dies or overstays is
-replaced, and its text is kept in the crash folder; results do not depend on the number of workers.
-`compile_many` goes through the cache on disk, `compile_text` and `assembly` do not.
+Invariants: nothing here calls LLVM in this process, so no input can end it; a worker that dies or
+overstays is replaced, and its text is kept in the crash folder; results do not depend on the number
+of workers. `compile_many` goes through the cache on disk, `compile_text` and `assembly` do not.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _HEADER = struct.Struct("<I")
 class CodegenTarget:
     """What LLVM needs to know of the machine, and how hard it should try.
 
-    `features` is LLVM's list ("+avx2,-avx512f").  `reloc` and `code_model` are llvmlite's names; position-independent
-    small code serves the JIT, archives and shared libraries alike.  Text comes scheduled, so LLVM's own loop and SLP
-    vectorizers (`vectorize`) are off.
+    `features` is LLVM's list ("+avx2,-avx512f").  `reloc` and `code_model` are llvmlite's names;
+    position-independent small code serves the JIT, archives and shared libraries alike.  Text comes
+    scheduled, so LLVM's own loop and SLP vectorizers (`vectorize`) are off.
     """
 
     triple: str
@@ -253,10 +253,12 @@ def _run(name: str, text: str, target: CodegenTarget, output: str, timeout: floa
 
 
 def _check_target(said: str, target: CodegenTarget) -> None:
-    """LLVM only prints a warning for a processor or feature that it does not know; that is an error here."""
+    """Refuse a processor or feature for which LLVM has printed its warning that it is unknown."""
     for line in said.splitlines():
         if any(phrase in line for phrase in _UNKNOWN_TARGET):
-            raise UnsupportedError("E0492", f"LLVM says: {line}", details=(f"target: {target.key()}",))
+            raise UnsupportedError(
+                "E0492", f"LLVM says: {line}", details=(f"target: {target.key()}",)
+            )
 
 
 def _refusal(name: str, text: str, target: CodegenTarget, complaint: str) -> Error:
@@ -276,7 +278,10 @@ def _refusal(name: str, text: str, target: CodegenTarget, complaint: str) -> Err
 def compile_text(
     text: str, target: CodegenTarget, *, name: str = "module", timeout: float = TIMEOUT
 ) -> bytes:
-    """The object file of one module.  Errors: E0490 LLVM died, E0491 text refused, E0492 target unknown."""
+    """The object file of one module.
+
+    Errors: E0490 LLVM died or took too long, E0491 text refused, E0492 target unknown.
+    """
     return _run(name, text, target, "object", timeout)
 
 
@@ -296,8 +301,9 @@ def compile_many(
 ) -> dict[str, bytes]:
     """The object files of many modules, from the cache where it has them.
 
-    Identical texts are compiled once.  `workers` bounds the processes at work (default: the cores this process may
-    use).  The error raised is that of the first failing name in the order given, after all others are done.
+    Identical texts are compiled once.  `workers` bounds the processes at work (default: the cores
+    this process may use).  The error raised is that of the first failing name in the order given,
+    after all others are done.
     """
     keys = {name: cache_key(text, target.key()) for name, text in named_texts.items()}
     names = {key: name for name, key in reversed(keys.items())}
@@ -314,9 +320,7 @@ def compile_many(
     return {name: objects[key] or b"" for name, key in keys.items()}
 
 
-def _each(
-    build: Callable[[str], bytes], keys: Sequence[str], workers: int | None
-) -> list[bytes]:
+def _each(build: Callable[[str], bytes], keys: Sequence[str], workers: int | None) -> list[bytes]:
     """`build` of each key, on as many threads as there are processes to wait for."""
     count = min(len(keys), workers or len(os.sched_getaffinity(0)))
     if count <= 1:

@@ -1,20 +1,24 @@
-"""The thread pool as LLVM text over pthreads: `irc_pool_create`, `irc_pool_destroy`, `irc_parallel_for`.
+"""The thread pool as LLVM text over pthreads: `irc_pool_create`, `irc_pool_destroy`,
+`irc_parallel_for`.
 
-How a job runs.  The indices 0..n-1 are dealt to the threads in contiguous ranges, so that the same thread sees the
-same part of the data every time.  Each range has a claim word, (generation << 32 | next index), taken by compare and
-swap; a thread that has emptied its own range helps with the others'.  The caller is thread 0.  It returns when every
-index is done, not when every thread has come by: a thread that sleeps or was preempted before it claimed anything
-delays nobody, and finds a later generation in the claim words when it wakes.  The status is that of the lowest failing
-index, so it does not depend on who ran what; every index runs in any case.
+How a job runs.  The indices 0..n-1 are dealt to the threads in contiguous ranges, so that the same
+thread sees the same part of the data every time.  Each range has a claim word, (generation << 32 |
+next index), taken by compare and swap; a thread that has emptied its own range helps with the
+others'.  The caller is thread 0.  It returns when every index is done, not when every thread has
+come by: a thread that sleeps or was preempted before it claimed anything delays nobody, and finds a
+later generation in the claim words when it wakes.  The status is that of the lowest failing index,
+so it does not depend on who ran what; every index runs in any case.
 
-How a thread waits.  It spins on the generation word, then announces itself in `sleepers`, looks at the generation once
-more and sleeps on it by futex.  The caller publishes the generation and then reads `sleepers`, both sequentially
-consistent, so one of the two sees the other: no wake-up is lost, and no system call is made while all spin.
+How a thread waits.  It spins on the generation word, then announces itself in `sleepers`, looks at
+the generation once more and sleeps on it by futex.  The caller publishes the generation and then
+reads `sleepers`, both sequentially consistent, so one of the two sees the other: no wake-up is
+lost, and no system call is made while all spin.
 
-When it runs serially instead: no pool, one thread, n <= 1, or the pool is busy - which covers calls from inside a job
-and from a second thread of the program.  After a fork the mutable state, mapped MADV_WIPEONFORK, reads as zero in the
-child, which is the state of a pool whose threads have not been started; they start at the first job.  Where the kernel
-has no such mapping, a child runs serially (the process id is compared).
+When it runs serially instead: no pool, one thread, n <= 1, or the pool is busy - which covers calls
+from inside a job and from a second thread of the program.  After a fork the mutable state, mapped
+MADV_WIPEONFORK, reads as zero in the child, which is the state of a pool whose threads have not
+been started; they start at the first job.  Where the kernel has no such mapping, a child runs
+serially (the process id is compared).
 
 There is no writable global; the state lives in two mappings per pool.
 """
@@ -28,7 +32,8 @@ from ...ir.errors import UnsupportedError
 MAX_THREADS = 256
 """Threads of one pool, its caller included."""
 
-# Mutable state: byte offsets, each group on cache lines of its own (128: two lines are prefetched together).
+# Mutable state: byte offsets, each group on cache lines of its own (128: two lines are prefetched
+# together).
 _LAYOUT = {
     "GEN": 0,  # i32, the generation; the futex word
     "SLEEPERS": 128,  # i32
@@ -43,12 +48,14 @@ _LAYOUT = {
     "STARTED": 644,  # i32
     "STOP": 648,  # i32
     "SIGNALS": 656,  # two sigset_t of 128 bytes
-    "RECORDS": 1024,  # per thread 128 bytes: i64 claim word, ptr state, i64 index, i64 threads, ptr pthread
+    # Per thread 128 bytes: i64 claim word, ptr state, i64 index, i64 threads, i64 pthread_t.
+    "RECORDS": 1024,
 }
 _RECORD = 128
 
 _ARCH = {
-    # futex system call, spins before sleep (about 0.4 ms), the polite instruction and its declaration
+    # futex system call, spins before sleep (about 0.4 ms), the polite instruction and its
+    # declaration
     "x86_64": (
         202,
         20_000,
@@ -79,7 +86,8 @@ declare i32 @pthread_join(i64, ptr)
 declare i64 @llvm.umin.i64(i64, i64)
 $declare_pause
 
-%Pool = type { ptr, i64, i64, i32 }  ; state, its bytes, threads, process id (0: the state is wiped on fork)
+; state, its bytes, threads, process id (0: the state is wiped on fork)
+%Pool = type { ptr, i64, i64, i32 }
 
 define ptr @irc_pool_create(i32 %wanted) nounwind {
 entry:
@@ -489,8 +497,10 @@ out:
 def pool_text(arch: str) -> str:
     """The module "irc_pool" for Linux on `arch`, "x86_64" or "aarch64".
 
-    C ABI: `void *irc_pool_create(int threads)` (null when out of memory), `void irc_pool_destroy(void *pool)`,
-    `int irc_parallel_for(void *pool, int (*fn)(void *arg, long index), void *arg, long n)`.
+    C ABI:
+      void *irc_pool_create(int threads);   // null when out of memory
+      void irc_pool_destroy(void *pool);
+      int irc_parallel_for(void *pool, int (*fn)(void *arg, long index), void *arg, long n);
     """
     if arch not in _ARCH:
         raise UnsupportedError(

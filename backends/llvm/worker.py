@@ -1,12 +1,12 @@
 """The program of one compiler process: LLVM text in on stdin, object code out on stdout.
 
-LLVM ends the process on some inputs and llvmlite holds one lock for all threads, so every compilation runs in a
-process like this one, which its parent may kill.  It is started as a file, not as a module of the package, and imports
-only llvmlite, so that it is up in a tenth of a second.
+LLVM ends the process on some inputs and llvmlite holds one lock for all threads, so every
+compilation runs in a process like this one, which its parent may kill.  It is started as a file,
+not as a module of the package, and imports only llvmlite, so that it is up in a tenth of a second.
 
-A message is a 4-byte little-endian length and that many bytes.  A request is two messages, the JSON object that
-`run` takes and the text; the answer is two, b"ok" or b"error" and the object, the assembly or LLVM's complaint.  End
-of file on stdin ends the process.
+A message is a 4-byte little-endian length and that many bytes.  A request is two messages, the JSON
+object that `run` takes and the text; the answer is two, b"ok" or b"error" and the object, the
+assembly or LLVM's complaint.  End of file on stdin ends the process.
 """
 
 from __future__ import annotations
