@@ -52,12 +52,14 @@ def _op_difference(a: Op, b: Op, env: dict[Value, Value], path: str) -> str | No
     found = _types_difference(a.results, b.results, env, f"{path}: result")
     if found is None and len(a.regions) != len(b.regions):
         found = f"{path}: {len(a.regions)} regions, not {len(b.regions)}"
-    for k, (x, y) in enumerate(zip(a.regions, b.regions, strict=True) if found is None else ()):
-        found = found or _block_difference(x, y, env, f"{path}.{k}" if k else path)
+    for k, (p, q) in enumerate(zip(a.regions, b.regions)):
+        found = found or _block_difference(p, q, env, f"{path}.{k}" if k else path)
     return found
 
 
-def _types_difference(a: Sequence[Value], b: Sequence[Value], env: dict[Value, Value], what: str) -> str | None:
+def _types_difference(
+    a: Sequence[Value], b: Sequence[Value], env: dict[Value, Value], what: str
+) -> str | None:
     if len(a) != len(b):
         return f"{what}s: {len(a)}, not {len(b)}"
     for k, (x, y) in enumerate(zip(a, b, strict=True)):

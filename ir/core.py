@@ -375,7 +375,7 @@ class Op:
             inferred = type(self).infer(*types, **self.attributes)
         except Error as error:
             if error.where is None:
-                error.where = self.where()
+                error.where = self.place()
             raise
         return inferred if isinstance(inferred, tuple) else (inferred,)
 
@@ -385,18 +385,20 @@ class Op:
         most = len(types) if declared and declared[-1].variadic else len(declared)
         least = sum(not (d.optional or d.variadic) for d in declared)
         if not least <= len(types) <= most:
-            raise Error("E0301", f"{self.name} takes {least} operands, {len(types)} given", where=self.where())
+            raise Error("E0301", f"{self.name} takes {least} operands, {len(types)} given", where=self.place())
         for index, given in enumerate(types):
             want = declared[min(index, len(declared) - 1)]
             if given is None and want.optional:
                 continue
             if given is None or not want.kind.accepts(given):
                 raise Error("E0302", f"{self.name}: operand '{want.name}' must be {want.kind.name}",
-                            where=self.where(), details=(f"found {given}",))  # fmt: skip
+                            where=self.place(), details=(f"found {given}",))  # fmt: skip
 
-    def where(self) -> str:
+    def place(self) -> str:
         """One line that names this op and its location."""
         return f"op '{self.name}'" + (f" at {self.loc}" if self.loc else "")
+
+    where = place  # ops whose attribute `where` hides it are asked for their place
 
     @property
     def attributes(self) -> dict[str, Any]:

@@ -13,17 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from .core import Array, Block, Op, Value
+from .core import Block, Op, Value
 from .dims import Dim, DimLike, coefficient, evaluate, symbols_of
 from .errors import Error
 from .interpret_generic import run_generic
 from .ops.core import Func, Fused, Generic, Module
-from .types import DType, TensorType, Type
+from .types import DType, Shape, TensorType, Type
 
 Observer = Callable[[Value, Any], None]
 
 
-def run(program: Module | Func, inputs: Sequence[Any] | Mapping[str, Any], observe: Observer | None = None) -> list[Any]:
+def run(
+    program: Module | Func,
+    inputs: Sequence[Any] | Mapping[str, Any],
+    observe: Observer | None = None,
+) -> list[Any]:
     """The results of a function (of a module: `main`) on these inputs, a sequence or a dict by name.
 
     `observe` sees every value that an op computes.  Arrays are never written to.  Raises E0501 for a missing or
@@ -39,7 +43,9 @@ def run(program: Module | Func, inputs: Sequence[Any] | Mapping[str, Any], obser
 def input_names(func: Func) -> tuple[str, ...]:
     """The names of the parameters: declared, else those of the values, else arg0, arg1 ..."""
     given = func.inputs
-    return tuple([given[k] if k < len(given) else v.name or f"arg{k}" for k, v in enumerate(func.args)])
+    return tuple(
+        [given[k] if k < len(given) else v.name or f"arg{k}" for k, v in enumerate(func.args)]
+    )
 
 
 def order_inputs(func: Func, inputs: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
@@ -49,8 +55,12 @@ def order_inputs(func: Func, inputs: Sequence[Any] | Mapping[str, Any]) -> list[
         missing = [n for n in names if n not in inputs]
         unknown = [n for n in inputs if n not in names]
         if missing or unknown:
-            said = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(unknown)}"] * bool(unknown)
-            raise Error("E0501", f"@{func.sym} takes the inputs {', '.join(names) or 'none'}", details=said)
+            said = [f"missing: {', '.join(missing)}"] * bool(missing) + [
+                f"unknown: {', '.join(unknown)}"
+            ] * bool(unknown)
+            raise Error(
+                "E0501", f"@{func.sym} takes the inputs {', '.join(names) or 'none'}", details=said
+            )
         inputs = [inputs[n] for n in names]
     if len(inputs) != len(names):
         raise Error("E0501", f"@{func.sym} takes {len(names)} inputs, {len(inputs)} given",
@@ -146,7 +156,7 @@ class Interpreter:
             try:
                 found = evaluate(*arrays, **self.attributes(op))
             except Error as error:
-                error.where = error.where or place(op)
+                error.where = error.where or op.place()
                 raise
         return found if isinstance(found, (tuple, list)) and len(op.results) != 1 else (found,)
 
@@ -179,18 +189,18 @@ class Interpreter:
 
     def check(self, type: Type, array: Any, what: object) -> None:
         """Raise E0502 or E0503 unless the array has this type under the dims."""
-        if isinstance(type, DType):
-            dtype, shape = type, ()
-        elif isinstance(type, TensorType):
-            dtype, shape = type.dtype, type.shape
-        else:
+        if not isinstance(type, (DType, TensorType)):
             return
+        dtype = type if isinstance(type, DType) else type.dtype
+        shape: Shape = () if isinstance(type, DType) else type.shape
         if array.dtype != dtype.np or (shape is not None and len(shape) != array.ndim):
             raise Error("E0503", "an array does not have its type", where=_place(what),
                         details=(f"expected {type}", f"found {array.dtype}{list(array.shape)}"))  # fmt: skip
         for extent, found in zip(shape or (), array.shape):
             if extent is not found and self.extent(extent) != found:
-                bound_to = ", ".join([f"{s} = {self.dims[s]}" for s in sorted(symbols_of(extent)) if s in self.dims])
+                bound_to = ", ".join(
+                    [f"{s} = {self.dims[s]}" for s in sorted(symbols_of(extent)) if s in self.dims]
+                )
                 raise Error("E0502", "a shape contradicts the program", where=_place(what),
                             details=(f"expected {type}" + (f" where {bound_to}" if bound_to else ""),
                                      f"found {list(array.shape)}"))  # fmt: skip
@@ -209,13 +219,8 @@ def bound(value: Any, dims: Mapping[str, int]) -> Any:
     return value
 
 
-def place(op: Op) -> str:
-    """One line that names the op and its location."""
-    return f"op '{op.name}'" + (f" at {op.loc}" if op.loc else "")
-
-
 def _place(what: object) -> object:
-    return place(what) if isinstance(what, Op) else what
+    return what.place() if isinstance(what, Op) else what
 
 
 def _used_inside(op: Op) -> Iterator[Value]:
@@ -243,4 +248,4 @@ def _last_uses(block: Block) -> dict[Op, list[Value]]:
     return dying
 
 
-__all__ = ["Interpreter", "Observer", "bound", "input_names", "place", "run"]
+__all__ = ["Interpreter", "Observer", "bound", "input_names", "run"]

@@ -66,19 +66,27 @@ class _Run:
     def accumulate(self) -> list[Array]:
         """Fold the contributions of all reduction points into the accumulators, chunk by chunk."""
         op = self.op
-        accs = [np.full(self.shape, init, t.np) for init, t in zip(op.init, op.acc_types, strict=True)]
+        accs = [
+            np.full(self.shape, init, t.np) for init, t in zip(op.init, op.acc_types, strict=True)
+        ]
         total = math.prod([e for _, e in self.reduction])
         step = max(1, CHUNK // max(1, math.prod(self.shape)))
         fold = _ufunc_of(op.combine)
         for start in range(0, total if math.prod(self.shape) else 0, step):
             count = min(step, total - start)
             env = dict(self.points)
-            index = np.unravel_index(np.arange(start, start + count), tuple([e for _, e in self.reduction]) or (1,))
+            index = np.unravel_index(
+                np.arange(start, start + count), tuple([e for _, e in self.reduction]) or (1,)
+            )
             for (name, _), values in zip(self.reduction, index):
                 env[name] = self.along(values, self.rank - 1)
             parts = [np.broadcast_to(v, (*self.shape, count)) for v in self.contributions(env)]
             if fold is not None and parts[0].dtype == accs[0].dtype:
-                accs = [fold.accumulate(np.concatenate([accs[0][..., None], parts[0]], -1), axis=-1)[..., -1]]
+                accs = [
+                    fold.accumulate(np.concatenate([accs[0][..., None], parts[0]], -1), axis=-1)[
+                        ..., -1
+                    ]
+                ]
                 continue
             env = self.points_without_chunk()
             for k in range(count):
@@ -116,7 +124,9 @@ class _Run:
                         details=(f"at [{', '.join(map(str, op.maps[k]))}] of {list(array.shape)}",))  # fmt: skip
         filling = np.asarray(fill).astype(array.dtype)
         if array.size == 0:
-            return np.broadcast_to(filling, np.broadcast_shapes(np.shape(valid), *[i.shape for i in index])).copy()
+            return np.broadcast_to(
+                filling, np.broadcast_shapes(np.shape(valid), *[i.shape for i in index])
+            ).copy()
         value = array[tuple(index)] if index else array.reshape((1,) * self.rank)
         return np.where(valid, value, filling)
 
@@ -137,14 +147,18 @@ class _Run:
         index = [self.grid(e, self.points)[..., 0] for e in op.out_maps[r]]
         for extent, at in zip(shape, index, strict=True):
             if at.size and math.prod(self.shape) and not (at.min() >= 0 and at.max() < extent):
-                raise Error("E0505", f"generic: result {r} is written outside its bounds", where=op.loc)
+                raise Error(
+                    "E0505", f"generic: result {r} is written outside its bounds", where=op.loc
+                )
         if index:
             out[tuple(np.broadcast_arrays(*index, value)[:-1])] = value
         elif value.size:
             out[()] = value.reshape(-1)[-1]
         return out
 
-    def run_block(self, block: Block, args: Sequence[Array], env: Mapping[str, Grid]) -> list[Array]:
+    def run_block(
+        self, block: Block, args: Sequence[Array], env: Mapping[str, Grid]
+    ) -> list[Array]:
         """A scalar region on arrays, element by element."""
         values: dict[Value, Array] = dict(zip(block.args, args, strict=True))
         for op in block:
@@ -153,16 +167,23 @@ class _Run:
             if isinstance(op, IndexValue):
                 found: Any = np.asarray(evaluate_grid(op.value, env)).astype(op.dtype.np)
             else:
-                attributes = {n: evaluate(v, self.dims) if isinstance(v, Dim) else v for n, v in op.attributes.items()}
+                attributes = {
+                    n: evaluate(v, self.dims) if isinstance(v, Dim) else v
+                    for n, v in op.attributes.items()
+                }
                 found = type(op).evaluate(*[values[v] for v in op.operands], **attributes)
-            for value, array in zip(op.results, found if len(op.results) > 1 else (found,), strict=True):
+            for value, array in zip(
+                op.results, found if len(op.results) > 1 else (found,), strict=True
+            ):
                 values[value] = _checked(op, value, np.asarray(array))
         raise Error("E0505", "generic: a region ends without yield", where=self.op.loc)
 
 
 def _checked(op: Op, value: Value, array: Array) -> Array:
     if array.dtype != element(value.type).np:
-        raise Error("E0503", f"{op.name} gives {array.dtype} where its type is {value.type}", where=op.loc)
+        raise Error(
+            "E0503", f"{op.name} gives {array.dtype} where its type is {value.type}", where=op.loc
+        )
     return array
 
 
@@ -182,7 +203,11 @@ def _poison(shape: tuple[int, ...], dtype: Any) -> Array:
         return np.full(shape, None, dtype)
     if dtype.kind in "fcV" and dtype.itemsize > 1:
         return np.full(shape, np.nan, dtype)
-    return np.full(shape, 0xA5, np.uint8).astype(dtype) if dtype.kind == "b" else np.full(shape, 85, dtype)
+    return (
+        np.full(shape, 0xA5, np.uint8).astype(dtype)
+        if dtype.kind == "b"
+        else np.full(shape, 85, dtype)
+    )
 
 
 __all__ = ["CHUNK", "run_generic"]

@@ -19,12 +19,18 @@ from .types import DType, TensorType, Type
 
 DENSE_LIMIT = 16
 """Constants of at most this many elements stand in the text, larger ones beside it."""
-WORDS: dict[str, Any] = {"none": None, "true": True, "false": False, "inf": math.inf, "nan": math.nan}
+WORDS: dict[str, Any] = {
+    "none": None,
+    "true": True,
+    "false": False,
+    "inf": math.inf,
+    "nan": math.nan,
+}
 
 
 def is_small(blob: Blob) -> bool:
     """Its elements stand in the text itself."""
-    if math.prod(blob.type.shape) > DENSE_LIMIT:  # type: ignore[arg-type,operator]  # constants are static
+    if math.prod(blob.type.shape) > DENSE_LIMIT:
         return False
     return blob.dtype.kind != "string" or all([type(x) is str for x in blob.array.flat])
 
@@ -47,12 +53,20 @@ def attribute_text(value: Any, declared: Any = object, result: Type | None = Non
         text = str(value)
         return f"({text})" if text in WORDS else text
     if isinstance(value, Type):
-        return value.text if isinstance(declared, type) and issubclass(declared, Type) else "!" + value.text
+        return (
+            value.text
+            if isinstance(declared, type) and issubclass(declared, Type)
+            else "!" + value.text
+        )
     if isinstance(value, tuple):
         return f"[{', '.join([attribute_text(v) for v in value])}]"
     if isinstance(value, Blob):
         return _blob_text(value, result)
-    raise Error("E0241", f"an attribute of type {type(value).__name__} has no text", details=(repr(value)[:200],))
+    raise Error(
+        "E0241",
+        f"an attribute of type {type(value).__name__} has no text",
+        details=(repr(value)[:200],),
+    )
 
 
 def _float_text(value: float) -> str:

@@ -44,7 +44,9 @@ _PLAIN = re.compile(
 )
 
 
-def parse(text: str, blobs: Mapping[str, Blob] | None = None, file: str = "<text>", version: int = FORMAT) -> Module:
+def parse(
+    text: str, blobs: Mapping[str, Blob] | None = None, file: str = "<text>", version: int = FORMAT
+) -> Module:
     """The module that `text` says; `blobs` are its large constants by the first 16 hex digits of their hash.
 
     `version` is the format the text was written in: ops that changed since are upgraded.
@@ -110,7 +112,12 @@ class _Parser(Scanner):
         cls = OPS.get(word)
         if cls is None or cls in (Func, Module):
             near = get_close_matches(word, OPS, 1)
-            self.error(f"no operation is called '{word}'", at, "E0221", f"did you mean '{near[0]}'?" if near else None)
+            self.error(
+                f"no operation is called '{word}'",
+                at,
+                "E0221",
+                f"did you mean '{near[0]}'?" if near else None,
+            )
         operands = self.operands()
         given = self.attributes(cls) if _ATTRIBUTES.match(self.text, self.at) else {}
         regions = []
@@ -166,7 +173,12 @@ class _Parser(Scanner):
         found = self.env.get(name)
         if found is None:
             near = get_close_matches(name, self.env, 1) if len(self.env) < 1000 else []
-            self.error(f"{name} is not defined here", at, "E0222", f"did you mean {near[0]}?" if near else None)
+            self.error(
+                f"{name} is not defined here",
+                at,
+                "E0222",
+                f"did you mean {near[0]}?" if near else None,
+            )
         return found
 
     def types(self) -> list[Type]:
@@ -310,7 +322,7 @@ class _Parser(Scanner):
             self.at += 1
             return self.type()
         if char == "[":
-            return self.tuple(depth)
+            return self.sequence(depth)
         if char == "@":
             return self.blob()
         if self.take("dense<"):
@@ -335,7 +347,7 @@ class _Parser(Scanner):
             self.error("a complex number has two floats")
         return complex(real, imag)
 
-    def tuple(self, depth: int) -> tuple[Any, ...]:
+    def sequence(self, depth: int) -> tuple[Any, ...]:
         """`[a, b]`"""
         self.expect("[")
         found: list[Any] = []
@@ -383,15 +395,26 @@ class _Parser(Scanner):
         unknown = [name for name in given if name not in cls.spec.attr_index]
         if unknown:
             known = ", ".join(cls.spec.attr_index) or "none"
-            self.error(f"{cls.name} has no attribute '{unknown[0]}'", at, "E0210", f"attributes: {known}")
+            self.error(
+                f"{cls.name} has no attribute '{unknown[0]}'", at, "E0210", f"attributes: {known}"
+            )
         if types is not None and results != len(types):
-            self.error(f"{cls.name}: {results} names and {len(types)} types of results", at, "E0225")
+            self.error(
+                f"{cls.name}: {results} names and {len(types)} types of results", at, "E0225"
+            )
         attrs = tuple([self.bound(a, cls, given, types, at) for a in cls.spec.attrs])
         if types is not None or not results:
             return cls.raw(operands, attrs, types or (), regions)  # type: ignore[arg-type]
         return self.inferred(at, cls, operands, attrs, regions, results)
 
-    def bound(self, field: attr, cls: type[Op], given: dict[str, Any], types: Sequence[Type] | None, at: int) -> Any:
+    def bound(
+        self,
+        field: attr,
+        cls: type[Op],
+        given: dict[str, Any],
+        types: Sequence[Type] | None,
+        at: int,
+    ) -> Any:
         """The value of one attribute: given, implied by the types, or the default."""
         if field.name in given:
             value = given[field.name]
@@ -401,7 +424,11 @@ class _Parser(Scanner):
                 value = self.constant(types[0], value.elements, value.at)
             if not _fits(field, value):
                 want = getattr(field.type, "__name__", str(field.type))
-                self.error(f"{cls.name}: attribute '{field.name}' must be {want}, not {value!r}", at, "E0224")
+                self.error(
+                    f"{cls.name}: attribute '{field.name}' must be {want}, not {value!r}",
+                    at,
+                    "E0224",
+                )
             return value
         if field.implied:
             if types:

@@ -49,7 +49,9 @@ class Scanner:
         assert match is not None
         self.at = match.end()
 
-    def error(self, message: str, at: int | None = None, code: str = "E0220", hint: str | None = None) -> NoReturn:
+    def error(
+        self, message: str, at: int | None = None, code: str = "E0220", hint: str | None = None
+    ) -> NoReturn:
         """Raise an error that shows the line and points at the column."""
         at = self.at if at is None else at
         line = self.text.count("\n", 0, at) + 1
@@ -65,7 +67,13 @@ class Scanner:
     def found(self) -> str:
         """What stands at the position, for messages."""
         rest = self.text[self.at : self.at + 20].split("\n", 1)[0]
-        return f"found {rest!r}" if rest else "the line ends here" if self.at < len(self.text) else "the text ends here"
+        return (
+            f"found {rest!r}"
+            if rest
+            else "the line ends here"
+            if self.at < len(self.text)
+            else "the text ends here"
+        )
 
     def take(self, literal: str) -> bool:
         """Go past `literal` if it comes next."""

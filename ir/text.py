@@ -62,7 +62,9 @@ def check_round_trip(op: Op) -> None:
     if found is None and print_op(again) != text:
         found = "the text differs the second time"
     if found is not None:
-        raise VerifyError("E0240", "the program does not survive printing and parsing", details=(found,))
+        raise VerifyError(
+            "E0240", "the program does not survive printing and parsing", details=(found,)
+        )
 
 
 def _collect(value: Any, found: dict[str, Blob]) -> None:
@@ -122,17 +124,25 @@ class _Printer:
             text = f"{text} {listed}" if op.terminator else f"{text}({listed})"
         results = op.results
         if op.attrs:
-            shown = [(a, v) for a, v in zip(op.spec.attrs, op.attrs, strict=True) if not _left_out(a, v)]
+            shown = [
+                (a, v) for a, v in zip(op.spec.attrs, op.attrs, strict=True) if not _left_out(a, v)
+            ]
             text += _attributes(shown, results[0].type if len(results) == 1 else None)
         if results:
-            left = names[results[0]] if len(results) == 1 else ", ".join([names[v] for v in results])
+            left = (
+                names[results[0]] if len(results) == 1 else ", ".join([names[v] for v in results])
+            )
             text = f"{pad}{left} = {text}"
         else:
             text = pad + text
         for block in op.regions:
             text = self.region(block, text + _arguments(block, names), pad)
         if results:
-            types = results[0].type.text if len(results) == 1 else ", ".join([v.type.text for v in results])
+            types = (
+                results[0].type.text
+                if len(results) == 1
+                else ", ".join([v.type.text for v in results])
+            )
             text = f"{text} : {types}"
         self.lines.append(text if op.loc is None else text + _loc(op.loc))
 
@@ -194,7 +204,9 @@ def _attributes(shown: Sequence[tuple[attr, Any]], result: Type | None = None) -
     """` {name = value, ...}`; empty where nothing is shown."""
     if not shown:
         return ""
-    return f" {{{', '.join([f'{a.name} = {attribute_text(v, a.type, result)}' for a, v in shown])}}}"
+    return (
+        f" {{{', '.join([f'{a.name} = {attribute_text(v, a.type, result)}' for a, v in shown])}}}"
+    )
 
 
 def _symbol(name: str) -> str:
@@ -204,7 +216,9 @@ def _symbol(name: str) -> str:
 def _loc(loc: Loc | None) -> str:
     if loc is None:
         return ""
-    return f" @{quoted(loc.name)}" + (f" {quoted(loc.file)}:{loc.line}" if loc.file or loc.line else "")
+    return f" @{quoted(loc.name)}" + (
+        f" {quoted(loc.file)}:{loc.line}" if loc.file or loc.line else ""
+    )
 
 
 __all__ = ["blobs_of", "check_round_trip", "difference", "equal", "parse", "print_op"]
