@@ -1,0 +1,382 @@
+"""Loads, stores and lanes as LLVM text.
+
+A vector access is contiguous when its flattened index moves one element per lane, a broadcast when it does not
+move, else a gather or scatter.  A guard free of the lane becomes a branch, one over the lanes a mask.
+Imports: ir, emit_writer, emit_types.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...ir.core import Op
+from ...ir.dims import (
+    Dim,
+    DimLike,
+    ceildiv,
+    coefficient,
+    equal,
+    floordiv,
+    max_,
+    min_,
+    mod,
+    substitute,
+)
+from ...ir.errors import UnsupportedError
+from ...ir.ops import loop
+from ...ir.types import DType, boolean
+from .emit_index import Memory
+from .emit_types import constant, literal, memory_bits, memory_text, scalar_text, type_text
+from .emit_writer import Row, Writer
+
+
+def from_memory(w: Writer, text: str, dtype: DType, lanes: int = 0) -> str:
+    """The register value of loaded memory bits."""
+    memory, register = memory_text(dtype), scalar_text(dtype)
+    if memory == register:
+        return text
+    type_ = f"<{lanes} x {memory}>" if lanes else memory
+    if dtype is boolean:
+        return w.emit(f"icmp ne {type_} {text}, {'zeroinitializer' if lanes else 0}")
+    return w.emit(f"trunc {type_} {text} to {f'<{lanes} x {register}>' if lanes else register}")
+
+
+def to_memory(w: Writer, text: str, dtype: DType, lanes: int = 0) -> str:
+    """The memory bits of a register value."""
+    memory, register = memory_text(dtype), scalar_text(dtype)
+    if memory == register:
+        return text
+    into, from_ = (f"<{lanes} x {memory}>", f"<{lanes} x {register}>") if lanes else (memory, register)
+    return w.emit(f"{'sext' if dtype.kind == 'int' else 'zext'} {from_} {text} to {into}")
+
+
+def splat(w: Writer, type: str, lanes: int, text: str) -> str:
+    """A vector with `text` in every lane."""
+    if text[0] != "%":
+        return f"splat ({type} {text})"
+    one = w.emit(f"insertelement <{lanes} x {type}> poison, {type} {text}, i64 0")
+    return w.emit(f"shufflevector <{lanes} x {type}> {one}, <{lanes} x {type}> poison, <{lanes} x i32> zeroinitializer")
+
+
+def _splat_at(w: Writer, level: int, type: str, lanes: int, text: str) -> str:
+    """The same at the end of an outer scope."""
+    vector = f"<{lanes} x {type}>"
+    one = w.emit_at(level, f"insertelement {vector} poison, {type} {text}, i64 0")
+    return w.emit_at(level, f"shufflevector {vector} {one}, {vector} poison, <{lanes} x i32> zeroinitializer")
+
+
+def iota(lanes: int, step: int = 1, type: str = "i32") -> str:
+    return "<" + ", ".join([f"{type} {k * step}" for k in range(lanes)]) + ">"
+
+
+# Guards ------------------------------------------------------------------------------------------
+
+
+def _mask(w: Writer, e: Dim, lane: str, lanes: int) -> str:
+    """The lanes in which e >= 0, as an operand of type <lanes x i1>."""
+    rest = {s for s in e.symbols if s != lane}
+    level = w.level(frozenset(rest))
+    memo = w.scopes[level].memo
+    known = memo.get(("mask", e, lane, lanes))
+    if known is None:
+        known = memo["mask", e, lane, lanes] = _new_mask(w, e, lane, lanes, level)
+    return known
+
+
+def _new_mask(w: Writer, e: Dim, lane: str, lanes: int, level: int) -> str:
+    form = coefficient(e, lane)
+    if form is None or not isinstance(form[0], int):
+        bits = [w.holds(substitute(e, {lane: k})) for k in range(lanes)]
+        known = "poison"
+        for k, bit in enumerate(bits):
+            known = w.emit_at(level, f"insertelement <{lanes} x i1> {known}, i1 {bit}, i64 {k}")
+        return known
+    slope, rest = form
+    if slope > 0:
+        limit, relation = min_(max_(ceildiv(-rest, slope), 0), lanes), "sge"
+    else:
+        limit, relation = min_(max_(floordiv(rest, -slope), -1), lanes - 1), "sle"
+    if isinstance(limit, int):
+        on = [k >= limit if relation == "sge" else k <= limit for k in range(lanes)]
+        return "<" + ", ".join([f"i1 {'true' if b else 'false'}" for b in on]) + ">"
+    narrow = w.emit_at(level, f"trunc i64 {w.dim(limit)} to i32")
+    return w.emit_at(level, f"icmp {relation} <{lanes} x i32> {iota(lanes)}, "
+                            f"{_splat_at(w, level, 'i32', lanes, narrow)}")  # fmt: skip
+
+
+def _guards(w: Writer, where: tuple[DimLike, ...], lane: str, lanes: int) -> tuple[str, str]:
+    """(i1 operand for the guards free of the lane, mask operand or "" for the rest)."""
+    fixed = [e for e in where if not (isinstance(e, Dim) and lane in e.symbols)]
+    mask = ""
+    for e in where:
+        if isinstance(e, Dim) and lane in e.symbols:
+            one = _mask(w, e, lane, lanes)
+            mask = w.emit(f"and <{lanes} x i1> {mask}, {one}") if mask else one
+    return w.all_hold(fixed), mask
+
+
+def _guarded_value(w: Writer, condition: str, type: str, fill: str, make: Any) -> str:
+    """`make()` where the condition holds, else `fill`; operands must be computed before."""
+    if condition == "true":
+        return make()  # type: ignore[no-any-return]
+    if condition == "false":
+        return fill
+    then, join = w.label("load"), w.label("join")
+    before = w.scope.label
+    w.branch(condition, then, join)
+    w.start(then)
+    made = make()
+    after = w.scope.label
+    w.line(f"br label %{join}")
+    w.start(join)
+    return w.emit(f"phi {type} [ {made}, %{after} ], [ {fill}, %{before} ]")
+
+
+def _guarded(w: Writer, condition: str, make: Any) -> None:
+    if condition == "true":
+        make()
+    elif condition != "false":
+        then, join = w.label("store"), w.label("join")
+        w.branch(condition, then, join)
+        w.start(then)
+        make()
+        w.line(f"br label %{join}")
+        w.start(join)
+
+
+# Scalar accesses ---------------------------------------------------------------------------------
+
+
+def _load(w: Writer, op: Op) -> None:
+    assert isinstance(op, loop.Load)
+    memory = w.memory(op.source)
+    e = w.element_offset(memory, op.index)
+    dtype = memory.type.dtype
+    w.values[op.result] = (
+        _load_vector(w, op, memory, e)
+        if op.lane
+        else _load_scalar(w, memory, e, w.all_hold(op.where), literal(op.fill or 0, dtype))
+    )
+
+
+def _load_scalar(w: Writer, memory: Memory, e: DimLike, condition: str, fill: str) -> str:
+    dtype = memory.type.dtype
+    pointer = w.address(memory, w.byte_offset(memory, e))
+    text, bits = memory_text(dtype), memory_bits(dtype)
+    shift = w.dim(mod(e, 8 // bits) * bits) if bits < 8 else ""
+
+    def make() -> str:
+        raw = w.emit(f"load {text}, ptr {pointer}, align {max(1, bits // 8)}")
+        if shift and shift != "0":
+            narrow = shift if shift[0] != "%" else w.emit(f"trunc i64 {shift} to i8")
+            raw = w.emit(f"lshr i8 {raw}, {narrow}")
+        return from_memory(w, raw, dtype)
+
+    return _guarded_value(w, condition, scalar_text(dtype), fill, make)
+
+
+def _store(w: Writer, op: Op) -> None:
+    assert isinstance(op, loop.Store)
+    memory = w.memory(op.target)
+    e = w.element_offset(memory, op.index)
+    if op.lane:
+        _store_vector(w, op, memory, e)
+    else:
+        _store_scalar(w, memory, e, w.all_hold(op.where), w.text(op.value))
+
+
+def _store_scalar(w: Writer, memory: Memory, e: DimLike, condition: str, value: str) -> None:
+    dtype = memory.type.dtype
+    pointer = w.address(memory, w.byte_offset(memory, e))
+    text, bits = memory_text(dtype), memory_bits(dtype)
+    shift = w.dim(mod(e, 8 // bits) * bits) if bits < 8 else ""
+    raw = to_memory(w, value, dtype)
+
+    def make() -> None:
+        stored = _merged(w, raw, pointer, shift, bits) if bits < 8 else raw
+        w.line(f"store {text} {stored}, ptr {pointer}, align {max(1, bits // 8)}")
+
+    _guarded(w, condition, make)
+
+
+def _merged(w: Writer, raw: str, pointer: str, shift: str, bits: int) -> str:
+    """The byte at `pointer` with the `bits` bits at `shift` replaced."""
+    by = shift if shift[0] != "%" else w.emit(f"trunc i64 {shift} to i8")
+    keep = w.emit(f"shl i8 {(1 << bits) - 1}, {by}")
+    old = w.emit(f"and i8 {w.emit(f'load i8, ptr {pointer}, align 1')}, {w.emit(f'xor i8 {keep}, -1')}")
+    new = w.emit(f"and i8 {w.emit(f'shl i8 {raw}, {by}')}, {keep}")
+    return w.emit(f"or i8 {old}, {new}")
+
+
+# Vector accesses ---------------------------------------------------------------------------------
+
+
+def lanes_of(e: DimLike, lane: str) -> tuple[DimLike | None, DimLike]:
+    """(elements per lane, element of lane 0); (None, e) where the step is not one number."""
+    form = coefficient(e, lane)
+    return form if form is not None else (None, e)
+
+
+def _load_vector(w: Writer, op: loop.Load, memory: Memory, e: DimLike) -> str:
+    dtype, lanes, type_ = memory.type.dtype, op.lanes, op.result.type
+    step, first = lanes_of(e, op.lane)
+    fill = constant(op.fill or 0, type_)
+    if memory_bits(dtype) < 8:
+        return _load_packed(w, op, memory, e, step, first)
+    condition, mask = _guards(w, op.where, op.lane, lanes)
+    text = memory_text(dtype)
+    vector, align = f"<{lanes} x {text}>", memory_bits(dtype) // 8
+    if step == 0:
+        return _load_splat(w, op, memory, first, condition, mask)
+    pass_ = fill if text == scalar_text(dtype) else f"splat ({text} {int(op.fill or 0)})"
+    if step == 1:
+        pointer = w.address(memory, w.byte_offset(memory, first))
+        make = lambda: w.emit(f"load {vector}, ptr {pointer}, align {align}")  # noqa: E731
+        if mask:
+            name = _intrinsic(w, "masked.load", vector, f"{suffix_of(text, lanes)}.p0", f"ptr, i32, <{lanes} x i1>, {vector}")
+            make = lambda: w.emit(f"call {vector} {name}(ptr {pointer}, i32 {align}, <{lanes} x i1> {mask}, {vector} {pass_})")  # noqa: E731, E501
+    else:
+        pointers = _lane_pointers(w, memory, e, op.lane, lanes)
+        name = _intrinsic(w, "masked.gather", vector, f"{suffix_of(text, lanes)}.v{lanes}p0",
+                          f"<{lanes} x ptr>, i32, <{lanes} x i1>, {vector}")  # fmt: skip
+        on = mask or "splat (i1 true)"
+        make = lambda: w.emit(f"call {vector} {name}(<{lanes} x ptr> {pointers}, i32 {align}, <{lanes} x i1> {on}, {vector} {pass_})")  # noqa: E731, E501
+    return _guarded_value(w, condition, type_text(type_), fill, lambda: from_memory(w, make(), dtype, lanes))
+
+
+def suffix_of(text: str, lanes: int) -> str:
+    """The overload suffix of a vector of memory type `text`."""
+    return f"v{lanes}" + {"float": "f32", "double": "f64", "half": "f16"}.get(text, text)
+
+
+def _intrinsic(w: Writer, name: str, result: str, overload: str, params: str) -> str:
+    w.declare(f"declare {result} @llvm.{name}.{overload}({params})")
+    return f"@llvm.{name}.{overload}"
+
+
+def _load_splat(w: Writer, op: loop.Load, memory: Memory, first: DimLike, condition: str, mask: str) -> str:
+    """One element in every lane; with a mask it is read only if some lane wants it."""
+    dtype, lanes = memory.type.dtype, op.lanes
+    fill = literal(op.fill or 0, dtype)
+    if mask:
+        name = _intrinsic(w, "vector.reduce.or", "i1", f"v{lanes}i1", f"<{lanes} x i1>")
+        some = w.emit(f"call i1 {name}(<{lanes} x i1> {mask})")
+        condition = some if condition == "true" else w.emit(f"and i1 {some}, {condition}")
+    value = splat(w, scalar_text(dtype), lanes, _load_scalar(w, memory, first, condition, fill))
+    if not mask:
+        return value
+    vector = type_text(op.result.type)
+    return w.emit(f"select <{lanes} x i1> {mask}, {vector} {value}, {vector} {constant(op.fill or 0, op.result.type)}")
+
+
+def _lane_pointers(w: Writer, memory: Memory, e: DimLike, lane: str, lanes: int) -> str:
+    """A vector of the lanes' addresses."""
+    size = memory_bits(memory.type.dtype) // 8
+    base = w.address(memory, w.byte_offset(memory, substitute(e, {lane: 0})))
+    steps = [substitute(e, {lane: k}) - substitute(e, {lane: 0}) for k in range(lanes)]
+    if all(isinstance(s, int) for s in steps):
+        offsets = ", ".join([f"i32 {s}" for s in steps])
+        scale = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}[size]
+        return w.emit(f"getelementptr {scale}, ptr {base}, <{lanes} x i32> <{offsets}>")
+    known = "poison"
+    for k, step in enumerate(steps):
+        known = w.emit(f"insertelement <{lanes} x i64> {known}, i64 {w.dim(step * size)}, i64 {k}")
+    return w.emit(f"getelementptr i8, ptr {base}, <{lanes} x i64> {known}")
+
+
+def _store_vector(w: Writer, op: loop.Store, memory: Memory, e: DimLike) -> None:
+    dtype, lanes = memory.type.dtype, op.value.type.lanes  # type: ignore[attr-defined]
+    step, first = lanes_of(e, op.lane)
+    if memory_bits(dtype) < 8:
+        _store_packed(w, op, memory, e, step, first)
+        return
+    condition, mask = _guards(w, op.where, op.lane, lanes)
+    value = to_memory(w, w.text(op.value), dtype, lanes)
+    text, align = memory_text(dtype), memory_bits(dtype) // 8
+    vector = f"<{lanes} x {text}>"
+    if step == 1:
+        pointer = w.address(memory, w.byte_offset(memory, first))
+        line = f"store {vector} {value}, ptr {pointer}, align {align}"
+        if mask:
+            name = _intrinsic(w, "masked.store", "void", f"{suffix_of(text, lanes)}.p0", f"{vector}, ptr, i32, <{lanes} x i1>")
+            line = f"call void {name}({vector} {value}, ptr {pointer}, i32 {align}, <{lanes} x i1> {mask})"
+    elif step == 0:
+        raise UnsupportedError("E0426", "a vector is stored to one element", where=Op.where(op))
+    else:
+        pointers = _lane_pointers(w, memory, e, op.lane, lanes)
+        name = _intrinsic(w, "masked.scatter", "void", f"{suffix_of(text, lanes)}.v{lanes}p0",
+                          f"{vector}, <{lanes} x ptr>, i32, <{lanes} x i1>")  # fmt: skip
+        line = (f"call void {name}({vector} {value}, <{lanes} x ptr> {pointers}, i32 {align}, "
+                f"<{lanes} x i1> {mask or 'splat (i1 true)'})")  # fmt: skip
+    _guarded(w, condition, lambda: w.line(line))
+
+
+# Packed integers ---------------------------------------------------------------------------------
+
+
+def _whole_bytes(op: loop.Load | loop.Store, memory: Memory, step: DimLike | None, first: DimLike, lanes: int) -> bool:
+    """The lanes are consecutive, begin at a byte, fill whole bytes, and no guard cuts them."""
+    per_byte = 8 // memory_bits(memory.type.dtype)
+    lane_free = all(not isinstance(e, Dim) or op.lane not in e.symbols for e in op.attributes["where"])
+    return step == 1 and lane_free and lanes % per_byte == 0 and equal(mod(first, per_byte), 0) is True
+
+
+def _load_packed(w: Writer, op: loop.Load, memory: Memory, e: DimLike, step: DimLike | None, first: DimLike) -> str:
+    """Bytes spread over the lanes, shifted and cut; lane by lane where they do not fill whole bytes."""
+    dtype, lanes, bits = memory.type.dtype, op.lanes, memory_bits(memory.type.dtype)
+    register = type_text(op.result.type)
+    if not _whole_bytes(op, memory, step, first, lanes):
+        known = "poison"
+        for k in range(lanes):
+            env = {op.lane: k}
+            where = [substitute(g, env) for g in op.attributes["where"]]
+            one = _load_scalar(w, memory, substitute(e, env), w.all_hold(where), literal(op.fill or 0, dtype))
+            known = w.emit(f"insertelement {register} {known}, {scalar_text(dtype)} {one}, i64 {k}")
+        return known
+    per_byte = 8 // bits
+    count = lanes // per_byte
+    pointer = w.address(memory, w.byte_offset(memory, first))
+
+    def make() -> str:
+        raw = w.emit(f"load <{count} x i8>, ptr {pointer}, align 1")
+        order = ", ".join([f"i32 {k // per_byte}" for k in range(lanes)])
+        wide = w.emit(f"shufflevector <{count} x i8> {raw}, <{count} x i8> poison, <{lanes} x i32> <{order}>")
+        shifts = ", ".join([f"i8 {k % per_byte * bits}" for k in range(lanes)])
+        low = w.emit(f"lshr <{lanes} x i8> {wide}, <{shifts}>")
+        return w.emit(f"trunc <{lanes} x i8> {low} to {register}")
+
+    condition = w.all_hold(op.attributes["where"])
+    return _guarded_value(w, condition, register, constant(op.fill or 0, op.result.type), make)
+
+
+def _store_packed(w: Writer, op: loop.Store, memory: Memory, e: DimLike, step: DimLike | None, first: DimLike) -> None:
+    dtype, bits = memory.type.dtype, memory_bits(memory.type.dtype)
+    lanes = op.value.type.lanes  # type: ignore[attr-defined]
+    register, value = type_text(op.value.type), w.text(op.value)
+    if not _whole_bytes(op, memory, step, first, lanes):
+        for k in range(lanes):
+            env = {op.lane: k}
+            where = [substitute(g, env) for g in op.attributes["where"]]
+            one = w.emit(f"extractelement {register} {value}, i64 {k}")
+            _store_scalar(w, memory, substitute(e, env), w.all_hold(where), one)
+        return
+    per_byte = 8 // bits
+    count = lanes // per_byte
+    pointer = w.address(memory, w.byte_offset(memory, first))
+    wide = w.emit(f"zext {register} {value} to <{lanes} x i8>")
+    total = ""
+    for part in range(per_byte):
+        order = ", ".join([f"i32 {k * per_byte + part}" for k in range(count)])
+        one = w.emit(f"shufflevector <{lanes} x i8> {wide}, <{lanes} x i8> poison, <{count} x i32> <{order}>")
+        if part:
+            one = w.emit(f"shl <{count} x i8> {one}, splat (i8 {part * bits})")
+        total = w.emit(f"or <{count} x i8> {total}, {one}") if total else one
+    condition = w.all_hold(op.attributes["where"])
+    _guarded(w, condition, lambda: w.line(f"store <{count} x i8> {total}, ptr {pointer}, align 1"))
+
+
+MEMORY_ROWS: dict[str, Row] = {
+    "loop.load": _load, "loop.store": _store
+}  # fmt: skip
+
+__all__ = ["MEMORY_ROWS", "from_memory", "iota", "lanes_of", "splat", "to_memory"]
