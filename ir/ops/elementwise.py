@@ -1,21 +1,33 @@
 """Elementwise ops.  Each works on tensors (with numpy broadcasting), scalars and vectors.
 
-This file holds the base classes and the arithmetic; elementwise_math.py holds the functions.
+This file holds the base classes, the arithmetic and the conversions; compare.py the predicates and bit
+operations, elementwise_math.py the functions, activations.py the composites of neural networks.
+
+Rules of all of them: one element type (casts are explicit); integers wrap; a NaN operand gives NaN
+unless the class says otherwise; floats narrower than f32 compute in f32 and round once.
 Imports: the core, types, dims.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Bool, Builder, Number, Op, Plain, Value, attr, operand, sample
+from ..blobs import Blob
+from ..core import Array, Builder, Float, Kind, Number, Op, Real, Value, attr, operand, sample
 from ..dims import DimLike, equal
 from ..errors import Error
-from ..types import DType, Shape, TensorType, Type, boolean, element, like
-from .core import generic, indices, iterators
+from ..types import DType, Shape, TensorType, Type, VectorType, element, from_numpy, like
+from .constraints import require
+from .convert import convert, odd_sum, round_float, widen
+from .core import Const, generic, indices, iterators
+
+Element = Kind("any element type", frozenset({"float", "int", "uint", "complex", "bool", "string"}))
+Plain = Kind("number or bool", frozenset({"float", "int", "uint", "complex", "bool"}))
+Ordered = Kind("float, integer or bool", frozenset({"float", "int", "uint", "bool"}))
 
 
 def broadcast(*shapes: Shape) -> Shape:
@@ -33,7 +45,7 @@ def broadcast(*shapes: Shape) -> Shape:
             if type(have) is int and have == 1:
                 out[k] = extent
             elif equal(have, extent) is False:
-                raise Error("E0310", "shapes do not broadcast",
+                raise Error("E0310", "elementwise (C2): shapes do not broadcast",
                             details=(" with ".join(f"[{', '.join(map(str, s))}]" for s in shapes),
                                      f"extents {have} and {extent} differ and neither is 1"))  # fmt: skip
             elif type(have) is not int:
@@ -48,7 +60,8 @@ def broadcast_type(types: Sequence[Type], dtype: DType) -> Type:
         return TensorType(dtype, broadcast(*[t.shape for t in types]))  # type: ignore[attr-defined]
     for other in types[1:]:
         if like(other, dtype) is not like(first, dtype):
-            raise Error("E0311", "scalar and vector operands must have one shape", details=(f"{first} and {other}",))
+            raise Error("E0311", "elementwise (C2): scalar and vector operands must have one shape",
+                        details=(f"{first} and {other}",))  # fmt: skip
     return like(first, dtype)
 
 
@@ -58,10 +71,28 @@ def broadcast_map(shape: Shape, out: Shape, index: Sequence[DimLike]) -> tuple[D
     return tuple([0 if type(e) is int and e == 1 else index[skip + k] for k, e in enumerate(shape)])
 
 
+def constant(b: Builder, x: Value, value: float | int | bool, dtype: DType | None = None) -> Value:
+    """`value` as a scalar, vector or rank-0 tensor to compute with `x`, in its element type or `dtype`."""
+    dtype = dtype or element(x.type)
+    if isinstance(x.type, TensorType):
+        array = (
+            convert(np.asarray(value, np.float64), dtype)
+            if dtype.is_float
+            else np.asarray(value, dtype.np)
+        )
+        return b.insert(Const(Blob(array, TensorType(dtype, ())))).result
+    made = b.insert(Const(value, dtype)).result
+    if isinstance(x.type, VectorType):
+        return b.splat(made, lanes=x.type.lanes)  # type: ignore[no-any-return]
+    return made
+
+
 class _Elementwise(Op):
-    """Base: all operands of one element type, which is the result's (C1), shapes broadcast (C2)."""
+    """Base: all operands of one element type, which is the result's (C1); shapes broadcast (C2)."""
 
     result_dtype: ClassVar[DType | None] = None
+    compute: ClassVar[Callable[..., Any]]
+    """The function on arrays of the compute type."""
 
     @classmethod
     def infer(cls, *types: Type, **attrs: Any) -> Type:
@@ -76,39 +107,427 @@ class _Elementwise(Op):
             return like(first, out)
         return broadcast_type(types, out)
 
+    @classmethod
+    def evaluate(cls, *xs: Array, **attrs: Any) -> Array:
+        """Widen, `compute`, round once."""
+        store = xs[0].dtype
+        with np.errstate(all="ignore"):
+            out: Array = cls.compute(*[widen(x) for x in xs], **attrs)
+            if cls.result_dtype is not None or out.dtype == store:
+                return out
+            dtype = from_numpy(store)
+            return round_float(out, dtype) if dtype.is_float else out.astype(store)
+
     def generic(self, b: Builder, *xs: Value) -> Any:
         """One parallel iterator per dimension of the result; the body is this op on scalars."""
         out = self.result.tensor
         its = iterators("i", out.shape)
         index = indices(its)
         maps = [broadcast_map(x.tensor.shape, out.shape, index) for x in xs]
-        return generic(b, xs, its, maps, [index], [out], lambda b, *s: b.emit(type(self), *s, **self.scalar_attributes))
+        return generic(
+            b,
+            xs,
+            its,
+            maps,
+            [index],
+            [out],
+            lambda b, *s: b.emit(type(self), *s, **self.attributes),
+        )
 
-    @property
-    def scalar_attributes(self) -> dict[str, Any]:
-        """The attributes of the same op on scalars."""
-        return self.attributes
+
+class _Unary(_Elementwise):
+    samples = (sample((3, 5)), sample((7,)), sample(()), sample((2, 0)), sample((1, 17)))
 
 
 class _Binary(_Elementwise):
+    """C1: operands have one element type.  C2: shapes broadcast."""
+
+    samples = (
+        sample((3, 5), (3, 5)),
+        sample((4, 1, 3), (2, 1)),
+        sample((), (7,)),
+        sample((0, 3), (3,)),
+    )
+    rejects: ClassVar[Any] = (
+        ("C1", sample((2,), (2,), dtypes=("f32", "f64"))),
+        ("C2", sample((2, 3), (2,))),
+    )
+
+
+class _NumberBinary(_Binary):
     x = operand(Number)
     y = operand(Number)
-    samples = (sample((3, 5), (3, 5)), sample((4, 1, 3), (2, 1)), sample((), (7,)), sample((0, 3), (3,)))
 
 
-class Add(_Binary):
+class Add(_NumberBinary):
     """x + y; integers wrap."""
 
-    evaluate: ClassVar[Callable[..., Array]] = staticmethod(np.add)
+    compute = np.add
 
 
-class Cast(Op):
+class Sub(_NumberBinary):
+    """x - y; integers wrap."""
+
+    compute = np.subtract
+
+
+class Mul(_NumberBinary):
+    """x * y; integers wrap."""
+
+    compute = np.multiply
+
+
+def _truncating(x: Array, y: Array) -> tuple[Array, Array]:
+    """Quotient toward zero and remainder with the dividend's sign; both 0 where y is 0."""
+    quotient, rest = np.floor_divide(x, y), np.remainder(x, y)
+    if x.dtype.kind == "i":
+        up = (rest != 0) & ((x < 0) != (y < 0))
+        quotient = quotient + up.astype(x.dtype)
+        rest = rest - np.where(up, y, np.zeros_like(y))
+        lowest = np.iinfo(x.dtype).min
+        quotient = np.where((x == lowest) & (y == -1), x.dtype.type(lowest), quotient)
+        rest = np.where(y == -1, x.dtype.type(0), rest)
+    return quotient, rest
+
+
+class Div(_NumberBinary):
+    """x / y.  Integers truncate toward zero, x / 0 is 0, and the least integer / -1 wraps to itself."""
+
+    samples = (
+        *_Binary.samples,
+        sample((9,), (9,), dtypes=("i32", "i32"), ranges=((-9, 9), (-3, 3))),
+    )
+
+    @staticmethod
+    def compute(x: Array, y: Array) -> Array:
+        return np.true_divide(x, y) if x.dtype.kind in "fc" else _truncating(x, y)[0]
+
+
+class _RealBinary(_Binary):
+    x = operand(Real)
+    y = operand(Real)
+
+
+class Rem(_RealBinary):
+    """The exact remainder of x / y truncated: it has the sign of x (C's fmod and %).
+
+    Integers: x rem 0 is 0.  Floats: NaN where y is 0 or x infinite.
+    """
+
+    @staticmethod
+    def compute(x: Array, y: Array) -> Array:
+        return np.fmod(x, y) if x.dtype.kind == "f" else _truncating(x, y)[1]
+
+
+class Mod(_RealBinary):
+    """The exact remainder of x / y rounded down: it has the sign of y (Python's %).
+
+    Integers: x mod 0 is 0.  Floats: NaN where y is 0 or x infinite; a zero has the sign of y.
+    """
+
+    compute = np.remainder
+
+    def decompose(self, b: Builder) -> Value:
+        rest = b.rem(self.x, self.y)
+        zero = constant(b, self.x, 0)
+        fixed = rest
+        if element(self.x.type).kind != "uint":
+            apart = b.ne(b.lt(rest, zero), b.lt(self.y, zero))
+            fixed = b.where(b.logical_and(b.ne(rest, zero), apart), b.add(rest, self.y), rest)
+        if element(self.x.type).is_float:
+            fixed = b.where(b.eq(rest, zero), b.copy_sign(zero, self.y), fixed)
+        return fixed  # type: ignore[no-any-return]
+
+
+class Min(_Binary):
+    """The smaller of x and y; NaN if either is; of two zeros, either."""
+
+    x = operand(Ordered)
+    y = operand(Ordered)
+    compute = np.minimum
+
+
+class Max(_Binary):
+    """The greater of x and y; NaN if either is; of two zeros, either."""
+
+    x = operand(Ordered)
+    y = operand(Ordered)
+    compute = np.maximum
+
+
+class CopySign(_Binary):
+    """The magnitude of x with the sign of y, also of a zero or NaN y."""
+
+    x = operand(Float)
+    y = operand(Float)
+    compute = np.copysign
+
+    def decompose(self, b: Builder) -> Value:
+        dtype = element(self.x.type)
+        bits = DType(f"u{dtype.bits}")
+        x, y = b.bitcast(self.x, to=bits), b.bitcast(self.y, to=bits)
+        sign = 1 << (dtype.bits - 1)
+        size = b.bitwise_and(x, constant(b, x, sign - 1))
+        return b.bitcast(b.bitwise_or(size, b.bitwise_and(y, constant(b, y, sign))), to=dtype)  # type: ignore[no-any-return]
+
+
+class Neg(_Unary):
+    """-x; integers wrap.  Of a zero or NaN only the sign changes."""
+
+    x = operand(Number)
+    compute = np.negative
+
+
+class Abs(_Unary):
+    """The magnitude of x; that of the least integer wraps to itself."""
+
+    x = operand(Real)
+
+    @staticmethod
+    def compute(x: Array) -> Array:
+        return x if x.dtype.kind == "u" else np.abs(x)
+
+
+class Sign(_Unary):
+    """-1, 0 or 1; a zero (with its sign) and NaN give themselves."""
+
+    x = operand(Real)
+
+    @staticmethod
+    def compute(x: Array) -> Array:
+        return np.where(x == 0, x, np.sign(x))
+
+    def decompose(self, b: Builder) -> Value:
+        zero = constant(b, self.x, 0)
+        one = constant(b, self.x, 1)
+        positive = b.where(b.gt(self.x, zero), one, self.x)
+        if element(self.x.type).kind == "uint":
+            return positive  # type: ignore[no-any-return]
+        return b.where(b.lt(self.x, zero), b.neg(one), positive)  # type: ignore[no-any-return]
+
+
+class Reciprocal(_Unary):
+    """1 / x, correctly rounded; of a zero, infinity with its sign."""
+
+    x = operand(Float)
+
+    @staticmethod
+    def compute(x: Array) -> Array:
+        return np.true_divide(x.dtype.type(1), x)
+
+    def decompose(self, b: Builder) -> Value:
+        return b.div(constant(b, self.x, 1.0), self.x)  # type: ignore[no-any-return]
+
+
+class Floor(_Unary):
+    """The greatest integer not above x."""
+
+    x = operand(Float)
+    compute = np.floor
+
+
+class Ceil(_Unary):
+    """The least integer not below x."""
+
+    x = operand(Float)
+    compute = np.ceil
+
+
+class RoundEven(_Unary):
+    """The integer nearest to x, of two the even one."""
+
+    x = operand(Float)
+    compute = np.rint
+
+
+class Trunc(_Unary):
+    """The integer part of x."""
+
+    x = operand(Float)
+    compute = np.trunc
+
+
+class Sqrt(_Unary):
+    """The square root, correctly rounded; NaN below zero, -0 of -0."""
+
+    x = operand(Float)
+    compute = np.sqrt
+
+
+class Rsqrt(_Unary):
+    """1 / sqrt(x), each step rounded; infinite at 0, NaN below."""
+
+    x = operand(Float)
+
+    @staticmethod
+    def compute(x: Array) -> Array:
+        return np.true_divide(x.dtype.type(1), np.sqrt(x))
+
+    def decompose(self, b: Builder) -> Value:
+        return in_compute_type(b, self.x, lambda x: b.div(constant(b, x, 1.0), b.sqrt(x)))
+
+
+def in_compute_type(b: Builder, x: Value, make: Callable[[Value], Value]) -> Value:
+    """`make` of x, in f32 for narrower floats, rounded once at the end."""
+    from_ = element(x.type)
+    wide = from_numpy(widen(np.zeros((), from_.np)).dtype)
+    if wide is from_:
+        return make(x)
+    return b.cast(make(b.cast(x, to=wide)), to=from_)  # type: ignore[no-any-return]
+
+
+class Fma(_Binary):
+    """x * y + z, rounded once (IEEE 754 fusedMultiplyAdd).  C1: one element type.  C2: shapes broadcast."""
+
+    x = operand(Float)
+    y = operand(Float)
+    z = operand(Float)
+    samples = (sample((3, 5), (3, 5), (3, 5)), sample((2, 1), (3,), ()), sample((4,), (4,), (4,)))
+    rejects = (
+        ("C1", sample((2,), (2,), (2,), dtypes=("f32", "f32", "f64"))),
+        ("C2", sample((2,), (2,), (3,))),
+    )
+
+    @classmethod
+    def evaluate(cls, *xs: Array, **attrs: Any) -> Array:
+        store = from_numpy(xs[0].dtype)
+        x, y, z = np.broadcast_arrays(*[np.asarray(v) for v in xs])
+        with np.errstate(all="ignore"):
+            if store.bits == 64:
+                return _fma_f64(x, y, z)
+            x, y, z = [widen(v).astype(np.float64) for v in (x, y, z)]
+            return round_float(odd_sum(x * y, z), store)
+
+
+_SPLIT = float(2**27 + 1)
+
+
+def _split(a: Array) -> tuple[Array, Array]:
+    """The upper 26 bits of a, and the rest (Dekker 1971)."""
+    c = a * _SPLIT
+    high = c - (c - a)
+    return high, a - high
+
+
+def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """a + b and its rounding error (Knuth)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+def _fma_f64(x: Array, y: Array, z: Array) -> Array:
+    """Error-free product, then a sum through round-to-odd (Boldo and Melquiond 2008).
+
+    Elements near overflow or underflow are done in rational arithmetic.
+    """
+    product = x * y
+    (xh, xl), (yh, yl) = _split(x), _split(y)
+    low = ((xh * yh - product) + xh * yl + xl * yh) + xl * yl
+    high, rest = _two_sum(z, low)
+    total, error = _two_sum(product, high)
+    out = np.asarray(total + odd_sum(rest, error))
+    plain = np.asarray(product + z)
+    out = np.where(np.isfinite(plain), out, plain)
+    sizes = [np.abs(v) for v in (x, y, z, product)]
+    finite = np.isfinite(x) & np.isfinite(y) & np.isfinite(z)
+    odd = np.any([(s > 2.0**990) | ((s < 2.0**-960) & (s > 0)) for s in sizes], axis=0)
+    odd |= (product == 0) & (x != 0) & (y != 0)
+    for at in zip(*np.nonzero(np.atleast_1d(odd & finite)), strict=True):
+        exact = Fraction(float(x.reshape(odd.shape or 1)[at])) * Fraction(
+            float(y.reshape(odd.shape or 1)[at])
+        )
+        exact += Fraction(float(z.reshape(odd.shape or 1)[at]))
+        out.reshape(odd.shape or 1)[at] = _to_f64(exact, float(np.atleast_1d(plain)[at]))
+    return out
+
+
+def _to_f64(exact: Fraction, plain: float) -> float:
+    """The f64 nearest to a rational; a zero keeps the sign of the plain computation."""
+    if exact == 0:
+        return plain if plain == 0 else 0.0
+    try:
+        near = float(exact)
+    except OverflowError:
+        return float("inf") if exact > 0 else float("-inf")
+    return near if near != 0 or exact > 0 else -0.0
+
+
+class Identity(_Unary):
+    """x itself."""
+
+    x = operand(Element)
+
+    @classmethod
+    def evaluate(cls, *xs: Array, **attrs: Any) -> Array:
+        return xs[0]
+
+
+class Cast(_Elementwise):
     """x converted to the element type `to`: floats round to nearest even, float to integer truncates and
-    saturates, NaN becomes 0; to bool, anything but 0 is true."""
+    saturates, NaN becomes 0; to bool, anything but 0 is true; integers wrap.
+
+    A float beyond the range of `to` becomes infinite, or NaN where `to` has no infinity, or (f4e2m1, which
+    has neither) its greatest value.  C1: complex and real do not mix, except real to complex.  C2: `to` is no string.
+    """
 
     x = operand(Plain)
     to = attr(DType)
+    samples = (
+        *[
+            sample((9,), dtypes=(source,), ranges=((-300, 300),), to=DType(to))
+            for source in ("f64", "f32", "bf16", "f8e4m3fn", "i64", "u8", "i4", "bool")
+            for to in ("f64", "f32", "f16", "bf16", "f8e5m2", "i64", "i8", "u32", "u4", "bool")
+        ],
+        sample((), to=DType("i32")),
+        sample((2, 0), to=DType("f16")),
+        sample((3,), dtypes=("c64",), to=DType("c128")),
+    )
+    rejects: ClassVar[Any] = (
+        ("C1", sample((2,), dtypes=("c64",), to=DType("f32"))),
+        ("C2", sample((2,), to=DType("string"))),
+    )
 
-    @staticmethod
-    def infer(x: Type, to: DType) -> Type:
+    @classmethod
+    def infer(cls, *types: Type, **attrs: Any) -> Type:
+        (x,), to = types, attrs["to"]
+        real = to.kind != "complex" and to.kind != "bool"
+        require(
+            not (element(x).kind == "complex" and real),
+            "E0303",
+            f"cast (C1): {element(x)} does not convert to {to}",
+        )
+        require(to.kind != "string", "E0303", "cast (C2): numbers do not convert to strings")
         return like(x, to)
+
+    @classmethod
+    def evaluate(cls, *xs: Array, **attrs: Any) -> Array:
+        return convert(xs[0], attrs["to"])
+
+
+class Bitcast(_Elementwise):
+    """The bits of x read as the element type `to`.  C1: both are numbers of the same width, a byte or more."""
+
+    x = operand(Real)
+    to = attr(DType)
+    samples = (
+        sample((3, 5), dtypes=("f32",), to=DType("i32")),
+        sample((7,), dtypes=("u16",), ranges=((0, 30000),), to=DType("bf16")),
+        sample((), dtypes=("f64",), to=DType("u64")),
+        sample((4,), dtypes=("i8",), ranges=((-100, 100),), to=DType("u8")),
+    )
+    rejects: ClassVar[Any] = (
+        ("C1", sample((2,), to=DType("i64"))),
+        ("C1", sample((2,), to=DType("bool"))),
+    )
+
+    @classmethod
+    def infer(cls, *types: Type, **attrs: Any) -> Type:
+        (x,), to = types, attrs["to"]
+        same = element(x).bits == to.bits and to.bits >= 8 and (to.is_float or to.is_integer)
+        require(same, "E0303", f"bitcast (C1): {element(x)} and {to} must be numbers of one width")
+        return like(x, to)
+
+    @classmethod
+    def evaluate(cls, *xs: Array, **attrs: Any) -> Array:
+        return xs[0].view(attrs["to"].np)

@@ -1,0 +1,240 @@
+"""Elementwise composites of neural networks.  They keep their name until decomposed.
+
+Each may also become one `generic` whose body holds the op on scalars, decomposed there.
+Imports: the elementwise base, the core, types.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..core import Array, Builder, Float, Op, Real, Value, attr, operand, optional, sample
+from ..errors import Error
+from ..types import Type, element, from_numpy
+from .constraints import require
+from .convert import round_float, widen
+from .elementwise import _Unary, broadcast_type, constant, in_compute_type
+from .elementwise_math import Erf, Sigmoid
+
+WIDE = (
+    sample((3, 5), ranges=((-6, 6),)),
+    sample((7,), ranges=((-30, 30),)),
+    sample(()),
+    sample((2, 0)),
+)
+
+
+class _Activation(_Unary):
+    """Base of composites of one float, computed in f64 by `evaluate`."""
+
+    x = operand(Float)
+    samples = WIDE
+
+    @classmethod
+    def evaluate(cls, *xs: Array, **attrs: Any) -> Array:
+        x = xs[0]
+        with np.errstate(all="ignore"):
+            out = np.asarray(cls.compute(widen(x).astype(np.float64), **attrs))
+        return round_float(out, from_numpy(x.dtype))
+
+    def decompose(self, b: Builder) -> Value:
+        return in_compute_type(b, self.x, lambda x: self.expand(b, x))
+
+    expand: ClassVar[Callable[..., Value]]
+    """expand(self, b, x): the function of x, which is f32 or f64."""
+
+
+class Relu(_Unary):
+    """max(x, 0); NaN of NaN."""
+
+    x = operand(Real)
+    samples = WIDE
+
+    @staticmethod
+    def compute(x: Array) -> Array:
+        return np.maximum(x, x.dtype.type(0))
+
+    def decompose(self, b: Builder) -> Value:
+        return b.max(self.x, constant(b, self.x, 0))  # type: ignore[no-any-return]
+
+
+class LeakyRelu(_Activation):
+    """x where x >= 0, else alpha * x."""
+
+    alpha = attr(float, 0.01)
+    samples = (*WIDE, sample((7,), alpha=0.5), sample((7,), alpha=2.0))
+
+    @staticmethod
+    def compute(x: Array, alpha: float) -> Array:
+        return np.where(x < 0, alpha * x, x)
+
+    def expand(self, b: Builder, x: Value) -> Value:
+        scaled = b.mul(x, constant(b, x, self.alpha))
+        return b.where(b.lt(x, constant(b, x, 0.0)), scaled, x)  # type: ignore[no-any-return]
+
+
+class Elu(_Activation):
+    """x where x > 0, else alpha * (exp(x) - 1) (Clevert 2015)."""
+
+    alpha = attr(float, 1.0)
+
+    @staticmethod
+    def compute(x: Array, alpha: float) -> Array:
+        return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
+
+    def expand(self, b: Builder, x: Value) -> Value:
+        zero = constant(b, x, 0.0)
+        below = b.mul(b.expm1(b.min(x, zero)), constant(b, x, self.alpha))
+        return b.where(b.gt(x, zero), x, below)  # type: ignore[no-any-return]
+
+
+class Softplus(_Activation):
+    """log(1 + exp(x)), as max(x, 0) + log1p(exp(-|x|))."""
+
+    @staticmethod
+    def compute(x: Array) -> Array:
+        return np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x)))
+
+    def expand(self, b: Builder, x: Value) -> Value:
+        tail = b.log1p(b.exp(b.neg(b.abs(x))))
+        return b.add(b.max(x, constant(b, x, 0.0)), tail)  # type: ignore[no-any-return]
+
+
+class Silu(_Activation):
+    """x * sigmoid(x), also called swish (Elfwing 2017); NaN at minus infinity."""
+
+    @staticmethod
+    def compute(x: Array) -> Array:
+        return x * Sigmoid.of_f64(x)
+
+    def expand(self, b: Builder, x: Value) -> Value:
+        return b.mul(x, b.sigmoid(x))  # type: ignore[no-any-return]
+
+
+class HardSigmoid(_Activation):
+    """alpha * x + beta, held between 0 and 1."""
+
+    alpha = attr(float, 0.2)
+    beta = attr(float, 0.5)
+
+    @staticmethod
+    def compute(x: Array, alpha: float, beta: float) -> Array:
+        return np.maximum(0.0, np.minimum(1.0, alpha * x + beta))
+
+    def expand(self, b: Builder, x: Value) -> Value:
+        line = b.add(b.mul(x, constant(b, x, self.alpha)), constant(b, x, self.beta))
+        return b.max(constant(b, x, 0.0), b.min(constant(b, x, 1.0), line))  # type: ignore[no-any-return]
+
+
+class HardSwish(_Activation):
+    """x * hard_sigmoid(x) with slope 1/6 (Howard 2019); NaN at minus infinity."""
+
+    @staticmethod
+    def compute(x: Array) -> Array:
+        return x * np.maximum(0.0, np.minimum(1.0, x / 6 + 0.5))
+
+    def expand(self, b: Builder, x: Value) -> Value:
+        return b.mul(x, b.hard_sigmoid(x, alpha=1 / 6, beta=0.5))  # type: ignore[no-any-return]
+
+
+_SQRT_HALF = math.sqrt(0.5)
+_TANH_SCALE = math.sqrt(2 / math.pi)
+
+
+class Gelu(_Activation):
+    """x times the normal distribution function of x (Hendrycks 2016); NaN at minus infinity.
+
+    `form` is "erf" (exact) or "tanh" (x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x**3)))).  C1: it is one of these.
+    """
+
+    form = attr(str, "erf")
+    samples = (*WIDE, *[sample(s.shapes[0], ranges=s.ranges, form="tanh") for s in WIDE])
+    rejects = (("C1", sample((2,), form="quick")),)
+
+    @classmethod
+    def infer(cls, *types: Type, **attrs: Any) -> Type:
+        require(
+            attrs["form"] in ("erf", "tanh"),
+            "E0304",
+            f"gelu (C1): no form '{attrs['form']}'",
+            hint="erf or tanh",
+        )
+        return super().infer(*types)
+
+    @staticmethod
+    def compute(x: Array, form: str) -> Array:
+        if form == "erf":
+            return 0.5 * x * (1 + Erf.of_f64(x * _SQRT_HALF))
+        return 0.5 * x * (1 + np.tanh(_TANH_SCALE * (x + 0.044715 * x**3)))
+
+    def expand(self, b: Builder, x: Value) -> Value:
+        half, one = constant(b, x, 0.5), constant(b, x, 1.0)
+        if self.form == "erf":
+            share = b.erf(b.mul(x, constant(b, x, _SQRT_HALF)))
+        else:  # x * (c + 0.044715 c x^2)
+            inner = b.add(b.mul(b.mul(x, x), constant(b, x, 0.044715)), one)
+            share = b.tanh(b.mul(b.mul(x, constant(b, x, _TANH_SCALE)), inner))
+        return b.mul(b.mul(x, half), b.add(share, one))  # type: ignore[no-any-return]
+
+
+class Clip(Op):
+    """min(max(x, low), high); an absent bound does not bind, and `high` wins where low > high.
+
+    C1: the bounds have the element type of x.  C2: they broadcast to the shape of x.
+    """
+
+    x = operand(Real)
+    low = optional(Real)
+    high = optional(Real)
+    samples = (
+        sample((3, 5), (), ()), sample((7,), (), (), ranges=((-9, 9), (-2, -1), (1, 2))), sample((4,), None, ()),
+        sample((4,), ()), sample((4,)), sample((2, 0), (), ()), sample((), (), ()),
+    )  # fmt: skip
+    rejects: ClassVar[Any] = (
+        ("C1", sample((2,), (), dtypes=("f32", "f64"))),
+        ("C2", sample((2,), (3, 1))),
+    )
+
+    @staticmethod
+    def infer(x: Type, low: Type | None = None, high: Type | None = None) -> Type:
+        for bound in (low, high):
+            if bound is not None:
+                require(
+                    element(bound) is element(x),
+                    "E0303",
+                    "clip (C1): bounds must have the type of x",
+                    f"found {bound}",
+                )
+                try:
+                    whole = broadcast_type((x, bound), element(x))
+                except Error:
+                    whole = None
+                require(
+                    whole is x,
+                    "E0310",
+                    "clip (C2): bounds must broadcast to x",
+                    f"found {bound} for {x}",
+                )
+        return x
+
+    @staticmethod
+    def evaluate(x: Array, low: Array | None = None, high: Array | None = None) -> Array:
+        out = widen(x)
+        with np.errstate(all="ignore"):
+            out = out if low is None else np.maximum(out, widen(low))
+            out = out if high is None else np.minimum(out, widen(high))
+        return out.astype(x.dtype)
+
+    def decompose(self, b: Builder) -> Value:
+        out = self.x if self.low is None else b.max(self.x, self.low)
+        out = out if self.high is None else b.min(out, self.high)
+        return out if out is not self.x else b.identity(out)
+
+
+__all__ = [
+    "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Silu", "Softplus",
+]  # fmt: skip

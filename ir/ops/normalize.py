@@ -1,0 +1,173 @@
+"""Composites that normalise along axes: softmax, log_softmax, layer_norm.
+
+`evaluate` computes in f64 and rounds once; `decompose` works in f32 for narrower floats.
+Imports: the reductions, the elementwise base, the core, types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..core import Array, Builder, Float, Op, Value, attr, operand, optional, sample
+from ..errors import Error
+from ..types import TensorType, from_numpy
+from .constraints import axis_of, require
+from .convert import compute_dtype, round_float, widen
+from .elementwise import broadcast, constant, in_compute_type
+
+
+class _AlongAxis(Op):
+    """Base: one float operand, one axis.  C1: axis in range."""
+
+    x = operand(Float)
+    axis = attr(int, -1)
+    samples = (
+        sample((3, 5)), sample((2, 3, 7), axis=1), sample((17,), ranges=((-90, 90),), axis=0), sample((4, 1)),
+        sample((3, 0)), sample((0, 3)),
+    )  # fmt: skip
+    rejects: ClassVar[Any] = (("C1", sample((3, 5), axis=2)),)
+    of_f64: ClassVar[Callable[..., Any]]
+    expand: ClassVar[Callable[..., Value]]
+
+    def __init__(self, *operands: Value, axis: int = -1, **attrs: Any) -> None:
+        if operands and isinstance(operands[0].type, TensorType):
+            axis = axis_of(axis, operands[0].tensor.rank, self.name, "C1")
+        super().__init__(*operands, axis=axis, **attrs)
+
+    @classmethod
+    def infer(cls, x: TensorType, axis: int) -> TensorType:
+        axis_of(axis, x.rank, cls.name, "C1")
+        return x
+
+    @classmethod
+    def evaluate(cls, x: Array, axis: int = -1) -> Array:
+        with np.errstate(all="ignore"):
+            return round_float(cls.of_f64(widen(x).astype(np.float64), axis), from_numpy(x.dtype))
+
+    def decompose(self, b: Builder) -> Value:
+        return in_compute_type(b, self.x, lambda x: self.expand(b, x))
+
+    def shifted(self, b: Builder, x: Value) -> Value:
+        """x less its greatest element along the axis."""
+        return b.sub(x, b.reduce_max(x, axes=(self.axis,), keepdims=True))  # type: ignore[no-any-return]
+
+    def total(self, b: Builder, x: Value) -> Value:
+        """The sum along the axis, kept as an extent of 1."""
+        return b.reduce_sum(x, axes=(self.axis,), keepdims=True)  # type: ignore[no-any-return]
+
+
+def _shift(x: Array, axis: int) -> Array:
+    return x - np.max(x, axis=axis, keepdims=True, initial=-np.inf)
+
+
+class Softmax(_AlongAxis):
+    """exp(x) along `axis`, scaled to sum to one (Bridle 1990); shifted by the greatest element.
+
+    NaN where the greatest element is infinite, or any is NaN.  C1: axis in range.
+    """
+
+    @staticmethod
+    def of_f64(x: Array, axis: int) -> Array:
+        powers = np.exp(_shift(x, axis))
+        return powers / np.sum(powers, axis=axis, keepdims=True)  # type: ignore[no-any-return]
+
+    def expand(self, b: Builder, x: Value) -> Value:
+        powers = b.exp(self.shifted(b, x))
+        return b.div(powers, self.total(b, powers))  # type: ignore[no-any-return]
+
+
+class LogSoftmax(_AlongAxis):
+    """log(softmax(x)) along `axis`, without the rounding of the quotient.  NaN as softmax.  C1: axis in range."""
+
+    @staticmethod
+    def of_f64(x: Array, axis: int) -> Array:
+        moved = _shift(x, axis)
+        return moved - np.log(np.sum(np.exp(moved), axis=axis, keepdims=True))  # type: ignore[no-any-return]
+
+    def expand(self, b: Builder, x: Value) -> Value:
+        moved = self.shifted(b, x)
+        return b.sub(moved, b.log(self.total(b, b.exp(moved))))  # type: ignore[no-any-return]
+
+
+class LayerNorm(Op):
+    """(x - mean) / sqrt(variance + epsilon) over the axes from `axis` on, times scale, plus bias (Ba 2016).
+
+    The variance is the mean of squared differences.  C1: axis in range.  C2: scale and bias broadcast to x.
+    C3: all have one element type.
+    """
+
+    x = operand(Float)
+    scale = optional(Float)
+    bias = optional(Float)
+    axis = attr(int, -1)
+    epsilon = attr(float, 1e-5)
+    samples = (
+        sample((3, 5), (5,), (5,)), sample((2, 3, 7), (3, 7), (3, 7), axis=1), sample((2, 17)), sample((4, 5), None, (5,)),
+        sample((4, 5), (5,), epsilon=0.1), sample((0, 3), (3,)),
+    )  # fmt: skip
+    rejects: ClassVar[Any] = (
+        ("C1", sample((3, 5), axis=2)),
+        ("C2", sample((3, 5), (3,))),
+        ("C2", sample((3, 1), (5,))),
+        ("C3", sample((3, 5), (5,), dtypes=("f32", "f64"))),
+    )
+
+    def __init__(self, *operands: Value, axis: int = -1, **attrs: Any) -> None:
+        if operands and isinstance(operands[0].type, TensorType):
+            axis = axis_of(axis, operands[0].tensor.rank, self.name, "C1")
+        super().__init__(*operands, axis=axis, **attrs)
+
+    @staticmethod
+    def infer(x: TensorType, scale: TensorType | None = None, bias: TensorType | None = None, *, axis: int,
+              epsilon: float) -> TensorType:  # fmt: skip
+        axis_of(axis, x.rank, "layer_norm", "C1")
+        for given in (scale, bias):
+            if given is not None:
+                require(given.dtype is x.dtype, "E0303", "layer_norm (C3): operands must have one element type",
+                        f"found {x} and {given}")  # fmt: skip
+                try:
+                    fits = broadcast(x.shape, given.shape) == x.shape
+                except Error:
+                    fits = False
+                require(
+                    fits,
+                    "E0310",
+                    "layer_norm (C2): scale and bias must broadcast to x",
+                    f"found {given} for {x}",
+                )
+        return x
+
+    @staticmethod
+    def evaluate(x: Array, scale: Array | None = None, bias: Array | None = None, *, axis: int = -1,
+                 epsilon: float = 1e-5) -> Array:  # fmt: skip
+        wide = widen(x).astype(np.float64)
+        axes = tuple(range(axis % x.ndim, x.ndim))
+        count = np.float64(np.prod([x.shape[a] for a in axes]))
+        with np.errstate(all="ignore"):
+            centred = wide - np.sum(wide, axis=axes, keepdims=True) / count
+            variance = np.sum(centred * centred, axis=axes, keepdims=True) / count
+            out = centred / np.sqrt(variance + epsilon)
+            out = out if scale is None else out * widen(scale)
+            return round_float(out if bias is None else out + widen(bias), from_numpy(x.dtype))
+
+    def decompose(self, b: Builder) -> Value:
+        dtype = self.x.tensor.dtype
+        wide = compute_dtype(dtype)
+
+        def up(v: Value) -> Value:
+            return v if wide is dtype else b.cast(v, to=wide)  # type: ignore[no-any-return]
+
+        axes = tuple(range(self.axis, self.x.tensor.rank))
+        x = up(self.x)
+        centred = b.sub(x, b.reduce_mean(x, axes=axes, keepdims=True))
+        variance = b.reduce_mean(b.mul(centred, centred), axes=axes, keepdims=True)
+        out = b.mul(centred, b.rsqrt(b.add(variance, constant(b, variance, self.epsilon))))
+        out = out if self.scale is None else b.mul(out, up(self.scale))
+        out = out if self.bias is None else b.add(out, up(self.bias))
+        return out if wide is dtype else b.cast(out, to=dtype)  # type: ignore[no-any-return]
+
+
+__all__ = ["LayerNorm", "LogSoftmax", "Softmax"]
