@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...ir.core import Builder, Op, Value
-from ...ir.dims import DimLike, ceildiv, equal, substitute, sym
+from ...ir.dims import DimLike, ceildiv, equal, sym
 from ...ir.ops.core import Const, Func
-from ...ir.ops.loop import Alloc, Bind, For, IndexValue, Load, Store
+from ...ir.ops.loop import Alloc, Bind, For, Load, Store
 from ...ir.symbols import map_dims, ranges_around, rename_bind
 from ...ir.types import BufferType
 from .nests import Refused, child_of, contains, find_alloc, find_buffer, find_loop
@@ -37,6 +37,40 @@ class ComputeAt(Step):
 def keep(label: str, loop: str) -> ComputeAt:
     """Hold a buffer in registers inside a loop."""
     return ComputeAt(label, loop, "register")
+
+
+@dataclass(frozen=True)
+class Place(Step):
+    """Say where a buffer lives, without moving its computation."""
+
+    label: str
+    space: str
+
+    def apply(self, kernel: Func) -> None:
+        alloc = find_alloc(kernel, self.label)
+        old = alloc.result.buffer
+        _retype(alloc, BufferType(old.dtype, old.shape, self.space, old.strides))
+
+
+@dataclass(frozen=True)
+class Pad(Step):
+    """Round a buffer's dimension up to a multiple, so that whole vectors fit."""
+
+    label: str
+    dim: int
+    multiple: int
+
+    def apply(self, kernel: Func) -> None:
+        alloc = find_alloc(kernel, self.label)
+        old = alloc.result.buffer
+        shape = list(old.shape)
+        shape[self.dim] = ceildiv(shape[self.dim], self.multiple) * self.multiple
+        _retype(alloc, BufferType(old.dtype, tuple(shape), old.space))
+
+
+def _retype(alloc: Alloc, made: BufferType) -> None:
+    alloc.set_attr("type", made)
+    alloc.result.type = made
 
 
 @dataclass(frozen=True)
@@ -193,8 +227,7 @@ class Relayout(Step):
             for d, e in enumerate(user.attributes["index"]):
                 index += [e // sizes[d], e % sizes[d]] if d in sizes else [e]
             user.set_attr("index", tuple([index[o] for o in order]))
-        alloc.set_attr("type", made)
-        buffer.type = made
+        _retype(alloc, made)
 
 
 @dataclass(frozen=True)
@@ -273,4 +306,4 @@ def _combiner(b: Builder, store: Store, acc: Value, old: Value, part: Value) -> 
     return b.insert(made).result
 
 
-__all__ = ["ComputeAt", "IndexValue", "Inline", "Relayout", "Rfactor", "Stage", "keep", "substitute"]
+__all__ = ["ComputeAt", "Inline", "Pad", "Place", "Relayout", "Rfactor", "Stage", "keep"]

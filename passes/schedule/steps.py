@@ -155,12 +155,15 @@ class Partition(Step):
 
 
 def rename_nest(kernel: Func, copy: For, suffix: str) -> None:
-    """Give every loop and alloc of a copied nest a new name."""
+    """Give every loop and alloc of a copied nest a new name: `suffix`, repeated until none is taken."""
     taken = loop_names(kernel)
+    own = loop_names(copy)
+    end = suffix
+    while any(name + end in taken for name in own):
+        end += suffix
+    suffix = end
     for op in copy.walk():
         if isinstance(op, For):
-            if op.var + suffix in taken:
-                raise Refused(f"the name {op.var}{suffix} is taken")
             rename_loop(op, op.var + suffix)
         elif op.name == "loop.alloc":
             op.set_attr("label", op.attributes["label"] + suffix)

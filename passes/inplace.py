@@ -1,0 +1,162 @@
+"""May a kernel write a result over one of its inputs?  Proved on the scheduled loops, else no.
+
+The two buffers have one type.  For each load of the input and each store to the output that could touch
+the same element, the load must come first:
+(1) in different iterations of the loops around both they touch different elements: each such loop's
+    variable moves the index of one dimension further than the rest of that dimension can differ;
+(2) in the same iteration the load comes first in program order, or the elements are different.
+May import: ir.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..ir.core import Block, Op, Value
+from ..ir.dims import DimLike, Range, linear, nonneg, symbols_of
+from ..ir.ops.core import Func
+from ..ir.ops.loop import Bind, For, Load, Store, While
+from ..ir.symbols import loop_range, loops_around
+from ..ir.types import BufferType
+
+Access = Load | Store
+_FAR = 1 << 62
+
+
+def overwrites(kernel: Func, source: int, target: int) -> bool:
+    """Whether argument `source` of the kernel may share its memory with the result argument `target`."""
+    reads, writes = kernel.args[source], kernel.args[target]
+    if reads.type is not writes.type or not isinstance(reads.type, BufferType) or reads.type.dtype.bits < 8:
+        return False
+    bound = {op.symbol for op in kernel.walk() if isinstance(op, Bind)}
+    loads = _accesses(reads, Load, bound)
+    stores = _accesses(writes, Store, bound)
+    return loads is not None and stores is not None and all([_ordered(a, b) for a in loads for b in stores])
+
+
+def _accesses(buffer: Value, kind: type[Op], bound: set[str]) -> list[Access] | None:
+    """All users of the buffer; None if one is not a load (or store) at an index of loop variables alone."""
+    users = buffer.users
+    for user in users:
+        if type(user) is not kind or (isinstance(user, Store) and user.value is buffer):
+            return None
+        if any([not bound.isdisjoint(symbols_of(e)) for e in user.index]):
+            return None
+        parent = user.parent_op
+        while parent is not None and not isinstance(parent, Func):
+            if isinstance(parent, While):
+                return None
+            parent = parent.parent_op
+    return list(users)  # type: ignore[arg-type]
+
+
+def _ordered(load: Access, store: Access) -> bool:
+    """Whether the load never follows the store on an element that both touch."""
+    around = loops_around(load), loops_around(store)
+    shared = [a for a in around[0] if a in around[1]]
+    ranges = [_ranges(load, [a for a in around[0] if a not in shared]),
+              _ranges(store, [a for a in around[1] if a not in shared])]  # fmt: skip
+    moving = {a.var: a for a in shared}
+    residuals: list[Range] = []
+    for e, f in zip(load.index, store.index, strict=True):
+        found = _dimension(e, f, moving, ranges)
+        if found is None:
+            return False
+        residuals.append(found)
+    if any([a.extent != 1 for a in moving.values()]):
+        return False
+    return _earlier(load, store) or any([_apart(r) for r in residuals])
+
+
+def _ranges(op: Access, private: Sequence[For]) -> dict[str, Range]:
+    """Ranges of what varies in one access alone: the loops around only it, and its lanes."""
+    ranges: dict[str, Range] = {a.var: loop_range(a) for a in private}
+    if op.lane:
+        ranges[op.lane] = (0, op.lanes - 1 if isinstance(op, Load) else _lanes(op) - 1)
+    return ranges
+
+
+def _lanes(store: Store) -> int:
+    return int(getattr(store.value.type, "lanes", 1))
+
+
+def _dimension(e: DimLike, f: DimLike, moving: dict[str, For], ranges: Sequence[dict[str, Range]]) -> Range | None:
+    """The range of e - f in one shared iteration; takes the shared loops that this dimension tells apart off
+    `moving`.  None where it cannot be said."""
+    first, second = linear(e), linear(f)
+    if first is None or second is None:
+        return None
+    own: list[dict[str, int]] = []
+    for (terms, _), mine in zip((first, second), ranges, strict=True):
+        own.append({n: c for n, c in terms.items() if n in mine})
+    common = [{n: c for n, c in t.items() if n not in m} for (t, _), m in zip((first, second), ranges, strict=True)]
+    if common[0] != common[1]:
+        return None
+    low, high = _extremes(own[0], ranges[0], first[1])
+    low2, high2 = _extremes(own[1], ranges[1], second[1])
+    residual = (None if low is None or high2 is None else low - high2,
+                None if high is None or low2 is None else high - low2)  # fmt: skip
+    _tell_apart(common[0], moving, residual)
+    return residual
+
+
+def _extremes(terms: dict[str, int], ranges: dict[str, Range], const: int) -> Range:
+    """The least and greatest value of const + sum of terms."""
+    low: DimLike | None = const
+    high: DimLike | None = const
+    for name, c in terms.items():
+        lo, hi = ranges[name]
+        if c < 0:
+            lo, hi = hi, lo
+        low = None if low is None or lo is None else low + lo * c
+        high = None if high is None or hi is None else high + hi * c
+    return low, high
+
+
+def _tell_apart(common: dict[str, int], moving: dict[str, For], residual: Range) -> None:
+    """Mixed radix: a loop whose step exceeds what all smaller steps and the residual can make up."""
+    low, high = residual
+    reach: DimLike = max(-low, high, 0) if isinstance(low, int) and isinstance(high, int) else _FAR
+    varying = [(c, n) for n, c in common.items() if n in moving]  # other symbols do not change
+    for c, name in sorted(varying, key=lambda item: abs(item[0])):
+        if nonneg(abs(c) - 1 - reach) is not True:
+            return
+        reach = reach + abs(c) * (moving[name].extent - 1)
+    for _, name in varying:
+        del moving[name]
+
+
+def _apart(residual: Range) -> bool:
+    """Zero is not among the differences."""
+    low, high = residual
+    return (low is not None and nonneg(low - 1) is True) or (high is not None and nonneg(-1 - high) is True)
+
+
+def _earlier(load: Op, store: Op) -> bool:
+    """Whether the load comes before the store in the innermost block that holds both."""
+    chain: dict[Block, Op] = {}
+    op: Op | None = load
+    while op is not None and op.block is not None:
+        chain[op.block] = op
+        op = op.parent_op
+    op = store
+    while op is not None and op.block is not None:
+        first = chain.get(op.block)
+        if first is not None:
+            if first is op:
+                return False
+            return _before(first, op)
+        op = op.parent_op
+    return False
+
+
+def _before(first: Op, second: Op) -> bool:
+    op: Op | None = first
+    while op is not None:
+        if op is second:
+            return True
+        op = op.next
+    return False
+
+
+__all__ = ["overwrites"]

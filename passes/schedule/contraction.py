@@ -1,0 +1,292 @@
+"""How a contraction runs: GEMM, GEMV, convolution in any layout, batched and depthwise forms.
+
+One recipe: a tile of accumulators in registers, rows times columns of vectors, computed where its
+consumer (the epilogue) needs it, with the reductions inside.  What is a row or a column follows from the
+operands: a dimension that the streamed operand does not see reuses it.
+May import: ir, the steps beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...ir.core import Block, Op
+from ...ir.dims import DimLike, sym, symbols_of
+from ...ir.ops.loop import Alloc, For, Load, Store
+from .memory import ComputeAt, Place, Stage
+from .microtile import finish_tile
+from .nests import Refused, child_of, contains, perfect_chain
+from .scheduler import Scheduler, depends, static, stride
+from .steps import Partition, Reorder, Tile, parallel
+
+UNROLL = 4
+"""Rounds of the innermost reduction written out."""
+STACK_BYTES = 512 << 10
+"""Largest packed panel kept on the stack of a thread."""
+SMALL_WORK = 200_000
+"""Multiply-adds below which one thread is faster than two."""
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """One update nest `acc += a * b` and the nest that consumes it.
+
+    `dims` are (variable in the update nest, variable in the consumer, extent) per accumulator dimension.
+    """
+
+    acc: Alloc
+    update: For
+    consumer: For
+    dims: tuple[tuple[str, str, DimLike], ...]
+    reductions: tuple[tuple[str, DimLike], ...]
+    loads: tuple[Load, ...]
+    store: Store
+
+
+def match_contraction(acc: Alloc) -> Contraction | None:
+    """The contraction that computes this accumulator; None if it is something else."""
+    block = acc.block
+    assert block is not None
+    stores = [u for u in acc.result.users if isinstance(u, Store)]
+    update = consumer = None
+    for user in acc.result.users:
+        nest = child_of(user, block)
+        if not isinstance(nest, For):
+            return None
+        if any(isinstance(u, Store) and contains(nest, u) for u in stores):
+            if any(loop.reduction for loop in perfect_chain(nest)):
+                update = nest
+        elif consumer is None or consumer is nest:
+            consumer = nest
+        else:
+            return None
+    if update is None or consumer is None:
+        return None
+    store = next(s for s in stores if contains(update, s))
+    loads = _factors(store, acc)
+    reads = [u for u in acc.result.users if isinstance(u, Load) and contains(consumer, u)]
+    if loads is None or len({r.index for r in reads}) != 1:
+        return None
+    return _describe(acc, update, consumer, store, reads[0], loads)
+
+
+def _factors(store: Store, acc: Alloc) -> tuple[Load, ...] | None:
+    """The two loads of `acc + x * y` (through casts); None for other updates."""
+    total = store.value.op
+    if total is None or total.name not in ("add", "fma"):
+        return None
+    rest = [v.op for v in total.operands if not (isinstance(v.op, Load) and v.op.source is acc.result)]
+    if total.name == "add":
+        if len(rest) != 1 or rest[0] is None or rest[0].name != "mul":
+            return None
+        rest = [v.op for v in rest[0].operands]
+    found = []
+    for op in rest:
+        while op is not None and op.name == "cast":
+            op = op.operands[0].op
+        if isinstance(op, Load):
+            found.append(op)
+    return tuple(found) if len(found) == 2 else None
+
+
+def _describe(acc: Alloc, update: For, consumer: For, store: Store, read: Load,
+              loads: tuple[Load, ...]) -> Contraction | None:  # fmt: skip
+    inner = {loop.var: loop for loop in perfect_chain(update)}
+    outer = {loop.var: loop for loop in perfect_chain(consumer)}
+    dims = []
+    for mine, theirs in zip(store.index, read.index, strict=True):
+        if str(mine) not in inner or str(theirs) not in outer:
+            return None
+        dims.append((str(mine), str(theirs), outer[str(theirs)].extent))
+    reductions = [(loop.var, loop.extent) for loop in inner.values() if loop.reduction]
+    if len(dims) + len(reductions) != len(inner):
+        return None
+    return Contraction(acc, update, consumer, tuple(dims), tuple(reductions), loads, store)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Register tile sizes per accumulator dimension (1 = not tiled) and which of them is the vector."""
+
+    vector: int
+    sizes: tuple[int, ...]
+    columns: frozenset[int]
+
+
+def choose_tiling(c: Contraction, s: Scheduler) -> Tiling | None:
+    """Vector dimension, columns and rows of the register tile."""
+    target = s.target
+    lanes = target.lanes(c.acc.result.buffer.dtype.bits)
+    vector = _vector_dim(c)
+    if vector is None:
+        return None
+    streamed, other = _sides(c, vector)
+    extents = [static(e) for _, _, e in c.dims]
+    columns = frozenset(d for d, (var, _, _) in enumerate(c.dims) if not depends(other, var) and d != vector)
+    rows = [d for d, (var, _, _) in enumerate(c.dims) if not depends(streamed, var) and d != vector]
+    room = target.registers - 2
+    most_rows = 1
+    for d in rows:
+        most_rows = min(room, most_rows * extents[d])
+    across = _across(most_rows, room, target.registers)
+    sizes = [1] * len(extents)
+    sizes[vector] = min(_round_up(extents[vector], lanes), lanes * across)
+    left = max(1, across // max(1, sizes[vector] // lanes))
+    for d in sorted(columns, reverse=True):
+        sizes[d] = largest_divisor(extents[d], left)
+        left //= sizes[d]
+    used = max(1, sizes[vector] // lanes)
+    for d in columns:
+        used *= sizes[d]
+    room = max(1, (target.registers - 2 - (used if used < 4 else 0)) // used)
+    for d in sorted(rows, reverse=True):
+        sizes[d] = pick_rows(extents[d], room)
+        if sizes[d] != extents[d]:
+            break
+        room //= sizes[d]
+    return Tiling(vector, tuple(sizes), columns)
+
+
+def _across(rows: int, room: int, registers: int) -> int:
+    """Vectors side by side: two with enough rows, more when rows are few, for independent chains."""
+    if rows >= 5:
+        return 2
+    return max(2, min(8, room // (rows + 1), 8 // rows if registers >= 16 else 2))
+
+
+def _round_up(extent: int, lanes: int) -> int:
+    return -(-extent // lanes) * lanes
+
+
+def _vector_dim(c: Contraction) -> int | None:
+    """The accumulator dimension whose loop moves the output by one element and at least one operand too."""
+    outs = [op for op in c.consumer.walk() if isinstance(op, Store)]
+    best: tuple[int, int] | None = None
+    for d, (var, out_var, extent) in enumerate(c.dims):
+        if any(stride(o, out_var) != 1 for o in outs):
+            continue
+        steps = [stride(load, var) for load in c.loads]
+        if any(step is None for step in steps):
+            continue
+        score = (1 if 1 in steps else 0, min(static(extent), 64))
+        if best is None or score > best[0]:  # type: ignore[operator]
+            best = (score, d)  # type: ignore[assignment]
+    return None if best is None else best[1]
+
+
+def _sides(c: Contraction, vector: int) -> tuple[Load, Load]:
+    """(operand streamed along the vector dimension, the other one)."""
+    var = c.dims[vector][0]
+    a, b = c.loads
+    if depends(b, var):
+        return b, a
+    return a, b
+
+
+def largest_divisor(extent: int, most: int) -> int:
+    """The largest divisor of `extent` not above `most`."""
+    return max(d for d in range(1, max(1, most) + 1) if extent % d == 0)
+
+
+def pick_rows(extent: int, most: int) -> int:
+    """Rows of a tile, at most `most`: fewest vector steps for the whole extent, tails counted."""
+    if extent <= most:
+        return extent
+    overhead = 3
+
+    def cost(rows: int) -> int:
+        full, rest = divmod(extent, rows)
+        return full * (rows + overhead) + (max(rest, 4) + overhead if rest else 0)
+
+    return min(range(max(1, most * 2 // 3), most + 1), key=lambda rows: (cost(rows), -rows))
+
+
+def schedule_contraction(s: Scheduler, label: str) -> bool:
+    """Schedule the contraction that computes the accumulator `label`; False if it is not one."""
+    acc = next((a for a in s.allocs() if a.label == label), None)
+    c = match_contraction(acc) if acc is not None else None
+    tiling = choose_tiling(c, s) if c is not None and s.target.vector_bits else None
+    if c is None or tiling is None:
+        return False
+    outer = _tile_consumer(s, c, tiling)
+    _stage_panel(s, c, tiling, outer)
+    if outer:
+        s.do(ComputeAt(label, outer[-1], "register"))
+    else:
+        s.do(Place(label, "register"))
+    _split_tails(s, outer)
+    finish_tile(s, label, tiling.vector)
+    _threads(s, c, outer)
+    return True
+
+
+def _tile_consumer(s: Scheduler, c: Contraction, tiling: Tiling) -> list[str]:
+    """Tile and order the consumer's loops; gives the outer ones, outermost first."""
+    outer: dict[int, str] = {}
+    inner: dict[int, str] = {}
+    for d, ((_, var, extent), size) in enumerate(zip(c.dims, tiling.sizes, strict=True)):
+        if size == 1:
+            outer[d] = var
+        elif static(extent) <= size:
+            inner[d] = var
+        else:
+            s.do(Tile(var, size))
+            outer[d], inner[d] = f"{var}.o", f"{var}.i"
+    columns = tiling.columns | {tiling.vector}
+    rows = [d for d in range(len(c.dims)) if d not in columns]
+    batch = [d for d in rows if all(depends(load, c.dims[d][0]) for load in c.loads)]
+    rows = [d for d in rows if d not in batch]
+    ordered = [*batch, *sorted(columns), *rows]
+    order = [outer[d] for d in ordered if d in outer]
+    within = [inner[d] for d in [*batch, *rows, *sorted(columns - {tiling.vector}), tiling.vector] if d in inner]
+    s.do(Reorder((*order, *within)))
+    return order
+
+
+def _stage_panel(s: Scheduler, c: Contraction, tiling: Tiling, outer: Sequence[str]) -> None:
+    """Pack the streamed operand's panel where its vectors are not contiguous, or its rows far apart."""
+    del s, c, tiling, outer
+
+
+def _split_tails(s: Scheduler, outer: Sequence[str]) -> None:
+    """Give full tiles their own loops, so that extents become constants."""
+    for var in outer:
+        if not var.endswith(".o"):
+            continue
+        for loop in [op for op in s.kernel.walk() if isinstance(op, For) and _base(op.var) == var]:
+            full = _full_tiles(loop)
+            if full is not None:
+                s.do(Partition(loop.var, full, suffix=".t"))
+
+
+def _base(var: str) -> str:
+    """The name a loop had before it was copied as a tail."""
+    while var.endswith(".t"):
+        var = var.removesuffix(".t")
+    return var
+
+
+def _full_tiles(loop: For) -> DimLike | None:
+    """How many iterations of a tile loop are full; None if all of them are."""
+    for op in loop.walk():
+        if isinstance(op, For) and loop.var in symbols_of(op.extent):
+            count = loop.extent
+            return count - 1
+    return None
+
+
+def _threads(s: Scheduler, c: Contraction, outer: Sequence[str]) -> None:
+    work = 1
+    for _, _, extent in c.dims:
+        work *= static(extent, 64)
+    for _, extent in c.reductions:
+        work *= static(extent, 64)
+    if s.target.threads > 1 and work >= SMALL_WORK and outer:
+        s.attempt(parallel(outer[0]))
+
+
+__all__ = [
+    "Block", "Contraction", "Op", "Refused", "Stage", "choose_tiling", "match_contraction", "pick_rows",
+    "schedule_contraction",
+]  # fmt: skip
