@@ -124,7 +124,10 @@ class Value:
 
     def replace_by(self, new: Value) -> None:
         """Make every user of this value use `new` instead."""
-        for user in self.users:
+        uses = self.uses
+        if uses is None:
+            return
+        for user in tuple(uses) if type(uses) is dict else (uses,):
             user.operands = tuple([new if v is self else v for v in user.operands])
             new.add_user(user)
         self.uses = None
@@ -273,7 +276,18 @@ class Spec:
 OPS: dict[str, type[Op]] = {}
 
 
-class Op:
+class _OpClass(type):
+    """Gives every op class empty slots, so that its instances carry no dict."""
+
+    def __new__(meta, called: str, bases: tuple[type, ...], names: dict[str, Any], /, **kwargs: Any) -> Any:
+        names.setdefault("__slots__", ())
+        return super().__new__(meta, called, bases, names, **kwargs)
+
+    def __init__(cls, called: str, bases: tuple[type, ...], names: dict[str, Any], /, **kwargs: Any) -> None:
+        super().__init__(called, bases, names)
+
+
+class Op(metaclass=_OpClass):
     """One operation.  Subclass it, declare fields, write `infer` and `evaluate`; see design.md, section 2."""
 
     __slots__ = ("attrs", "block", "loc", "next", "operands", "prev", "regions", "results")
@@ -305,9 +319,10 @@ class Op:
         operands = tuple(v for v in found.values() if isinstance(v, operand))
         attrs = tuple(v for v in found.values() if isinstance(v, attr))
         regions = tuple(v for v in found.values() if isinstance(v, region))
-        for group in (operands, attrs, regions):
-            for index, declared in enumerate(group):
-                declared.index = index
+        declared: tuple[operand | attr | region, ...]
+        for declared in (operands, attrs, regions):
+            for index, one in enumerate(declared):
+                one.index = index
         cls.spec = Spec(operands, attrs, regions, {a.name: a.index for a in attrs}, tuple(a.default for a in attrs),
                         any(a.required for a in attrs))  # fmt: skip
         cls.inferred = {}
