@@ -37,18 +37,29 @@ class _Failed(Exception):  # noqa: N818  # a status on its way out, not an error
     """Carries the status with which a kernel ends early."""
 
 
-def run_kernel(func: Func, args: Sequence[Array], dims: Mapping[str, int] | None = None, *, module: Module | None = None,
-               check: bool = True, seed: int = 0, written: Sequence[int] | None = None,
-               host: Mapping[str, HostStep] | None = None) -> int:  # fmt: skip
+def run_kernel(
+    func: Func,
+    args: Sequence[Array],
+    dims: Mapping[str, int] | None = None,
+    *,
+    module: Module | None = None,
+    check: bool = True,
+    seed: int = 0,
+    written: Sequence[int] | None = None,
+    scratch: Sequence[int] = (),
+    host: Mapping[str, HostStep] | None = None,
+) -> int:
     """Run a kernel or plan on arrays, outputs written in place; gives the status.
 
     Symbols of argument shapes are bound from the arrays, others come from `dims`.  `written` numbers
     the arguments that start undefined and must be wholly written (default: the last
-    `len(func.outputs)` of a kernel; of a plan its outputs, and its arena starts undefined too).
+    `len(func.outputs)` of a kernel; of a plan its outputs, and its arena starts undefined too);
+    `scratch` numbers those that start undefined and mean nothing afterwards.
     `seed` orders concurrent iterations and threads.  Mistakes of the kernel raise E0510 to E0519.
     """
     bound = bind_symbols(func, args, dims or {})
     results, undefined = _undefined_args(func, written)
+    undefined |= {k % len(args) for k in scratch}
     _check_overlap(func, args, results)
     runtime = Runtime(module, check, seed, host or {})
     windows = []
