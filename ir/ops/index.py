@@ -1,0 +1,295 @@
+"""Ops about indices: iota, gathers, one-hot, top-k.
+
+`take` and `take_along` are the primitives (indices from 0 on); `gather` and `gather_elements` are
+ONNX's, where a negative index counts from the end.  An index out of range is an error: E0503 here,
+`STATUS_INDEX` in compiled code.  Imports: the core, types, dims, loop level.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..core import Array, Builder, Int, Op, Plain, Value, attr, operand, sample
+from ..dims import DimLike, sym
+from ..errors import Error
+from ..types import DType, Shape, TensorType, boolean, i64
+from .constraints import axis_of, require, same
+from .contract import as_type
+from .core import Const, generic, indices, iterators
+from .loop import IndexValue
+from .shape import DimValue
+
+
+class Iota(Op):
+    """The index along `axis` as a value.  C1: axis < the rank of `shape`.  C2: `dtype` is a number type."""
+
+    shape = attr(tuple)
+    axis = attr(int, 0)
+    dtype = attr(DType, i64)
+
+    @staticmethod
+    def infer(shape: Shape, axis: int, dtype: DType) -> TensorType:
+        axis_of(axis, len(shape), "iota", "C1")
+        require(
+            dtype.kind in ("int", "uint", "float"), "E0303", f"iota (C2): no index is a {dtype}"
+        )
+        return TensorType(dtype, shape)
+
+    @staticmethod
+    def evaluate(shape: tuple[int, ...], axis: int, dtype: DType) -> Array:
+        along = [1] * len(shape)
+        along[axis] = shape[axis]
+        values = np.arange(shape[axis]).astype(dtype.np).reshape(along)
+        return np.broadcast_to(values, shape)
+
+    def generic(self, b: Builder, *xs: Value) -> Value:
+        """Over the result; the body is the iterator's value."""
+        its = iterators("i", self.shape)
+        at = indices(its)
+        value = at[self.axis]
+
+        def body(b: Builder) -> Value:
+            return as_type(b, b.emit(IndexValue, value=value, dtype=i64), self.dtype)
+
+        return generic(b, [], its, [], [at], [self.result.tensor], body)  # type: ignore[no-any-return]
+
+    samples: ClassVar[Any] = (
+        sample(shape=(5,)),
+        sample(shape=(3, 4), axis=1, dtype=DType("f32")),
+        sample(shape=(3, 1, 2), axis=-3, dtype=DType("i32")),
+        sample(shape=(0,)),
+        sample(shape=(9,), dtype=DType("bf16")),
+    )
+    rejects: ClassVar[Any] = (
+        ("C1", sample(shape=(3,), axis=1)),
+        ("C2", sample(shape=(3,), dtype=boolean)),
+    )
+
+
+def from_end(index: Array, extent: int, op: str) -> Array:
+    """Indices with negative ones counted from the end; E0503 where one is out of range."""
+    wide = index.astype(np.int64)
+    wrong = (wide < -extent) | (wide >= extent)
+    if wrong.any():
+        bad = int(wide[wrong][0])
+        raise Error(
+            "E0503",
+            f"{op}: index {bad} is out of range",
+            details=(f"the axis has {extent} elements",),
+        )
+    return np.where(wide < 0, wide + extent, wide)
+
+
+def _counted_up(b: Builder, index: Value, extent: DimLike) -> Value:
+    """Indices with negative ones counted from the end, as elementwise ops."""
+    dtype = index.tensor.dtype
+    index = b.cast(index, to=i64) if dtype is not i64 else index
+    if dtype.kind == "uint":
+        return index
+    zero = b.insert(Const(np.zeros((), np.int64))).result
+    size = b.emit(DimValue, dim=extent)
+    return b.where(b.lt(index, zero), b.add(index, size), index)  # type: ignore[no-any-return]
+
+
+class Take(Op):
+    """x with `axis` replaced by the axes of `index`: x[..., index, ...].  C1: axis < rank(x).
+
+    Indices are from 0 to the extent - 1; others are a run-time error.
+    """
+
+    x = operand(Plain)
+    index = operand(Int)
+    axis = attr(int, 0)
+
+    @staticmethod
+    def infer(x: TensorType, index: TensorType, axis: int) -> TensorType:
+        at = axis_of(axis, x.rank, "take", "C1")
+        return TensorType(x.dtype, (*x.shape[:at], *index.shape, *x.shape[at + 1 :]))
+
+    @staticmethod
+    def evaluate(x: Array, index: Array, axis: int) -> Array:
+        if index.size and index.min() < 0:
+            raise Error("E0503", f"take: index {int(index.min())} is out of range")
+        return np.take(x, from_end(index, x.shape[axis], "take"), axis)
+
+    def generic(self, b: Builder, *xs: Value) -> Value:
+        """Over the result; x is read where the index says."""
+        x, index = xs
+        out = self.result.tensor
+        axis = self.axis % x.tensor.rank
+        rank = index.tensor.rank
+        its = iterators("i", out.shape)
+        at = indices(its)
+        place = [*at[:axis], sym("_v0"), *at[axis + rank :]]
+        maps = [at[axis : axis + rank], place]
+        return generic(b, [index, x], its, maps, [at], [out], lambda b, i, x: x)  # type: ignore[no-any-return]
+
+    samples: ClassVar[Any] = (
+        sample((5, 3), (4,), dtypes=("f32", "i64"), ranges=((-2, 2), (0, 4))),
+        sample((2, 7, 3), (2, 2), dtypes=("f32", "i32"), ranges=((-2, 2), (0, 6)), axis=1),
+        sample((3, 4), (), dtypes=("i8", "i64"), ranges=((-9, 9), (0, 3)), axis=-1),
+        sample((3, 4), (0,), dtypes=("f32", "i64"), ranges=((-2, 2), (0, 2))),
+        sample((300,), (7,), dtypes=("f16", "u8"), ranges=((-2, 2), (0, 255))),
+    )
+    rejects: ClassVar[Any] = (("C1", sample((5, 3), (4,), dtypes=("f32", "i64"), axis=2)),)
+
+
+class Gather(Op):
+    """As `take`, but a negative index counts from the end (ONNX Gather).  C1: axis < rank(x)."""
+
+    x = operand(Plain)
+    index = operand(Int)
+    axis = attr(int, 0)
+
+    @staticmethod
+    def infer(x: TensorType, index: TensorType, axis: int) -> TensorType:
+        at = axis_of(axis, x.rank, "gather", "C1")
+        return TensorType(x.dtype, (*x.shape[:at], *index.shape, *x.shape[at + 1 :]))
+
+    @staticmethod
+    def evaluate(x: Array, index: Array, axis: int) -> Array:
+        return np.take(x, from_end(index, x.shape[axis], "gather"), axis)
+
+    def decompose(self, b: Builder) -> Value:
+        """Take, with negative indices counted up."""
+        index = _counted_up(b, self.index, self.x.tensor.shape[self.axis])
+        return b.take(self.x, index, axis=self.axis)  # type: ignore[no-any-return]
+
+    samples: ClassVar[Any] = (
+        sample((5, 3), (4,), dtypes=("f32", "i64"), ranges=((-2, 2), (-5, 4))),
+        sample((2, 7, 3), (2, 2), dtypes=("f32", "i32"), ranges=((-2, 2), (-7, 6)), axis=1),
+        sample((3, 4), (), dtypes=("i8", "i64"), ranges=((-9, 9), (-4, 3)), axis=-1),
+    )
+    rejects: ClassVar[Any] = (("C1", sample((5, 3), (4,), dtypes=("f32", "i64"), axis=-3)),)
+
+
+def _along(op: str, x: TensorType, index: TensorType, axis: int) -> TensorType:
+    at = axis_of(axis, x.rank, op, "C1")
+    fits = x.rank == index.rank
+    for k in range(x.rank if fits else 0):
+        fits = fits and (k == at or same(x.shape[k], index.shape[k]) is not False)
+    require(
+        fits,
+        "E0319",
+        f"{op} (C2): x and index differ outside the axis",
+        f"x : {x}   index : {index}",
+    )
+    return TensorType(x.dtype, index.shape)
+
+
+class TakeAlong(Op):
+    """x picked along `axis` by an index of its own rank (numpy's take_along_axis).
+
+    C1: axis < rank(x).  C2: the other extents of x and index are equal.  Indices as for `take`.
+    """
+
+    x = operand(Plain)
+    index = operand(Int)
+    axis = attr(int, 0)
+
+    @staticmethod
+    def infer(x: TensorType, index: TensorType, axis: int) -> TensorType:
+        return _along("take_along", x, index, axis)
+
+    @staticmethod
+    def evaluate(x: Array, index: Array, axis: int) -> Array:
+        if index.size and index.min() < 0:
+            raise Error("E0503", f"take_along: index {int(index.min())} is out of range")
+        return np.take_along_axis(x, from_end(index, x.shape[axis], "take_along"), axis)
+
+    def generic(self, b: Builder, *xs: Value) -> Value:
+        """Over the result; x is read where the index says."""
+        x, index = xs
+        out = self.result.tensor
+        its = iterators("i", out.shape)
+        at = indices(its)
+        place = list(at)
+        place[self.axis] = sym("_v0")
+        return generic(b, [index, x], its, [at, place], [at], [out], lambda b, i, x: x)  # type: ignore[no-any-return]
+
+    samples: ClassVar[Any] = (
+        sample((5, 3), (2, 3), dtypes=("f32", "i64"), ranges=((-2, 2), (0, 4))),
+        sample((2, 7), (2, 3), dtypes=("i8", "i32"), ranges=((-9, 9), (0, 6)), axis=-1),
+    )
+    rejects: ClassVar[Any] = (
+        ("C1", sample((5, 3), (5, 3), dtypes=("f32", "i64"), axis=2)),
+        ("C2", sample((5, 3), (2, 4), dtypes=("f32", "i64"))),
+        ("C2", sample((5, 3), (2,), dtypes=("f32", "i64"))),
+    )
+
+
+class GatherElements(Op):
+    """As `take_along`, but a negative index counts from the end (ONNX GatherElements).
+
+    C1: axis < rank(x).  C2: the other extents of x and index are equal.
+    """
+
+    x = operand(Plain)
+    index = operand(Int)
+    axis = attr(int, 0)
+
+    @staticmethod
+    def infer(x: TensorType, index: TensorType, axis: int) -> TensorType:
+        return _along("gather_elements", x, index, axis)
+
+    @staticmethod
+    def evaluate(x: Array, index: Array, axis: int) -> Array:
+        return np.take_along_axis(x, from_end(index, x.shape[axis], "gather_elements"), axis)
+
+    def decompose(self, b: Builder) -> Value:
+        """Take_along, with negative indices counted up."""
+        index = _counted_up(b, self.index, self.x.tensor.shape[self.axis])
+        return b.take_along(self.x, index, axis=self.axis)  # type: ignore[no-any-return]
+
+    samples: ClassVar[Any] = (
+        sample((5, 3), (2, 3), dtypes=("f32", "i64"), ranges=((-2, 2), (-5, 4))),
+        sample((2, 7), (2, 3), dtypes=("i8", "i32"), ranges=((-9, 9), (-7, 6)), axis=-1),
+    )
+    rejects: ClassVar[Any] = (
+        ("C1", sample((5, 3), (5, 3), dtypes=("f32", "i64"), axis=-3)),
+        ("C2", sample((5, 3), (2, 4), dtypes=("f32", "i64"))),
+    )
+
+
+class OneHot(Op):
+    """True where the position along the new `axis` (of extent `depth`) is the index; a negative index
+    counts from the end, and one out of range gives no true element.  C1: axis <= rank(index)."""
+
+    index = operand(Int)
+    depth = attr(object)
+    axis = attr(int, -1)
+
+    @staticmethod
+    def infer(index: TensorType, depth: DimLike, axis: int) -> TensorType:
+        at = axis_of(axis, index.rank + 1, "one_hot", "C1")
+        return TensorType(boolean, (*index.shape[:at], depth, *index.shape[at:]))
+
+    @staticmethod
+    def evaluate(index: Array, depth: int, axis: int) -> Array:
+        wide = index.astype(np.int64)
+        wide = np.where(wide < 0, wide + depth, wide)
+        at = axis % (index.ndim + 1)
+        along = np.arange(depth).reshape([-1 if k == at else 1 for k in range(index.ndim + 1)])
+        return np.expand_dims(wide, at) == along
+
+    def decompose(self, b: Builder) -> Value:
+        """An iota compared with the index."""
+        shape = self.index.tensor.shape
+        at = self.axis % (len(shape) + 1)
+        index = _counted_up(b, self.index, self.depth)
+        lifted = b.reshape(index, shape=(*shape[:at], 1, *shape[at:]))
+        along = [self.depth if k == at else 1 for k in range(len(shape) + 1)]
+        return b.eq(lifted, b.iota(shape=along, axis=at))  # type: ignore[no-any-return]
+
+    samples: ClassVar[Any] = (
+        sample((4,), dtypes=("i64",), ranges=((-5, 6),), depth=5),
+        sample((2, 3), dtypes=("i32",), ranges=((-3, 2),), depth=3, axis=0),
+        sample((3,), dtypes=("u8",), ranges=((0, 9),), depth=7, axis=1),
+        sample((), dtypes=("i64",), ranges=((0, 3),), depth=4),
+    )
+    rejects: ClassVar[Any] = (("C1", sample((4,), dtypes=("i64",), depth=5, axis=2)),)
+
+
+__all__ = ["Gather", "GatherElements", "Iota", "OneHot", "Take", "TakeAlong", "from_end"]
