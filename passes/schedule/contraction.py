@@ -216,7 +216,7 @@ def schedule_contraction(s: Scheduler, label: str) -> bool:
     else:
         s.do(Place(label, "register"))
     _split_tails(s, outer)
-    finish_tile(s, label, tiling.vector)
+    finish_tile(s, label, tiling.vector, tiling.columns)
     _threads(s, c, outer)
     return True
 

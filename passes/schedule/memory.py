@@ -16,7 +16,7 @@ from ...ir.types import BufferType
 from .nests import Refused, child_of, contains, find_alloc, find_buffer, find_loop
 from .simplify import simplify_under
 from .steps import Step
-from .window import sink
+from .window import position, sink
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,8 @@ def _recompute(store: Store, load: Load, names: list[str], suffix: str) -> None:
 class Stage(Step):
     """Copy the part of `source` that `loop` reads into a new buffer at the start of each iteration.
 
+    Without a loop the copy is made once, before the kernel's first nest that reads it.
+
     Guarded reads (padding) become plain ones: the copy holds the fill.  `blocks` splits dimensions,
     (dim, size) pairs, and `order` permutes the resulting ones: packed panels are stages.
     """
@@ -152,14 +154,15 @@ class Stage(Step):
     order: tuple[int, ...] = ()
 
     def apply(self, kernel: Func) -> None:
-        source, target = find_buffer(kernel, self.source), find_loop(kernel, self.loop)
-        reads = [u for u in source.users if isinstance(u, Load) and contains(target, u)]
+        source = find_buffer(kernel, self.source)
+        target = find_loop(kernel, self.loop) if self.loop else None
+        reads = [u for u in source.users if isinstance(u, Load) and (target is None or contains(target, u))]
         if not reads:
             raise Refused(f"{self.source} is not read under {self.loop}")
         fill = _padding(reads, source)
         shape = source.buffer.shape
-        top = child_of(target, kernel.body)
-        b = Builder(kernel.body, top, target.loc)
+        top = min([child_of(r, kernel.body) for r in reads], key=position)
+        b = Builder(kernel.body, top, top.loc)
         alloc = b.insert(Alloc(label=self.label, type=BufferType(source.buffer.dtype, shape)))
         alloc.result.name = self.label
         b, index = _copy_loops(b, self.label, shape)
@@ -173,7 +176,8 @@ class Stage(Step):
         sink(alloc, target, self.space, clip=False)
         if self.blocks or self.order:
             Relayout(self.label, self.blocks, self.order).apply(kernel)
-        simplify_under(target)
+        if target is not None:
+            simplify_under(target)
 
 
 def _copy_loops(b: Builder, label: str, shape: tuple[DimLike, ...]) -> tuple[Builder, list[DimLike]]:

@@ -6,6 +6,7 @@ May import: ir, the steps beside it.
 
 from __future__ import annotations
 
+from ...ir.dims import DimLike
 from ...ir.ops.loop import Alloc, For, Load, Store
 from .memory import Pad, Place
 from .nests import child_of, perfect_chain
@@ -16,14 +17,17 @@ UNROLL = 4
 """Rounds of the innermost reduction written out."""
 
 
-def finish_tile(s: Scheduler, label: str, vector_dim: int) -> None:
-    """Vectorise and unroll every copy of the tile whose accumulator is `label`."""
+def finish_tile(s: Scheduler, label: str, vector_dim: int, columns: frozenset[int] = frozenset()) -> None:
+    """Vectorise and unroll every copy of the tile whose accumulator is `label`.
+
+    `columns` are the other dimensions that reuse a broadcast operand: they go innermost.
+    """
     for acc in s.allocs():
         if acc.label == label or acc.label.startswith(label + ".t"):
-            _finish_copy(s, acc, vector_dim)
+            _finish_copy(s, acc, vector_dim, columns)
 
 
-def _finish_copy(s: Scheduler, acc: Alloc, vector_dim: int) -> None:
+def _finish_copy(s: Scheduler, acc: Alloc, vector_dim: int, columns: frozenset[int]) -> None:
     shape = acc.result.buffer.shape
     lanes = _lanes(s.target.lanes(acc.result.buffer.dtype.bits), shape[vector_dim])
     fixed = _static_loops(acc)
@@ -37,7 +41,7 @@ def _finish_copy(s: Scheduler, acc: Alloc, vector_dim: int) -> None:
     for nest in {child_of(u, block): u for u in users}.items():
         head, access = nest
         if isinstance(head, For):
-            _finish_nest(s, head, access, vector_dim, lanes, fixed)
+            _finish_nest(s, head, _order(access, vector_dim, columns), access.index[vector_dim], lanes, fixed)
 
 
 def _lanes(widest: int, extent: object) -> int:
@@ -60,12 +64,15 @@ def _static_loops(acc: Alloc) -> bool:
     return True
 
 
-def _finish_nest(s: Scheduler, head: For, access: Load | Store, vector_dim: int, lanes: int, fixed: bool) -> None:
+def _order(access: Load | Store, vector_dim: int, columns: frozenset[int]) -> list[str]:
+    """The loops of a tile besides the vector: rows, then columns."""
+    loops = [(d in columns, str(e)) for d, e in enumerate(access.index) if not isinstance(e, int) and d != vector_dim]
+    return [name for _, name in sorted(loops, key=lambda pair: pair[0])]
+
+
+def _finish_nest(s: Scheduler, head: For, names: list[str], lane_expr: DimLike, lanes: int, fixed: bool) -> None:
     """One nest of a tile: reductions outermost, then rows and columns written out, then the vector."""
     chain = perfect_chain(head)
-    index = access.index
-    lane_expr = index[vector_dim]
-    names = [str(e) for d, e in enumerate(index) if not isinstance(e, int) and d != vector_dim]
     reductions = [loop.var for loop in chain if loop.reduction]
     others = [loop.var for loop in chain if not loop.reduction and loop.var not in names and loop.var != str(lane_expr)]
     lane_loops: list[str] = []

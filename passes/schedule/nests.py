@@ -83,6 +83,8 @@ def accesses(op: Op) -> Iterator[Load | Store]:
 
 def is_parallel(loop: For) -> bool:
     """Do different iterations touch different elements of everything that the loop writes?"""
+    if loop.extent == 1:
+        return True
     inside = {op.result for op in loop.walk() if isinstance(op, Alloc)}
     written = {op.target for op in accesses(loop) if isinstance(op, Store)} - inside
     return all([_separates(loop, buffer) for buffer in written])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...ir.core import Op
-from ...ir.dims import Dim, DimLike, Range, linear, nonneg, simplify, symbols_of
+from ...ir.dims import Dim, DimLike, Range, linear, nonneg, simplify
 from ...ir.ops.core import Const, Func
 from ...ir.ops.loop import For, If, Load, Store
 from ...ir.symbols import bind_ranges, loop_range, map_dims_in, ranges_around
@@ -28,6 +28,11 @@ def simplify_under(loop: For) -> None:
     loop.attrs = tuple([_value(v, ranges) for v in loop.attrs])
     ranges[loop.var] = loop_range(loop)
     _block(loop, ranges)
+
+
+def simplify_nest(op: Op) -> None:
+    """Simplify one op of a kernel and everything in it; it may disappear."""
+    _op(op, ranges_around(op))
 
 
 def _block(op: Op, ranges: Ranges) -> None:
@@ -141,4 +146,4 @@ def _access(op: Load | Store, ranges: Ranges) -> None:
         op.set_attr("where", kept)
 
 
-__all__ = ["simplify_kernel", "simplify_under", "symbols_of"]
+__all__ = ["simplify_kernel", "simplify_nest", "simplify_under"]

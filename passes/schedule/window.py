@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...ir.core import Op, Value
-from ...ir.dims import DimLike, Range, bounds, equal, extremes, max_, min_, nonneg, simplify, substitute, sym
+from ...ir.dims import DimLike, Range, bounds, equal, extremes, max_, min_, simplify, substitute, sym
 from ...ir.ops.loop import Alloc, For, Load, Store
 from ...ir.symbols import bind_ranges, loop_range, loops_around, map_dims, ranges_around
 from ...ir.types import BufferType
 from .nests import Refused, child_of, contains
+from .simplify import simplify_nest
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,13 @@ class Window:
     """Upper bounds of the extents, free of loop variables: what must be allocated."""
 
 
-def window(reads: Sequence[Load], target: For, clip: Sequence[DimLike] | None = None) -> Window:
-    """The window that these loads touch in one iteration of `target`; `clip` bounds it by a shape."""
-    outer = ranges_around(target, inclusive=True)
-    outside = {loop.var for loop in loops_around(target)} | {target.var}
+def window(reads: Sequence[Load], target: For | None, clip: Sequence[DimLike] | None = None) -> Window:
+    """The window that these loads touch in one iteration of `target`; `clip` bounds it by a shape.
+
+    Without a target: in the whole kernel.
+    """
+    outer = ranges_around(target, inclusive=True) if target is not None else {}
+    outside = {loop.var for loop in (*loops_around(target), target)} if target is not None else set()
     lows: list[DimLike] = []
     extents: list[DimLike] = []
     shape: list[DimLike] = []
@@ -81,58 +85,65 @@ def _most(extent: DimLike, outer: dict[str, Range], outside: set[str]) -> DimLik
     return symbolic
 
 
-def sink(alloc: Alloc, target: For, space: str, clip: bool) -> None:
-    """Recompute the buffer of `alloc` inside `target`, over the window read there, in `space`."""
+def sink(alloc: Alloc, target: For | None, space: str, clip: bool) -> None:
+    """Recompute the buffer of `alloc` inside `target`, over the window read there, in `space`.
+
+    Without a target it stays where it is, narrowed to what the whole kernel reads.
+    """
     buffer = alloc.result
     reads, producers = split_users(alloc, target)
+    home = target.body if target is not None else alloc.block
+    assert home is not None and alloc.block is not None
     shape = buffer.buffer.shape
     guarded = clip and any([r.where for r in reads])
     box = window(reads, target, shape if guarded else None)
     for read in reads:
         read.set_attr("index", _shifted(read.index, box, ranges_around(read)))
-    first = min([child_of(r, target.body) for r in reads], key=_position)
+    first = min([child_of(r, home) for r in reads], key=position)
     for nest in producers:
         _narrow(nest, buffer, box)
         assert nest.block is not None
         nest.block.remove(nest)
-        target.body.insert_before(nest, first)
-    alloc.block.remove(alloc)  # type: ignore[union-attr]
-    target.body.insert_before(alloc, target.body.first)
+        home.insert_before(nest, first)
+    alloc.block.remove(alloc)
+    home.insert_before(alloc, home.first)
     made = BufferType(buffer.buffer.dtype, box.shape, space)
     alloc.set_attr("type", made)
     buffer.type = made
     for nest in producers:
-        for op in nest.walk():
-            if isinstance(op, (Load, Store)) and op.operands[-1] is buffer:
-                op.set_attr("index", tuple([simplify(e, ranges_around(op)) for e in op.index]))
+        simplify_nest(nest)
 
 
-def split_users(alloc: Alloc, target: For) -> tuple[list[Load], list[Op]]:
-    """Loads inside `target`, and the nests (beside the alloc) that produce the buffer, in order."""
+def split_users(alloc: Alloc, target: For | None) -> tuple[list[Load], list[Op]]:
+    """Loads inside `target` (or in nests that only read), and the nests that produce the buffer, in order."""
     reads: list[Load] = []
     producers: list[Op] = []
     home = alloc.block
     assert home is not None
+    name = target.var if target is not None else "the kernel"
+    written = {child_of(u, home) for u in alloc.result.users if isinstance(u, Store)}
     for user in alloc.result.users:
-        if isinstance(user, Load) and contains(target, user):
+        inside = contains(target, user) if target is not None else child_of(user, home) not in written
+        if isinstance(user, Load) and inside:
             reads.append(user)
             continue
         if not isinstance(user, (Load, Store)):
             raise Refused(f"{alloc.label} is used by {user.name}")
         nest = child_of(user, home)
-        if contains(nest, target):
-            raise Refused(f"{alloc.label} is computed around the loop {target.var}")
+        if target is not None and contains(nest, target):
+            raise Refused(f"{alloc.label} is computed around the loop {name}")
         if nest not in producers:
             producers.append(nest)
     for nest in producers:
         if not any(isinstance(u, Store) and contains(nest, u) for u in alloc.result.users):
-            raise Refused(f"{alloc.label} is also read outside the loop {target.var}")
+            raise Refused(f"{alloc.label} is also read outside {name}")
     if not reads:
-        raise Refused(f"{alloc.label} is not read under the loop {target.var}")
-    return reads, sorted(producers, key=_position)
+        raise Refused(f"{alloc.label} is not read under {name}")
+    return reads, sorted(producers, key=position)
 
 
-def _position(op: Op) -> int:
+def position(op: Op) -> int:
+    """How many ops stand before this one in its block."""
     count = 0
     while op.prev is not None:
         op = op.prev
@@ -171,4 +182,4 @@ def _narrow(nest: Op, buffer: Value, box: Window) -> None:
             op.set_attr("index", tuple([e - lo for e, lo in zip(op.index, box.lows, strict=True)]))
 
 
-__all__ = ["Window", "nonneg", "sink", "split_users", "window"]
+__all__ = ["Window", "position", "sink", "split_users", "window"]
