@@ -9,7 +9,7 @@ Imports: the translator, memory, the kernel-level ops.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .core import Block, Op
@@ -17,6 +17,8 @@ from .errors import Error
 from .interpret_memory import Array, Window, poison
 from .interpret_translate import PLAIN, Level, Place, Rule, Translator
 from .ops import loop
+from .ops.instr import instr
+from .types import BufferType
 
 Coroutine = Generator[Any, None, None]
 
@@ -365,6 +367,35 @@ def _processes(t: Translator, op: loop.Process) -> None:
     t.emit(f"rt.run_processes([{', '.join(made)}])")
 
 
+def _call_instr(t: Translator, op: loop.CallInstr) -> None:
+    """An instruction: its meaning, inlined on windows of the operands."""
+    found = instr(op.instr)
+    if len(op.args) != len(found.operands):
+        raise Error("E0521", f"{found.name} takes {len(found.operands)} operands", where=Op.where(op))
+    if found.scope == "warp" and t.levels and t.levels[-1].kind == "thread":
+        text = f"{found.name} belongs to a whole warp, not to one lane"
+        t.emit(f"if {t.levels[-1].thread} >= 0: rt.misplaced({t.constant(op)}, {text!r})")
+    symbols = dict(t.symbols)
+    for k, (value, arg) in enumerate(zip(op.args, found.body.args, strict=True)):
+        place, type_ = t.place(op, value), arg.buffer
+        if place.type.dtype is not type_.dtype or _held(place.type) != _held(type_):
+            raise Error("E0521", f"{found.name}: operand '{found.operands[k][0]}' is a {type_}",
+                        where=Op.where(op), details=(f"found {place.type}",))  # fmt: skip
+        index = op.index[k] if k < len(op.index) and op.index[k] else (0,) * place.type.rank
+        window = f"rt.window({t.constant(op)}, W{place.name}, {t.exprs(index)}, {t.exprs(type_.shape)})"
+        t.bind(arg, window)
+        made = t.places[arg]
+        strides = tuple([f"W{made.name}.strides[{axis}]" for axis in range(type_.rank)])
+        t.places[arg] = replace(made, strides=strides, depth=place.depth)
+    t.ops(found.body.body)
+    t.symbols = symbols
+
+
+def _held(type_: BufferType) -> str:
+    """The space of a tile or fragment, which an instruction needs exactly; others it only addresses."""
+    return type_.space if type_.space.split(".")[0] in ("tile", "fragment") else ""
+
+
 def _push(t: Translator, op: loop.Push) -> None:
     place, queue = t.places[op.stream], t.read(op.stream)
     _until(t, op, f"len({queue}) >= {place.shape[0]}", "push into")
@@ -388,5 +419,5 @@ def _until(t: Translator, op: loop.Push | loop.Pop, waiting: str, what: str) -> 
 
 ASYNC: dict[type[Op], Rule] = {
     loop.For: for_loop, loop.Barrier: _barrier, loop.AsyncCopy: _async_copy, loop.Commit: _commit, loop.Wait: _wait,
-    loop.Process: _processes, loop.Push: _push, loop.Pop: _pop,
+    loop.Process: _processes, loop.CallInstr: _call_instr, loop.Push: _push, loop.Pop: _pop,
 }  # fmt: skip

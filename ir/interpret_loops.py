@@ -255,6 +255,15 @@ class Runtime:
                 where=Op.where(op),
             )
 
+    def window(self, op: Op, base: Window, index: Sequence[int], shape: tuple[int, ...]) -> Window:
+        """An instruction's operand: `shape` elements of the last dimensions, from `index` on."""
+        skip = len(base.shape) - len(shape)
+        last = [i + (shape[k - skip] - 1 if k >= skip else 0) for k, i in enumerate(index)]
+        for at in (index, last):
+            if any(not 0 <= i < n for i, n in zip(at, base.shape, strict=True)):
+                self.outside(op, tuple(at), base)
+        return base.sub(index, shape, base.strides[skip:])
+
     # Vector accesses ---------------------------------------------------------------------------
 
     def gather(self, op: loop.Load, window: Window, index: Sequence[Any], where: Sequence[Any], fill: Any, lanes: int,
@@ -418,6 +427,10 @@ class Runtime:
                 )
             raise Error("E0512", f"{where} is read but was never written", where=Op.where(op),
                         details=(f"shape {list(window.shape)}, strides {list(window.strides)}",))  # fmt: skip
+
+    def misplaced(self, op: Op, text: str) -> None:
+        """An op stands where it cannot."""
+        raise Error("E0514", text, where=Op.where(op))
 
     def race(self, op: Op, at: Any, window: Window) -> None:
         """Two concurrent iterations meet in an element."""

@@ -29,6 +29,7 @@ from .errors import Error
 from .interpret_memory import elements_of, packed
 from .ops import loop
 from .ops.core import Const, Func, Module, Return, Yield
+from .ops.instr import FRAGMENTS
 from .types import BufferType, DType, VectorType, element
 
 NEST = 16
@@ -260,8 +261,19 @@ class Translator:
             self.emit(
                 f"if not ({' and '.join(tests)}): rt.outside({site}, ({', '.join(names)},), W{place.name})"
             )
+        if self.check and place.type.space.startswith("fragment.") and names:
+            self.owned(op, place, names)
         self.emit(f"o = {' + '.join(parts) or '0'}")
         self.emit("h = o" if not place.packed else f"h = o * {place.type.dtype.bits} // 8")
+
+    def owned(self, op: Op, place: Place, names: Sequence[str]) -> None:
+        """Check that a lane touches only its own elements of a fragment (whole warps touch all)."""
+        thread = self.levels[-1].thread if self.levels else ""
+        if thread:
+            owners = self.constant(FRAGMENTS[place.type.space.split(".", 1)[1]].owners())
+            text = f"lane {{{thread} % 32}} does not hold this element of '{{W{place.name}.label}}'"
+            test = f"{thread} >= 0 and {owners}[({', '.join(names)},)] != {thread} % 32"
+            self.emit(f"if {test}: rt.misplaced({self.constant(op)}, f{text!r})")
 
     def look(self, op: Op, place: Place) -> None:
         """Check that element `o` is defined, and that no other iteration wrote it."""
