@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ import llvmlite.binding as llvm
 import ml_dtypes
 import numpy as np
 import pytest
+from irc.backends.c.printer import emit_module as emit_c
 from irc.backends.llvm.emit import emit_module
 from irc.ir.core import Builder, Value
 from irc.ir.dims import DimLike, max_, min_, sym
@@ -103,6 +105,22 @@ def call(address: int, arrays: Sequence[Array], dims: Sequence[int] = (), ctx: A
     types = [ctypes.c_void_p] * (1 + len(arrays)) + [ctypes.c_int64] * len(dims)
     function = ctypes.CFUNCTYPE(ctypes.c_int32, *types)(address)
     return function(ctx, *[a.ctypes.data for a in arrays], *dims)
+
+
+CFLAGS = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion", "-shared", "-fPIC"]
+
+
+def load_c(funcs: Sequence[Func], *flags: str) -> Callable[[str], int]:
+    """The same through the C printer and cc."""
+    folder = Path(tempfile.mkdtemp(prefix="irc-test-"))
+    source, library = folder / "k.c", folder / "k.so"
+    source.write_text(emit_c(funcs))
+    done = subprocess.run(["cc", *CFLAGS, *flags, "-o", library, source], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + source.read_text()
+    loaded = ctypes.CDLL(str(library))
+    _alive.append(loaded)
+    shutil.rmtree(folder)
+    return lambda name: ctypes.cast(getattr(loaded, name.replace(".", "_")), ctypes.c_void_p).value or 0
 
 
 # Cases -------------------------------------------------------------------------------------------
@@ -288,7 +306,7 @@ def reduce_lanes() -> Case:
 @case
 def floor_and_mod() -> Case:
     """Index expressions with negative numerators, constant and symbolic divisors, min and max."""
-    f, b, (y,) = kernel("floor", buf(i64, 9, 7))
+    f, b, (y,) = kernel("floors", buf(i64, 9, 7))
     e = i - 4
     parts = (e // 3, e % 3, e // 4, e % 4, e // N, e % N, min_(e, N) * max_(e, -2) + i * N)
     with loop_over(b, "i", 9) as b1:
@@ -427,13 +445,18 @@ def test_llvm(name: str) -> None:
     check(CASES[name](), "llvm")
 
 
+@pytest.mark.parametrize("name", [n for n, make in CASES.items() if "c" in make().targets.split()])
+def test_c(name: str) -> None:
+    check(CASES[name](), "c")
+
+
 def check(made: Case, target: str) -> None:
     """Run a case and compare every buffer."""
     if target not in made.targets:
         return
     name = made.funcs[-1].sym
     dims = [made.dims[n] for n in dim_parameters(made.funcs[-1])]
-    address = load_llvm(made.funcs)(name)
+    address = (load_llvm if target == "llvm" else load_c)(made.funcs)(name)
     assert call(address, made.arrays, dims) == made.status
     for got, want in zip(made.arrays, made.want, strict=True):
         np.testing.assert_allclose(got.astype(want.dtype), want, rtol=made.tolerance, atol=made.tolerance)

@@ -1,0 +1,1 @@
+"""Portable C99 from loop-level IR."""
