@@ -37,7 +37,6 @@ def plan_if(p: Planner, op: Op) -> None:
     for region, block in zip(op.regions, when.regions, strict=True):
         p.b = Builder(block)
         _region(p, region, places, [None] * len(places), "a branch yields a value that it does not make")
-        p.b.emit(Yield)
     p.b = outer
 
 
@@ -108,7 +107,7 @@ def plan_scan(p: Planner, op: Op) -> None:
 def _variable(p: Planner) -> str:
     """A name for a loop of the plan."""
     p.loops += 1
-    return f"loop{p.loops}"
+    return f"plan.i{p.loops}"
 
 
 def _slice(p: Planner, whole: Place, type: TensorType, at: DimLike) -> Place:
@@ -170,8 +169,6 @@ def _body(p: Planner, region: Block, args: Sequence[Value], places: Sequence[Pla
         p.places[arg] = place
     occupants = [*args, *[None] * len(slices)]
     _region(p, region, [*places, *slices], occupants, "the old value of a loop is read after the new one is made")
-    if p.b.block.parent is not None and p.b.block.parent.name == "loop.while":
-        p.b.emit(Yield)
 
 
 def _region(p: Planner, region: Block, targets: Sequence[Place], occupants: Sequence[Value | None], why: str) -> None:
