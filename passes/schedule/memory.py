@@ -238,8 +238,8 @@ class Relayout(Step):
 class Rfactor(Step):
     """Give a reduction `lanes` partial accumulators: loop `var` of extent `lanes` gets its own dimension.
 
-    The partial results are combined by a second update nest, over the loop VAR.r, and the accumulator
-    `label` + ".r" holds them.  `var` becomes a parallel loop.
+    The partial results live in the buffer VAR.p, set by loops VAR.pi0, VAR.pi1 ...; a second update nest
+    combines them over the loop VAR.c.  `var` becomes a parallel loop.
     """
 
     label: str
@@ -249,7 +249,7 @@ class Rfactor(Step):
         alloc, loop = find_alloc(kernel, self.label), find_loop(kernel, self.var)
         update = child_of(loop, alloc.block)  # type: ignore[arg-type]
         stores = [u for u in alloc.result.users if isinstance(u, Store)]
-        init = [s for s in stores if not contains(update, s)]
+        init = [s for s in stores if isinstance(s.value.op, Const)]
         inside = [s for s in stores if contains(update, s)]
         if len(init) != 1 or len(inside) != 1 or not loop.reduction or not isinstance(loop.extent, int):
             raise Refused(f"{self.label} is not one accumulator reduced over a static {self.var}")
@@ -258,7 +258,7 @@ class Rfactor(Step):
             raise Refused("the accumulator's start is not a constant")
         old = alloc.result.buffer
         made = BufferType(old.dtype, (*old.shape, loop.extent), old.space)
-        parts = Alloc(label=f"{self.label}.r", type=made)
+        parts = Alloc(label=f"{self.var}.p", type=made)
         parts.result.name = parts.label
         alloc.block.insert_before(parts, alloc)  # type: ignore[union-attr]
         self._init(alloc, parts.result, loop.extent, start)
@@ -270,7 +270,7 @@ class Rfactor(Step):
         b = Builder(alloc.block, alloc.next, alloc.loc)  # type: ignore[arg-type]
         index: list[DimLike] = []
         for d, extent in enumerate((*alloc.result.buffer.shape, lanes)):
-            inner = b.insert(For.make(f"{self.label}.ri{d}", extent))
+            inner = b.insert(For.make(f"{self.var}.pi{d}", extent))
             index.append(sym(inner.var))
             b = Builder(inner.body, loc=b.loc)
         b.emit(Store, b.insert(start.copy({})).result, parts, index=index)
@@ -280,10 +280,10 @@ class Rfactor(Step):
         b = Builder(update.block, update.next, update.loc)  # type: ignore[arg-type]
         index: list[DimLike] = []
         for d, extent in enumerate(alloc.result.buffer.shape):
-            inner = b.insert(For.make(f"{self.label}.rc{d}", extent))
+            inner = b.insert(For.make(f"{self.var}.pc{d}", extent))
             index.append(sym(inner.var))
             b = Builder(inner.body, loc=b.loc)
-        last = b.insert(For.make(f"{self.var}.r", lanes, reduction=True))
+        last = b.insert(For.make(f"{self.var}.c", lanes, reduction=True))
         b = Builder(last.body, loc=b.loc)
         old = b.emit(Load, alloc.result, index=index)
         part = b.emit(Load, parts, index=(*index, sym(last.var)))

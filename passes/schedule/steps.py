@@ -204,7 +204,11 @@ class Specialize(Step):
 
 @dataclass(frozen=True)
 class Mark(Step):
-    """Say how a loop runs: `kind` of loop.KINDS; parallel and vector loops must be parallel."""
+    """Say how a loop runs: `kind` of loop.KINDS.
+
+    Parallel and vector loops must be parallel; a declared reduction may also be a vector loop: its lanes
+    are combined in registers.
+    """
 
     var: str
     kind: str
@@ -212,7 +216,8 @@ class Mark(Step):
     def apply(self, kernel: Func) -> None:
         loop = find_loop(kernel, self.var)
         needs = self.kind in ("parallel", "vector") or self.kind.startswith("gpu.")
-        if needs and not is_parallel(loop):
+        lanes_combine = self.kind == "vector" and loop.reduction
+        if needs and not lanes_combine and not is_parallel(loop):
             raise Refused(f"iterations of {self.var} depend on each other: it cannot be {self.kind}")
         loop.set_attr("kind", self.kind)
 

@@ -1,0 +1,26 @@
+"""From scheduled loops to what an emitter prints: functions expanded, vectors and unrolled loops written out.
+
+The order matters: functions and multiply-adds on scalars first (few ops), then vectors, then unrolling.
+May import: ir, passes.lower, passes.schedule.
+"""
+
+from __future__ import annotations
+
+from ...ir.ops.core import Func
+from ...ir.target import Target
+from ..schedule.simplify import simplify_kernel
+from .expand import contract_fma, unroll
+from .math import expand_math
+from .vectorize import vectorize
+
+
+def finish(kernel: Func, target: Target) -> None:
+    """Make a scheduled kernel printable for `target`, in place."""
+    simplify_kernel(kernel)
+    expand_math(kernel, fma=target.fma)
+    if target.fma:
+        contract_fma(kernel)
+    if target.expand:
+        vectorize(kernel)
+        unroll(kernel)
+        simplify_kernel(kernel)

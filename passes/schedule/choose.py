@@ -1,0 +1,116 @@
+"""The schedule of a kernel, chosen from its loops and the target: inline, then one recipe per output nest.
+
+The same source serves AVX-512, AVX2, NEON and scalar C: only the target's registers and lanes differ.
+May import: ir, the recipes beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...ir.ops.core import Func
+from ...ir.ops.loop import Alloc, For, Load, Store
+from ...ir.target import Target
+from .contraction import match_contraction, schedule_contraction
+from .memory import Inline, Stage
+from .nests import child_of, contains, perfect_chain
+from .rows import schedule_rows
+from .scheduler import Scheduler, static
+from .steps import Step
+
+COSTLY = frozenset({"exp", "log", "tanh", "sigmoid", "erf", "sin", "cos", "pow", "div", "sqrt", "rsqrt"})
+"""Ops worth computing once."""
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """The chosen steps, the kernel they give, and the steps that were refused, with reasons."""
+
+    steps: tuple[Step, ...]
+    kernel: Func
+    refusals: tuple[tuple[Step, str], ...]
+
+
+def choose(kernel: Func, target: Target) -> Scheduled:
+    """Choose and apply a schedule."""
+    s = Scheduler(kernel, target)
+    _inline(s)
+    for root in _outputs(s):
+        if root.block is not None:
+            _schedule(s, root)
+    return Scheduled(tuple(s.steps), s.kernel, tuple(s.refusals))
+
+
+def schedule(kernel: Func, target: Target) -> Sequence[Step]:
+    """The steps alone: what a `Target` asks for."""
+    return choose(kernel, target).steps
+
+
+def _inline(s: Scheduler) -> None:
+    """Recompute pointwise intermediates at their uses, where that repeats no costly work."""
+    for alloc in s.allocs():
+        if worth_inlining(alloc):
+            s.attempt(Inline(alloc.label))
+
+
+def worth_inlining(alloc: Alloc) -> bool:
+    """Is every element read once, or so cheap that reading it twice costs more?"""
+    users = alloc.result.users
+    stores = [u for u in users if isinstance(u, Store)]
+    loads = [u for u in users if isinstance(u, Load)]
+    if len(stores) != 1 or not loads or alloc.block is None:
+        return False
+    producer = child_of(stores[0], alloc.block)
+    if not isinstance(producer, For):
+        return len(loads) > 0 and isinstance(producer, Store)
+    body = [op for op in producer.walk() if not isinstance(op, For)]
+    cheap = len(body) <= 12 and not any(op.name in COSTLY for op in body)
+    once = len(loads) == 1 and not repeats(loads[0], alloc)
+    return once or (cheap and not any(repeats(load, alloc) for load in loads)) or len(body) <= 2
+
+
+def repeats(load: Load, alloc: Alloc) -> bool:
+    """Is an element of the buffer read more often than it is computed?"""
+    nest = child_of(load, alloc.block)  # type: ignore[arg-type]
+    rounds = 1
+    for loop in (op for op in nest.walk() if isinstance(op, For) and contains(op, load)):
+        rounds *= static(loop.extent, 61)
+    elements = 1
+    for extent in alloc.result.buffer.shape:
+        elements *= static(extent, 61)
+    return rounds > elements
+
+
+def _outputs(s: Scheduler) -> list[For]:
+    """The top-level nests that write arguments of the kernel."""
+    args = set(s.kernel.args)
+    return [op for op in s.kernel.body
+            if isinstance(op, For) and any(isinstance(u, Store) and u.target in args for u in op.walk())]  # fmt: skip
+
+
+def _schedule(s: Scheduler, root: For) -> None:
+    """One output nest: a contraction with its epilogue, or rows."""
+    name = root.var
+    for alloc in s.allocs():
+        if alloc.block is not s.kernel.body:
+            continue
+        found = match_contraction(alloc)
+        if found is not None and found.consumer is root:
+            _stage_padding(s, found.loads, alloc.label)
+            if schedule_contraction(s, alloc.label):
+                return
+    current = next((op for op in s.kernel.body if isinstance(op, For) and op.var == name), None)
+    if current is not None:
+        schedule_rows(s, current)
+
+
+def _stage_padding(s: Scheduler, loads: Sequence[Load], label: str) -> None:
+    """Give guarded operands (padding) a padded copy, so that the inner loops are free of guards."""
+    for k, load in enumerate(loads):
+        if load.where and load.block is not None:
+            source = load.source.name or ""
+            s.attempt(Stage(source, "", f"{label}.pad{k}", "heap"))
+
+
+__all__ = ["Scheduled", "choose", "perfect_chain", "schedule"]

@@ -1,0 +1,250 @@
+"""How everything but contractions runs: pointwise nests, reductions, and chains of both (softmax, norms).
+
+The loops that every intermediate result depends on are shared: intermediates are computed inside them,
+one row (or one vector of rows) at a time.  Then each nest is vectorised along the dimension that moves by
+one element.  May import: ir, the steps beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...ir.dims import DimLike, symbols_of
+from ...ir.ops.loop import Alloc, For, Load, Store
+from .memory import ComputeAt, Pad, Place, Rfactor
+from .nests import Refused, accesses, child_of, contains, find_loop, is_parallel, perfect_chain
+from .scheduler import Scheduler, depends, static, stride
+from .steps import Partition, Reorder, Tile, parallel, unroll, vector
+
+ROW_BYTES = 256 << 10
+"""Largest intermediate row kept on the stack of a thread."""
+GRAIN = 1 << 15
+"""Elements of work below which one thread is faster than two."""
+CHAINS = 4
+"""Vectors of partial sums side by side."""
+
+
+def schedule_rows(s: Scheduler, root: For) -> None:
+    """Schedule the nest `root` together with the intermediates that only it needs."""
+    needed = _intermediates(s, root)
+    root_var = root.var
+    shared, lanes = _share(s, root, needed)
+    top = find_loop(s.kernel, shared[0] if shared else root_var)
+    if shared:
+        for alloc in reversed(needed):
+            s.attempt(ComputeAt(alloc.label, shared[-1], "stack"))
+        host = find_loop(s.kernel, shared[-1])
+        names = [op.var for op in host.body if isinstance(op, For)]
+    else:
+        names = [nest.var for nest in _nests_of(s, root, needed)]
+    for name in names:
+        vectorize_nest(s, name, lanes)
+    if shared and s.target.threads > 1 and _work(top) >= GRAIN:
+        s.attempt(parallel(shared[0]))
+
+
+def _intermediates(s: Scheduler, root: For) -> list[Alloc]:
+    """Top-level allocs that this nest reads, directly or through others, in program order."""
+    block = s.kernel.body
+    wanted = {root}
+    found: set[Alloc] = set()
+    grew = True
+    while grew:
+        grew = False
+        for alloc in s.allocs():
+            if alloc.block is not block or alloc in found:
+                continue
+            users = [(u, child_of(u, block)) for u in alloc.result.users]
+            if any(nest in wanted for u, nest in users if isinstance(u, Load)):
+                found.add(alloc)
+                wanted |= {nest for _, nest in users if isinstance(nest, For)}
+                grew = True
+    return [a for a in s.allocs() if a in found]
+
+
+def _nests_of(s: Scheduler, root: For, needed: Sequence[Alloc]) -> list[For]:
+    block = s.kernel.body
+    nests = {child_of(u, block) for a in needed for u in a.result.users} | {root}
+    return [op for op in block if op in nests and isinstance(op, For)]
+
+
+def _share(s: Scheduler, root: For, needed: Sequence[Alloc]) -> tuple[list[str], int]:
+    """Order and tile the root's loops: first those shared with every intermediate.  Gives the shared ones."""
+    chain = perfect_chain(root)
+    outs = [op for op in root.walk() if isinstance(op, Store)]
+    shared = [loop.var for loop in chain if _in_all(loop.var, root, needed) and not loop.reduction]
+    lanes = s.target.lanes(min(o.target.buffer.dtype.bits for o in outs)) if s.target.vector_bits else 1
+    lane = next((loop.var for loop in reversed(chain) if all(stride(o, loop.var) == 1 for o in outs)), None)
+    rest = [loop.var for loop in chain if loop.var not in shared]
+    if not needed:
+        return _split_pointwise(s, chain, lane), lanes
+    if lane in shared and lanes > 1:
+        shared.remove(lane)  # type: ignore[arg-type]
+        size = lanes * (2 if static(find_loop(s.kernel, lane).extent) >= 2 * lanes else 1)  # type: ignore[arg-type]
+        if static(find_loop(s.kernel, lane).extent) > size:  # type: ignore[arg-type]
+            s.do(Tile(lane, size))  # type: ignore[arg-type]
+            shared.append(f"{lane}.o")
+            rest.append(f"{lane}.i")
+        else:
+            rest.append(lane)  # type: ignore[arg-type]
+    if not s.attempt(Reorder((*shared, *rest))):
+        return [], lanes
+    if shared and _row_bytes(s, needed, shared) > ROW_BYTES:
+        return [], lanes
+    return shared, lanes
+
+
+def _split_pointwise(s: Scheduler, chain: Sequence[For], lane: str | None) -> list[str]:
+    """A nest without intermediates shares all loops but the vector one; a single loop is cut in chunks."""
+    names = [loop.var for loop in chain]
+    if lane is not None and names[-1] != lane:
+        order = [n for n in names if n != lane] + [lane]
+        if s.attempt(Reorder(tuple(order))):
+            names = order
+    if len(names) > 1:
+        return names[:-1]
+    extent = chain[0].extent
+    if s.target.threads > 1 and static(extent) >= 2 * GRAIN:
+        s.do(Tile(names[0], GRAIN))
+        return [f"{names[0]}.o"]
+    return []
+
+
+def _in_all(var: str, root: For, needed: Sequence[Alloc]) -> bool:
+    """Does every direct read of an intermediate in the root change with this loop?"""
+    for alloc in needed:
+        for user in alloc.result.users:
+            if isinstance(user, Load) and contains(root, user) and not depends(user, var):
+                return False
+    return True
+
+
+def _row_bytes(s: Scheduler, needed: Sequence[Alloc], shared: Sequence[str]) -> int:
+    """Bytes of the largest intermediate inside the shared loops (extents known only at run time: huge)."""
+    most = 0
+    inside = {symbol for name in shared for symbol in (name, name.removesuffix(".o"))}
+    for alloc in needed:
+        buffer = alloc.result.buffer
+        size = buffer.dtype.bytes
+        reads = [u for u in alloc.result.users if isinstance(u, Load)]
+        for d, extent in enumerate(buffer.shape):
+            if not any(symbols_of(r.index[d]) & inside for r in reads):
+                size *= static(extent)
+        most = max(most, size)
+    return most
+
+
+def _work(loop: For) -> int:
+    """Elements touched, roughly: the product of the extents of the deepest nest."""
+    inner = [_work(op) for op in loop.body if isinstance(op, For)]
+    return static(loop.extent, 64) * max(inner, default=1)
+
+
+def vectorize_nest(s: Scheduler, name: str, lanes: int) -> None:
+    """Vectorise one nest along the loop that moves its accesses by one element."""
+    if lanes == 1:
+        return
+    loop = find_loop(s.kernel, name)
+    chain = perfect_chain(loop)
+    touched = list(accesses(loop))
+    stores = [op for op in touched if isinstance(op, Store)]
+    if not stores or any(op.block is not chain[-1].body for op in touched):
+        _vectorize_inner(s, loop, lanes)
+        return
+    moving = [l.var for l in chain if all(stride(o, l.var) == 1 for o in stores)]
+    if moving and all(stride(op, moving[-1]) in (0, 1) for op in touched):
+        _vector_loop(s, chain, moving[-1], lanes)
+        return
+    reducing = [l for l in chain if l.reduction and any(stride(op, l.var) == 1 for op in touched)]
+    if reducing and all(stride(op, reducing[-1].var) in (0, 1) for op in touched):
+        reduce_lanes(s, chain, reducing[-1].var, stores[0], lanes)
+
+
+def _vectorize_inner(s: Scheduler, loop: For, lanes: int) -> None:
+    """An imperfect nest: vectorise the nests inside it."""
+    for op in list(loop.body):
+        if isinstance(op, For):
+            vectorize_nest(s, op.var, lanes)
+        elif op.regions:
+            return
+
+
+def _vector_loop(s: Scheduler, chain: Sequence[For], name: str, lanes: int) -> None:
+    """Put the loop innermost and run it as vectors; the tail is masked."""
+    order = [l.var for l in chain if l.var != name]
+    extent = next(l.extent for l in chain if l.var == name)
+    if not s.attempt(Reorder((*order, name))):
+        return
+    if isinstance(extent, int) and extent <= lanes:
+        s.attempt(vector(name))
+        return
+    s.do(Tile(name, lanes))
+    if not isinstance(extent, int) or extent % lanes:
+        s.attempt(Partition(f"{name}.o", extent // lanes, suffix=".t"))
+        tail = f"{name}.i.t"
+        if _exists(s, tail):
+            s.attempt(vector(tail))
+    if _exists(s, f"{name}.i"):
+        s.attempt(vector(f"{name}.i"))
+
+
+def _exists(s: Scheduler, var: str) -> bool:
+    try:
+        find_loop(s.kernel, var)
+    except Refused:
+        return False
+    return True
+
+
+def reduce_lanes(s: Scheduler, chain: Sequence[For], name: str, store: Store, lanes: int) -> None:
+    """A reduction along the vector dimension: partial accumulators, one per lane and chain."""
+    alloc = store.target.op
+    extent = next(l.extent for l in chain if l.var == name)
+    if not isinstance(alloc, Alloc) or not s.attempt(Reorder((*[l.var for l in chain if l.var != name], name))):
+        return
+    wide = lanes * CHAINS
+    if static(extent) < wide:
+        if isinstance(extent, int) and extent <= lanes:
+            s.attempt(vector(name))
+            return
+        wide = lanes
+    s.do(Tile(name, wide))
+    if not isinstance(extent, int) or extent % wide:
+        s.do(Partition(f"{name}.o", extent // wide, suffix=".t"))
+        _reduce_tail(s, f"{name}.i.t", lanes)
+    if not _exists(s, f"{name}.i"):
+        return
+    if not s.attempt(Rfactor(alloc.label, f"{name}.i")):
+        return
+    _finish_partials(s, f"{name}.i", wide, lanes)
+
+
+def _reduce_tail(s: Scheduler, name: str, lanes: int) -> None:
+    """The last, partial block: masked vectors combined at once."""
+    if not _exists(s, name):
+        return
+    extent = find_loop(s.kernel, name).extent
+    if isinstance(extent, int) and extent <= lanes:
+        s.attempt(vector(name))
+        return
+    s.do(Tile(name, lanes))
+    if _exists(s, f"{name}.i"):
+        s.attempt(vector(f"{name}.i"))
+
+
+def _finish_partials(s: Scheduler, name: str, wide: int, lanes: int) -> None:
+    """Vectors for the partial accumulators: set, update, and combine them."""
+    parts = f"{name}.p"
+    s.do(Place(parts, "register"))
+    last = len(next(a for a in s.allocs() if a.label == parts).result.buffer.shape) - 1
+    first = f"{name}.pi{last}"
+    for loop in (first, name, f"{name}.c"):
+        if wide > lanes:
+            s.do(Tile(loop, lanes))
+            s.do(vector(f"{loop}.i"))
+            s.do(unroll(f"{loop}.o"))
+        else:
+            s.do(vector(loop))
+
+
+__all__ = ["DimLike", "Pad", "is_parallel", "reduce_lanes", "schedule_rows", "vectorize_nest"]
