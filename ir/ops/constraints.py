@@ -12,7 +12,8 @@ from ..errors import Error
 def require(
     ok: bool | None, code: str, message: str, *details: str, hint: str | None = None
 ) -> None:
-    """Raise `Error` when `ok` is False; None (unknown: symbolic dims) passes, to be checked at run time.
+    """Raise `Error` when `ok` is False; None (unknown: symbolic dims) passes, to be checked at run
+    time.
 
     `message` names op and constraint: "matmul (C2): inner extents differ".
     """

@@ -1,13 +1,14 @@
 """Contractions: `matmul` with numpy's batch rules and `contract`, any product-sum of two tensors.
 
-Also here is what every product-sum shares (convolution too): the accumulator and result element types.
-f8, f16 and bf16 accumulate in f32 and round once; integers of at most 32 bits in i32 (u32 in u32), and
-wrap.  Imports: the core, types, dims.
+Also here is what every product-sum shares (convolution too): the accumulator and result element
+types. f8, f16 and bf16 accumulate in f32 and round once; integers of at most 32 bits in i32 (u32 in
+u32), and wrap.  Imports: the core, types, dims.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,9 +36,12 @@ def product_dtype(op: str, x: DType, y: DType, out: DType | None) -> DType:
     """The result element type of a product-sum; checks constraint C1 of the op."""
     mixed = x.is_integer and y.is_integer and max(x.bits, y.bits) <= 16
     require(
-        x is y or mixed, "E0303", f"{op} (C1): element types must be equal, or integers of at most 16 bits",
-        f"found {x} and {y}", hint="cast one of them",
-    )  # fmt: skip
+        x is y or mixed,
+        "E0303",
+        f"{op} (C1): element types must be equal, or integers of at most 16 bits",
+        f"found {x} and {y}",
+        hint="cast one of them",
+    )
     acc = accumulator(x, y, out)
     if out is None:
         return acc if x.is_integer else x
@@ -54,18 +58,42 @@ def as_type(b: Builder, x: Value, dtype: DType) -> Value:
     return x if x.type is dtype else b.cast(x, to=dtype)
 
 
-def multiply_in(acc: DType) -> Callable[[Builder, Value, Value], Value]:
-    """The body of a product-sum: the product of two scalars, in the accumulator's type."""
+def add_up(b: Builder, acc: Value, term: Value) -> Value:
+    """The combiner of a sum."""
+    return b.add(acc, term)  # type: ignore[no-any-return]
+
+
+def product_sum(
+    b: Builder,
+    xs: Sequence[Value],
+    its: Sequence[tuple[str, DimLike, str]],
+    maps: Sequence[Sequence[DimLike]],
+    target: Sequence[DimLike],
+    out: TensorType,
+    acc: DType,
+    fills: Sequence[Any] = (),
+) -> Value:
+    """The generic that sums x * y, both read at `maps`, in `acc` and rounds once to `out` at
+    `target`.
+    """
 
     def multiply(b: Builder, x: Value, y: Value) -> Value:
         return b.mul(as_type(b, x, acc), as_type(b, y, acc))  # type: ignore[no-any-return]
 
-    return multiply
-
-
-def add_up(b: Builder, acc: Value, term: Value) -> Value:
-    """The combiner of a sum."""
-    return b.add(acc, term)  # type: ignore[no-any-return]
+    made: Value = generic(
+        b,
+        xs,
+        its,
+        maps,
+        [target],
+        [out],
+        multiply,
+        init=(zero(acc),),
+        combine=add_up,
+        acc_types=(acc,),
+        fills=fills,
+    )
+    return made
 
 
 def zero(acc: DType) -> int | float:
@@ -74,22 +102,25 @@ def zero(acc: DType) -> int | float:
 
 
 def exact_matmul(x: Array, y: Array, acc: DType) -> Array:
-    """numpy's matmul, summed in `acc`; narrow integers go through f64, which holds their sums exactly."""
+    """numpy's matmul, summed in `acc`; narrow integers go through f64, which holds their sums
+    exactly.
+    """
     if not acc.is_integer:
-        return np.matmul(x.astype(acc.np), y.astype(acc.np))
+        return np.asarray(np.matmul(x.astype(acc.np), y.astype(acc.np)))
     bits = 8 * (x.dtype.itemsize + y.dtype.itemsize)
     if bits + max(1, x.shape[-1]).bit_length() <= 53:
         wide = np.matmul(x.astype(np.float64), y.astype(np.float64)).astype(np.int64)
-        return wide.astype(acc.np)
-    return np.matmul(x.astype(acc.np), y.astype(acc.np))
+        return np.asarray(wide.astype(acc.np))
+    return np.asarray(np.matmul(x.astype(acc.np), y.astype(acc.np)))
 
 
 class Matmul(Op):
     """x @ y over the last two axes; leading axes broadcast as in numpy.
 
-    C1: element types are equal, or both integers of at most 16 bits (then the result is i32); `out`,
-    if given, is the result type: a float or complex at any width, for integers the accumulator or a float.
-    C2: both ranks are at least 2.  C3: x's last extent is y's last but one.  C4: leading axes broadcast.
+    C1: element types are equal, or both integers of at most 16 bits (then the result is i32);
+    `out`, if given, is the result type: a float or complex at any width, for integers the
+    accumulator or a float. C2: both ranks are at least 2.  C3: x's last extent is y's last but one.
+    C4: leading axes broadcast.
     """
 
     x = operand(Number)
@@ -100,11 +131,21 @@ class Matmul(Op):
     def infer(x: TensorType, y: TensorType, out: DType | None) -> TensorType:
         dtype = product_dtype("matmul", x.dtype, y.dtype, out)
         found = f"x : {x}   y : {y}"
-        require(x.rank >= 2 and y.rank >= 2, "E0312", "matmul (C2): operands must be matrices", found,
-                hint="reshape a vector to [1, K] or [K, 1]")  # fmt: skip
+        require(
+            x.rank >= 2 and y.rank >= 2,
+            "E0312",
+            "matmul (C2): operands must be matrices",
+            found,
+            hint="reshape a vector to [1, K] or [K, 1]",
+        )
         inner, other = x.shape[-1], y.shape[-2]
-        require(same(inner, other), "E0312", "matmul (C3): inner extents differ", found,
-                f"{inner} (last of x) != {other} (last but one of y)")  # fmt: skip
+        require(
+            same(inner, other),
+            "E0312",
+            "matmul (C3): inner extents differ",
+            found,
+            f"{inner} (last of x) != {other} (last but one of y)",
+        )
         try:
             batch = broadcast(x.shape[:-2], y.shape[:-2])
         except Error as error:
@@ -132,8 +173,7 @@ class Matmul(Op):
             (*broadcast_map(y.shape[:-2], batch, lead), k, n),
         )
         acc = accumulator(x.dtype, y.dtype, self.out)
-        return generic(b, xs, its, maps, [(*lead, m, n)], [out], multiply_in(acc), init=(zero(acc),),
-                       combine=add_up, acc_types=(acc,))  # type: ignore[no-any-return]  # fmt: skip
+        return product_sum(b, xs, its, maps, (*lead, m, n), out, acc)
 
     samples = (
         sample((3, 5), (5, 7)),
@@ -170,19 +210,21 @@ def parse_equation(equation: str) -> Letters:
     parts = terms.split(",")
     distinct = all([len(set(t)) == len(t) and (t.isalpha() or not t) for t in (*parts, result)])
     require(
-        bool(arrow) and len(parts) == 2 and distinct, "E0313",
+        bool(arrow) and len(parts) == 2 and distinct,
+        "E0313",
         f"contract (C2): {equation!r} is not 'x,y->z' with distinct letters in each term",
-    )  # fmt: skip
+    )
     return parts[0], parts[1], result
 
 
 class Contract(Op):
-    """The product-sum that `equation` says: "bik,bkj->bij" sums over the letters missing on the right.
+    """The product-sum that `equation` says: "bik,bkj->bij" sums over the letters missing on the
+    right.
 
     C1: element types as for matmul.  C2: `equation` is two terms and a result of distinct single
     letters each.  C3: each term has as many letters as its operand has axes.  C4: a letter has one
-    extent.  C5: every letter of a term is in the result or in the other term, and every letter of the
-    result in a term.
+    extent.  C5: every letter of a term is in the result or in the other term, and every letter of
+    the result in a term.
     """
 
     x = operand(Number)
@@ -196,17 +238,29 @@ class Contract(Op):
         of_x, of_y, result = parse_equation(equation)
         extents: dict[str, DimLike] = {}
         for term, given in ((of_x, x), (of_y, y)):
-            require(len(term) == given.rank, "E0313", f"contract (C3): '{term}' does not fit rank {given.rank}",
-                    f"operand {given}, equation {equation}")  # fmt: skip
+            require(
+                len(term) == given.rank,
+                "E0313",
+                f"contract (C3): '{term}' does not fit rank {given.rank}",
+                f"operand {given}, equation {equation}",
+            )
             for letter, extent in zip(term, given.shape):
                 have = extents.setdefault(letter, extent)
-                require(same(have, extent), "E0313", f"contract (C4): extents of '{letter}' differ",
-                        f"x : {x}   y : {y}   {have} != {extent}")  # fmt: skip
+                require(
+                    same(have, extent),
+                    "E0313",
+                    f"contract (C4): extents of '{letter}' differ",
+                    f"x : {x}   y : {y}   {have} != {extent}",
+                )
                 if type(extent) is int:
                     extents[letter] = extent
         alone = (set(of_x) ^ set(of_y)) - set(result) | set(result) - set(extents)
-        require(not alone, "E0313", f"contract (C5): '{''.join(sorted(alone))}' stands in one term only",
-                f"equation {equation}")  # fmt: skip
+        require(
+            not alone,
+            "E0313",
+            f"contract (C5): '{''.join(sorted(alone))}' stands in one term only",
+            f"equation {equation}",
+        )
         return TensorType(dtype, tuple([extents[letter] for letter in result]))
 
     @staticmethod
@@ -225,8 +279,7 @@ class Contract(Op):
         its += [(letter, extents[letter], "reduction") for letter in of_x if letter not in result]
         maps = [[sym(letter) for letter in term] for term in (of_x, of_y)]
         acc = accumulator(xs[0].tensor.dtype, xs[1].tensor.dtype, self.out)
-        return generic(b, xs, its, maps, [[sym(letter) for letter in result]], [out], multiply_in(acc),
-                       init=(zero(acc),), combine=add_up, acc_types=(acc,))  # type: ignore[no-any-return]  # fmt: skip
+        return product_sum(b, xs, its, maps, [sym(letter) for letter in result], out, acc)
 
     samples = (
         sample((3, 5), (5, 7), equation="ik,kj->ij"),
@@ -238,9 +291,14 @@ class Contract(Op):
         sample((1, 0), (0, 3), equation="ik,kj->ij"),
         sample((3, 4), (4, 3), equation="ij,ji->ji", dtypes=("f64", "f64")),
         sample((3, 11), (11, 5), equation="ik,kj->ji", dtypes=("f16", "f16")),
-        sample((3, 11), (11, 5), equation="ik,kj->ij", dtypes=("u8", "i8"),
-               ranges=((0, 255), (-128, 127))),
-    )  # fmt: skip
+        sample(
+            (3, 11),
+            (11, 5),
+            equation="ik,kj->ij",
+            dtypes=("u8", "i8"),
+            ranges=((0, 255), (-128, 127)),
+        ),
+    )
     rejects = (
         ("C1", sample((3, 5), (5, 7), dtypes=("f32", "f16"), equation="ik,kj->ij")),
         ("C2", sample((3, 3), (3, 7), equation="ii,ij->ij")),
@@ -273,6 +331,14 @@ def _as_matmul(x: Array, y: Array, letters: Letters, acc: DType) -> Array:
 
 
 __all__ = [
-    "Contract", "Matmul", "accumulator", "add_up", "as_type", "exact_matmul", "multiply_in", "parse_equation",
-    "product_dtype", "zero",
-]  # fmt: skip
+    "Contract",
+    "Matmul",
+    "accumulator",
+    "add_up",
+    "as_type",
+    "exact_matmul",
+    "parse_equation",
+    "product_dtype",
+    "product_sum",
+    "zero",
+]

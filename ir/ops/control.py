@@ -1,8 +1,8 @@
 """Structured control flow on tensors: `if`, `for`, `while`, `scan`.
 
-A region is one block; it may use values of enclosing blocks directly.  Carried values keep their types.
-`interpret` runs an op through the interpreter, whose `block(block, arrays)` gives what a region yields.
-Imports: the core, types, dims.
+A region is one block; it may use values of enclosing blocks directly.  Carried values keep their
+types. `interpret` runs an op through the interpreter, whose `block(block, arrays)` gives what a
+region yields. Imports: the core, types, dims.
 """
 
 from __future__ import annotations
@@ -127,11 +127,12 @@ class If(Op):
 
 
 class ForLoop(Op, name="for"):
-    """Runs `body` for index 0, 1, ... with carried values, which start as `inits` and end as the results.
+    """Runs `body` for index 0, 1, ... with carried values, which start as `inits` and end as the
+    results.
 
     The trip count is the attribute `trip` (a dim) or, where that is None, the operand `count`; a
-    negative count is none.  C1: exactly one of them is given; count is i64[].  C2: the region's arguments are
-    i64[] (the index) and the carried types.  C3: it yields the carried types.
+    negative count is none.  C1: exactly one of them is given; count is i64[].  C2: the region's
+    arguments are i64[] (the index) and the carried types.  C3: it yields the carried types.
     """
 
     count = optional(Int)
@@ -159,7 +160,7 @@ class ForLoop(Op, name="for"):
         )
         if count is not None:
             _scalar(self, "C1", "the count", count.type, TensorType(i64, ()))
-        carried = _types(self.inits)  # type: ignore[arg-type]
+        carried = _types(self.inits)
         want = (TensorType(i64, ()), *carried)
         _expect(
             self, "C2", "the region takes index and carried values", want, _types(self.body.args)
@@ -233,11 +234,12 @@ class While(Op):
 class Scan(Op):
     """Runs `body` on each slice of the scanned values along axis 0, with carried values.
 
-    The first `carried` operands are the initial carried values, the rest are scanned; results are the
-    last carried values, then each further yielded value stacked along a new axis 0.  With `reverse` the
-    slices are taken, and the results stacked, from the last to the first.
-    C1: `length` is given or some value is scanned, and all lengths are equal.  C2: the region's arguments
-    are the carried types, then the types of the slices.  C3: it yields the carried types first.
+    The first `carried` operands are the initial carried values, the rest are scanned; results are
+    the last carried values, then each further yielded value stacked along a new axis 0.  With
+    `reverse` the slices are taken, and the results stacked, from the last to the first. C1:
+    `length` is given or some value is scanned, and all lengths are equal.  C2: the region's
+    arguments are the carried types, then the types of the slices.  C3: it yields the carried types
+    first.
     """
 
     values = variadic(Any_)

@@ -1,7 +1,7 @@
 """Convolution: `conv`, over any number of spatial axes, plain or in blocked channel layout.
 
-A bias is a separate broadcast `add`; `auto_pad` is the importer's concern.  Imports: the core, types,
-dims, and the product-sum rules of contract.py.
+A bias is a separate broadcast `add`; `auto_pad` is the importer's concern.  Imports: the core,
+types, dims, and the product-sum rules of contract.py.
 """
 
 from __future__ import annotations
@@ -15,24 +15,23 @@ from ..core import Array, Builder, Op, Real, Value, attr, operand, sample
 from ..dims import DimLike, ceildiv, sym
 from ..types import DType, Shape, TensorType, from_numpy
 from .constraints import require, same
-from .contract import accumulator, add_up, exact_matmul, multiply_in, product_dtype, zero
-from .core import generic
+from .contract import accumulator, exact_matmul, product_dtype, product_sum, zero
 from .window import Window, window, windows_of
 
 
 class Conv(Op):
     """Cross-correlation of x [N, C, *S] with w [O, C/groups, *K], as in ONNX Conv: [N, O, *S'].
 
-    `pads` are (before ..., after ...), in zeros.  With `channel_block` = c the layouts are blocked: x
-    [N, ceil(C/c), *S, c]; w [ceil(O/ob), ceil(C/c), *K, c, ob] with `out_block` ob a multiple of c
-    (default c), or [ceil(C/c), *K, c] where `groups` is the channel count C (depthwise); the result
-    is [N, ceil(out_channels/c), *S', c].  Lanes that pad w with zeros give zeros.
+    `pads` are (before ..., after ...), in zeros.  With `channel_block` = c the layouts are blocked:
+    x [N, ceil(C/c), *S, c]; w [ceil(O/ob), ceil(C/c), *K, c, ob] with `out_block` ob a multiple of
+    c (default c), or [ceil(C/c), *K, c] where `groups` is the channel count C (depthwise); the
+    result is [N, ceil(out_channels/c), *S', c].  Lanes that pad w with zeros give zeros.
 
-    C1: element types as for matmul.  C2: x and w have the ranks above, with a spatial axis.  C3: kernel
-    extents are known; strides, dilations (>= 1) and pads (>= 0) fit their number.  C4: the kernel fits
-    the padded input.  C5: C = groups times w's channel extent.  C6: O is a multiple of groups, or in
-    blocked layout `out_channels` fits into w's blocks.  C7: `out_block` is a multiple of
-    `channel_block`, and the trailing extents are these blocks.
+    C1: element types as for matmul.  C2: x and w have the ranks above, with a spatial axis.  C3:
+    kernel extents are known; strides, dilations (>= 1) and pads (>= 0) fit their number.  C4: the
+    kernel fits the padded input.  C5: C = groups times w's channel extent.  C6: O is a multiple of
+    groups, or in blocked layout `out_channels` fits into w's blocks.  C7: `out_block` is a multiple
+    of `channel_block`, and the trailing extents are these blocks.
     """
 
     x = operand(Real)
@@ -149,19 +148,8 @@ class Conv(Op):
         if blocked and not depthwise:
             its.append(("ib", self.channel_block, "reduction"))
         acc = accumulator(x.dtype, w.dtype, self.out)
-        return generic(  # type: ignore[no-any-return]
-            b,
-            xs,
-            its,
-            maps,
-            [target],
-            [out],
-            multiply_in(acc),
-            init=(zero(acc),),
-            combine=add_up,
-            acc_types=(acc,),
-            fills=(zero(x.dtype), None),
-        )
+        fills = (zero(x.dtype), None)
+        return product_sum(b, xs, its, maps, target, out, acc, fills)
 
     def _plain_maps(
         self, w: Shape, places: Sequence[DimLike], taps: Sequence[DimLike], channels: DimLike

@@ -23,7 +23,9 @@ from .shape import DimValue
 
 
 class Iota(Op):
-    """The index along `axis` as a value.  C1: axis < the rank of `shape`.  C2: `dtype` is a number type."""
+    """The index along `axis` as a value.  C1: axis < the rank of `shape`.  C2: `dtype` is a number
+    type.
+    """
 
     shape = attr(tuple)
     axis = attr(int, 0)
@@ -254,8 +256,10 @@ class GatherElements(Op):
 
 
 class OneHot(Op):
-    """True where the position along the new `axis` (of extent `depth`) is the index; a negative index
-    counts from the end, and one out of range gives no true element.  C1: axis <= rank(index)."""
+    """True where the position along the new `axis` (of extent `depth`) is the index; a negative
+    index counts from the end, and one out of range gives no true element.  C1: axis <=
+    rank(index).
+    """
 
     index = operand(Int)
     depth = attr(object)
@@ -272,7 +276,7 @@ class OneHot(Op):
         wide = np.where(wide < 0, wide + depth, wide)
         at = axis % (index.ndim + 1)
         along = np.arange(depth).reshape([-1 if k == at else 1 for k in range(index.ndim + 1)])
-        return np.expand_dims(wide, at) == along
+        return np.asarray(np.expand_dims(wide, at) == along)
 
     def decompose(self, b: Builder) -> Value:
         """An iota compared with the index."""

@@ -1,8 +1,8 @@
 """Explicit physical layouts: `pack` splits axes into blocks, `unpack` joins them again.
 
-A logical axis of extent E with block b becomes ceil(E/b) at its place, and the block is appended behind
-all axes; what pads the last block is zero.  NCHW16c is axes (1,), blocks (16,); a weight panel
-[O/32, I/16, K, K, 16, 32] is axes (1, 0), blocks (16, 32).  Imports: the core, types, dims.
+A logical axis of extent E with block b becomes ceil(E/b) at its place, and the block is appended
+behind all axes; what pads the last block is zero.  NCHW16c is axes (1,), blocks (16,); a weight
+panel [O/32, I/16, K, K, 16, 32] is axes (1, 0), blocks (16, 32).  Imports: the core, types, dims.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ def _check(
 
 
 class Pack(Op):
-    """x with each of `axes` split into blocks, the blocks last, then permuted by `order`; zeros pad.
+    """x with each of `axes` split into blocks, the blocks last, then permuted by `order`; zeros
+    pad.
 
-    C1: axes are distinct, one block of at least 1 each.  C2: `order` is empty or a permutation of the
-    packed axes: axis k of the result is packed axis order[k].
+    C1: axes are distinct, one block of at least 1 each.  C2: `order` is empty or a permutation of
+    the packed axes: axis k of the result is packed axis order[k].
     """
 
     x = operand(Plain)

@@ -21,10 +21,10 @@ MODES = ("constant", "edge", "reflect", "wrap")
 class Pad(Op):
     """x with `low` elements before and `high` behind each axis; negative counts take elements away.
 
-    `mode` says what the new elements are: constant (`value`), edge (the nearest element), reflect (the
-    mirror image without the edge, again and again) or wrap (the other end).
-    C1: one `low` and `high` per axis, a known mode.  C2: no extent becomes negative.
-    C3: modes other than constant need an element in every axis that grows.
+    `mode` says what the new elements are: constant (`value`), edge (the nearest element), reflect
+    (the mirror image without the edge, again and again) or wrap (the other end). C1: one `low` and
+    `high` per axis, a known mode.  C2: no extent becomes negative. C3: modes other than constant
+    need an element in every axis that grows.
     """
 
     x = operand(Plain)

@@ -1,4 +1,5 @@
-"""Pooling over any number of spatial axes: `max_pool` and `avg_pool`; global pooling is a reduction.
+"""Pooling over any number of spatial axes: `max_pool` and `avg_pool`; global pooling is a
+reduction.
 
 With `channel_block` the operand has a trailing axis of channel lanes, which pooling leaves alone.
 Imports: the core, types, dims, windows.
@@ -28,8 +29,8 @@ class _Pool(Op):
     """Base: windows over the axes after batch and channels.
 
     C2: x has batch, channel and at least one spatial axis (then the lanes of the channel block).
-    C3: one kernel extent per spatial axis; strides, dilations (>= 1) and pads (>= 0) fit their number.
-    C4: the kernel fits the padded input.  C5: no pad is as wide as the kernel's reach.
+    C3: one kernel extent per spatial axis; strides, dilations (>= 1) and pads (>= 0) fit their
+    number. C4: the kernel fits the padded input.  C5: no pad is as wide as the kernel's reach.
     """
 
     x = operand(Real)
@@ -100,7 +101,9 @@ class _Pool(Op):
 
 
 class MaxPool(_Pool):
-    """The greatest element of each window; pads do not take part, NaN wins.  C2 to C5 as for all pools."""
+    """The greatest element of each window; pads do not take part, NaN wins.  C2 to C5 as for all
+    pools.
+    """
 
     @classmethod
     def evaluate(cls, x: Array, **attrs: Any) -> Array:
@@ -108,7 +111,9 @@ class MaxPool(_Pool):
         return _fold(cls, x, attrs, low, np.maximum, x.dtype).astype(x.dtype)
 
     def generic(self, b: Builder, *xs: Value) -> Value:
-        """Parallel n, c, s0.. (and the lane cb), reductions k0...; reads outside x give the lowest value."""
+        """Parallel n, c, s0.. (and the lane cb), reductions k0...; reads outside x give the lowest
+        value.
+        """
         x = xs[0].tensor
         win, its, names, at = self.nest(x)
         low = lowest(x.dtype)
@@ -153,9 +158,10 @@ class MaxPool(_Pool):
 
 class AvgPool(_Pool):
     """The mean of each window; divided by the elements inside x, with `count_include_pad` by those
-    inside x and its pads (a partial last window under `ceil_mode` reaches further: that does not count).
+    inside x and its pads (a partial last window under `ceil_mode` reaches further: that does not
+    count).
 
-    f8, f16 and bf16 are summed in f32.  C1: x is float.  C2 to C5 as for all pools.
+    f8, f16 and bf16 are summed in f32.    C2 to C5 as for all pools.
     """
 
     x = operand(Float)
@@ -171,17 +177,20 @@ class AvgPool(_Pool):
         acc = f32 if dtype.bits < 32 else dtype
         total = _fold(cls, x, attrs, 0.0, np.add, acc.np)
         win, counts = cls.geometry(TensorType(dtype, x.shape), attrs)
+        taps: Array = np.ones((), np.int64)
         for k, count in enumerate(counts):
             low, high = _counted(win, k, x.shape[2 + k], attrs["count_include_pad"])
-            taps = win.taps_inside(k, sym("at"), low, high)
-            inside = [evaluate(taps, {"at": at}) for at in range(int(count))]  # type: ignore[arg-type]
-            shape = [1] * x.ndim
-            shape[2 + k] = len(inside)
-            total = total / np.asarray(inside, acc.np).reshape(shape)
-        return total.astype(x.dtype)
+            inside = win.taps_inside(k, sym("at"), low, high)
+            along = [1] * x.ndim
+            along[2 + k] = int(count)  # type: ignore[arg-type]
+            found = [evaluate(inside, {"at": at}) for at in range(along[2 + k])]
+            taps = taps * np.asarray(found, np.int64).reshape(along)
+        return np.asarray(total / taps.astype(acc.np)).astype(x.dtype)
 
     def generic(self, b: Builder, *xs: Value) -> Value:
-        """As max_pool; the last step divides by the number of counted taps, an expression of s0..."""
+        """As max_pool; the last step divides by the number of counted taps, an expression of
+        s0...
+        """
         x = xs[0].tensor
         acc = f32 if x.dtype.bits < 32 else x.dtype
         win, its, names, at = self.nest(x)

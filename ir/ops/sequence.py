@@ -5,7 +5,7 @@ Hochreiter and Schmidhuber 1997, with the peepholes of Gers 2000.  Imports: the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,12 +27,13 @@ OPERANDS = ("x", "w", "r", "bias", "h0", "c0", "peephole", "lengths")
 class Lstm(Op):
     """(y, y_h, y_c) of an LSTM over x [T, B, I], gates in the order input, output, forget, cell.
 
-    With D directions and H hidden units: w [D, 4H, I], r [D, 4H, H], bias [D, 8H] (of w, then of r),
-    h0 and c0 [D, B, H] (zeros), peephole [D, 3H] (input, output, forget), lengths [B] (T); y is
-    [T, D, B, H], y_h and y_c the last states [D, B, H].  Steps at or behind a sequence's length leave its
-    state and give zeros; the reverse direction starts at the length.  f8, f16 and bf16 compute in f32.
-    `activations` are f, g, h of each direction (sigmoid, tanh, tanh); `clip` bounds what enters them, 0
-    does not.  `input_forget` couples the forget gate to the input gate, as 1 - input.
+    With D directions and H hidden units: w [D, 4H, I], r [D, 4H, H], bias [D, 8H] (of w, then of
+    r), h0 and c0 [D, B, H] (zeros), peephole [D, 3H] (input, output, forget), lengths [B] (T); y is
+    [T, D, B, H], y_h and y_c the last states [D, B, H].  Steps at or behind a sequence's length
+    leave its state and give zeros; the reverse direction starts at the length.  f8, f16 and bf16
+    compute in f32. `activations` are f, g, h of each direction (sigmoid, tanh, tanh); `clip` bounds
+    what enters them, 0 does not.  `input_forget` couples the forget gate to the input gate, as 1 -
+    input.
 
     C1: one element type.  C2: the shapes above fit together.  C3: known direction and activations.
     """
@@ -76,7 +77,7 @@ class Lstm(Op):
             "E0341",
             "lstm (C3): unknown direction or activations",
             f"found {direction}, {activations}",
-            hint=f"directions {', '.join(DIRECTIONS)}; three of {', '.join(ACTIVATIONS)} per direction",
+            hint=f"{', '.join(DIRECTIONS)}; three of {', '.join(ACTIVATIONS)} per direction",
         )
         require(
             x.rank == 3 and w.rank == 3 and r.rank == 3,
@@ -136,7 +137,9 @@ class Lstm(Op):
         )
 
     def decompose(self, b: Builder) -> tuple[Value, ...]:
-        """Per direction: the products of x with w for all steps at once, then a scan of the recurrent part."""
+        """Per direction: the products of x with w for all steps at once, then a scan of the
+        recurrent part.
+        """
         x = self.x
         dtype = x.tensor.dtype
         wide = f32 if dtype.bits < 32 else dtype
@@ -206,7 +209,7 @@ class Lstm(Op):
         ("C2", sample((5, 2, 3), (1, 16, 3), (1, 16, 4), direction="bidirectional")),
         ("C3", sample((5, 2, 3), (1, 16, 3), (1, 16, 4), direction="backward")),
         ("C3", sample((5, 2, 3), (1, 16, 3), (1, 16, 4), activations=("sigmoid",))),
-    )  # fmt: skip
+    )
 
 
 def _directions(direction: str) -> tuple[str, ...]:
@@ -217,7 +220,7 @@ def _directions(direction: str) -> tuple[str, ...]:
 class _NumpyCell:
     """One direction in numpy: `given` are its parameters by operand name."""
 
-    given: dict[str, Array | None]
+    given: Mapping[str, Array | None]
     functions: Sequence[Any]
     clip: float
     input_forget: bool
@@ -263,11 +266,13 @@ class _NumpyCell:
 
 @dataclass(frozen=True, slots=True)
 class _Direction:
-    """One direction as IR: `given` are its parameters by operand name, without the direction axis."""
+    """One direction as IR: `given` are its parameters by operand name, without the direction
+    axis.
+    """
 
     op: Lstm
     b: Builder
-    given: dict[str, Value | None]
+    given: Mapping[str, Value | None]
     functions: Sequence[str]
     reverse: bool
 
@@ -287,7 +292,7 @@ class _Direction:
         if type(time) is int and time == 1:
             only = b.reshape(entering, shape=(batch, 4 * hidden))
             first = None if lengths is None else constant(b, lengths, 0)
-            h, c, y = self.step(b, *starts, only, first)
+            h, c, y = self.step(b, starts[0], starts[1], only, first)
             return b.reshape(y, shape=(1, batch, hidden)), h, c
         scanned = [entering]
         if lengths is not None:
@@ -314,7 +319,9 @@ class _Direction:
     def step(
         self, b: Builder, h: Value, c: Value, entering: Value, at: Value | None
     ) -> tuple[Value, Value, Value]:
-        """The next h and c, and the step's y; `at` is the step's number where sequences have lengths."""
+        """The next h and c, and the step's y; `at` is the step's number where sequences have
+        lengths.
+        """
         r = _known(self.given["r"])
         gates = b.add(entering, b.contract(h, r, equation="bh,gh->bg"))
         new_h, new_c = self.cell(b, gates, c)

@@ -1,7 +1,7 @@
 """Ops that move elements and compute nothing: reshape, transpose, slice, broadcast, pad, concat.
 
-All but concat are index maps, which fuse into what reads or writes them; concat copies each operand to
-its slice of the result.  Squeeze, unsqueeze, flatten and expand are reshape and broadcast_to.
+All but concat are index maps, which fuse into what reads or writes them; concat copies each operand
+to its slice of the result.  Squeeze, unsqueeze, flatten and expand are reshape and broadcast_to.
 Imports: the core, types, dims.
 """
 
@@ -56,7 +56,9 @@ class Reshape(Op):
         return x.reshape(shape)
 
     def generic(self, b: Builder, *xs: Value) -> Value:
-        """Over the result; x's index is affine per group of axes, with // and % where axes split."""
+        """Over the result; x's index is affine per group of axes, with // and % where axes
+        split.
+        """
         return element_by_element(
             b, self, xs[0], lambda at: reshape_map(xs[0].tensor.shape, self.shape, at)
         )
@@ -231,7 +233,9 @@ class Slice(Op):
 
 
 class BroadcastTo(Op):
-    """x repeated to `shape`, by numpy's rules.  C1: x's axes, from the last, are 1 or equal to shape's."""
+    """x repeated to `shape`, by numpy's rules.  C1: x's axes, from the last, are 1 or equal to
+    shape's.
+    """
 
     x = operand(Plain)
     shape = attr(tuple)
@@ -281,7 +285,8 @@ class BroadcastTo(Op):
 class Concat(Op):
     """The operands one after the other along `axis`.
 
-    C1: at least one operand, all of one element type and rank.  C2: axis < rank.  C3: the other extents are equal.
+    C1: at least one operand, all of one element type and rank.  C2: axis < rank.  C3: the other
+    extents are equal.
     """
 
     xs = variadic(Any_)
@@ -341,7 +346,9 @@ class Concat(Op):
 def copy_into(
     b: Builder, source: Value, target: Value, prefix: str, offsets: dict[int, DimLike]
 ) -> None:
-    """A nest that copies a buffer to the place in `target` that starts at `offsets` (0 where not given)."""
+    """A nest that copies a buffer to the place in `target` that starts at `offsets` (0 where not
+    given).
+    """
     at: list[DimLike] = []
     for k, extent in enumerate(source.buffer.shape):
         loop = b.insert(For.make(f"{prefix}i{k}", extent))

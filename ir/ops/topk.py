@@ -1,4 +1,6 @@
-"""The k greatest or least elements along an axis, by loops of its own.  Imports: the core, loop level."""
+"""The k greatest or least elements along an axis, by loops of its own.  Imports: the core, loop
+level.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,13 @@ from ..dims import DimLike, sym
 from ..types import BufferType, TensorType, i64
 from .constraints import axis_of, least, require
 from .convert import widen
-from .core import Const
+from .elementwise import constant
 from .loop import Alloc, For, IndexValue, Load, Store, When
 
 
 class TopK(Op):
-    """(values, indices) of the k greatest elements along `axis` (least, if not `largest`), best first.
+    """(values, indices) of the k greatest elements along `axis` (least, if not `largest`), best
+    first.
 
     Stable: of equal elements the one with the lower index comes first.  NaN counts as the greatest.
     C1: axis < rank(x).  C2: 0 <= k <= the axis's extent.
@@ -50,8 +53,8 @@ class TopK(Op):
     def loops(self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
         """Per row, each element is inserted into the sorted results if it beats the last of them.
 
-        k insertions at worst per element, none for most: about extent + k * k * log(extent / k) steps on
-        random data.
+        k insertions at worst per element, none for most: about extent + k * k * log(extent / k)
+        steps on random data.
         """
         (x,) = inputs
         axis = self.axis % x.buffer.rank
@@ -126,8 +129,8 @@ class TopK(Op):
 
 
 def _at_least_zero(b: Builder, value: DimLike) -> Value:
-    zero = b.emit(Const, 0, i64)
-    return b.ge(b.emit(IndexValue, value=value, dtype=i64), zero)  # type: ignore[no-any-return]
+    index = b.emit(IndexValue, value=value, dtype=i64)
+    return b.ge(index, constant(b, index, 0))  # type: ignore[no-any-return]
 
 
 __all__ = ["TopK"]

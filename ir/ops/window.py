@@ -1,7 +1,8 @@
 """Sliding windows: the geometry that convolution and pooling share.
 
-A window has per spatial axis a kernel extent, a stride, a pad before and after, and a dilation; element
-`tap` of window `at` reads position at*stride + tap*dilation - pad.  Imports: dims, constraints.
+A window has per spatial axis a kernel extent, a stride, a pad before and after, and a dilation;
+element `tap` of window `at` reads position at*stride + tap*dilation - pad.  Imports: dims,
+constraints.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Window:
     def extent(self, axis: int, size: DimLike, ceil: bool = False) -> DimLike:
         """How many windows there are along an axis of `size` positions.
 
-        With `ceil` a last, partial window counts if it starts inside the input or the pad before it.
+        With `ceil` a last, partial window counts if it starts inside the input or the pad before
+        it.
         """
         stride, before = self.strides[axis], self.before[axis]
         room = size + before + self.after[axis] - self.reach(axis)
@@ -87,7 +89,7 @@ def window(
     if not sizes or min((*strides, *dilations)) < 1 or min(pads) < 0:
         raise Error(
             "E0315",
-            f"{op} (C3): {rank} strides and dilations of at least 1 and {2 * rank} pads of at least 0",
+            f"{op} (C3): {rank} strides and dilations (at least 1), {2 * rank} pads (at least 0)",
             details=(f"strides {strides}, pads {pads}, dilations {dilations}",),
             hint="pads are (before each axis ..., after each axis ...)",
         )
