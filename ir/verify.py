@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, NoReturn
 
+from .blobs import Blob
 from .core import Block, Op, Value
 from .errors import Error, VerifyError
-from .ops.core import Func, Fused, Generic, Module, Return, Yield
+from .ops.core import Const, Func, Fused, Generic, Module, Return, Yield
 from .ops.loop import Call, HostCall
 from .types import Type
 from .verify_loop import LoopScope, fail, verify_generic
@@ -61,7 +62,7 @@ class _Checker:
         while op is not None:
             if op.block is not block or op.prev is not prev:
                 fail(op, "E0230", "the links of its block are broken")
-            if op.regions or op.attrs or op.terminator or len(op.results) != 1:
+            if op.regions or op.attrs or op.terminator or len(op.results) != 1 or self.loops:
                 self.op(op, visible)
             else:
                 self.plain(op, visible)
@@ -124,6 +125,8 @@ class _Checker:
             self.users(op, result)
         if isinstance(op, (Call, HostCall)):
             self.call(op)
+        elif isinstance(op, Const) and isinstance(op.value, Blob) and op.value.type is not op.type:
+            fail(op, "E0239", f"its value is a {op.value.type}")
         if self.loops is not None:
             self.loops.after(op)
 
