@@ -114,7 +114,7 @@ class Grouping:
         return reads_through(kind, view) or (isinstance(view, SOURCES) and kind != "loops")
 
     def producers(self, op: Op) -> list[tuple[Op, bool]]:
-        """The ops of this block that `op` reads, views looked through: (producer, whether directly)."""
+        """The ops of this block that `op` reads, views looked through: (producer, whether never through a view)."""
         found: dict[Op, bool] = {}
         todo = [(v, True) for v in _read_by(op)]
         while todo:
@@ -125,7 +125,7 @@ class Grouping:
             if made in self.lazy or (self.kinds[made] == "view" and isinstance(made, Reshape)):
                 todo.extend([(v, False) for v in made.operands if v is not None])
             else:
-                found[made] = found.get(made, False) or direct
+                found[made] = found.get(made, True) and direct
         return sorted(found.items(), key=lambda item: -self.at[item[0]])
 
     # ---- the partition
@@ -170,7 +170,7 @@ class Grouping:
             return "a region has one anchor"
         if kind == "pool":
             return self._pooled(producer, theirs, op, direct)
-        if not direct:
+        if not direct or kind == "view":
             return "a view stands between: the loops differ"
         if theirs.kind == "reduction":
             return self._around_reduction(theirs, op, group)

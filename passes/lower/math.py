@@ -45,7 +45,11 @@ Expansion = Callable[[Builder], Value]
 
 def _expansion(op: Op, fma: bool) -> Expansion | None:
     """How this op is expanded; None for one that stays."""
-    if not op.operands or len(op.results) != 1 or not isinstance(op.result.type, (DType, VectorType)):
+    if (
+        not op.operands
+        or len(op.results) != 1
+        or not isinstance(op.result.type, (DType, VectorType))
+    ):
         return None
     if isinstance(op, Fma) and not fma:
         return lambda b: b.add(b.mul(op.x, op.y), op.z)

@@ -11,7 +11,7 @@ from ...ir.core import Builder, Op, Value
 from ...ir.dims import DimLike, ceildiv, equal, sym
 from ...ir.ops.core import Const, Func
 from ...ir.ops.loop import Alloc, Bind, For, Load, Store
-from ...ir.symbols import map_dims, ranges_around, rename_bind
+from ...ir.symbols import free_symbols, map_dims, ranges_around
 from ...ir.types import BufferType
 from .nests import Refused, child_of, contains, find_alloc, find_buffer, find_loop
 from .simplify import simplify_under
@@ -119,21 +119,36 @@ def _pointwise(nest: Op, store: Store) -> list[str]:
 
 
 def _recompute(store: Store, load: Load, names: list[str], suffix: str) -> None:
-    """Clone the producer's body before `load`, for the element it reads."""
+    """Clone what the stored value needs before `load`, for the element it reads."""
     env_dims: dict[str, DimLike] = {n: e for n, e in zip(names, load.index, strict=True) if n}
     env: dict[Value, Value] = {}
-    assert store.block is not None and load.block is not None
-    for op in store.block:
-        if op is store:
-            break
+    assert load.block is not None
+    for op in _slice(store):
         made = op.copy(env)
         map_dims(made, env_dims)
         load.block.insert_before(made, load)
         if isinstance(made, Bind):
-            env_dims[made.symbol] = sym(made.symbol + suffix + f".{load.block.size}")
-            rename_bind(made, str(env_dims[made.symbol]))
+            old, new = made.symbol, made.symbol + suffix
+            env_dims[old] = sym(new)
+            made.set_attr("symbol", new)
     load.result.replace_by(env.get(store.value, store.value))
     load.erase()
+
+
+def _slice(store: Store) -> list[Op]:
+    """The ops of the store's block that its value depends on, bound symbols included, in order."""
+    wanted: list[Op] = []
+    names: set[str] = set()
+    op = store.prev
+    values = {store.value}
+    while op is not None:
+        bound = isinstance(op, Bind) and op.symbol in names
+        if bound or any(r in values for r in op.results):
+            wanted.append(op)
+            values.update(op.operands)
+            names |= free_symbols(op)
+        op = op.prev
+    return wanted[::-1]
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,7 @@ def schedule_rows(s: Scheduler, root: For) -> None:
     shared, lanes = _share(s, root, needed)
     top = find_loop(s.kernel, shared[0] if shared else root_var)
     if shared:
-        for alloc in reversed(needed):
-            s.attempt(ComputeAt(alloc.label, shared[-1], "stack"))
+        _sink_all(s, [a.label for a in reversed(needed)], shared[-1])
         host = find_loop(s.kernel, shared[-1])
         names = [op.var for op in host.body if isinstance(op, For)]
     else:
@@ -41,6 +40,16 @@ def schedule_rows(s: Scheduler, root: For) -> None:
         vectorize_nest(s, name, lanes)
     if shared and s.target.threads > 1 and _work(top) >= GRAIN:
         s.attempt(parallel(shared[0]))
+
+
+def _sink_all(s: Scheduler, labels: Sequence[str], loop: str) -> None:
+    """Compute the buffers inside `loop`, consumers before producers."""
+    waiting = list(labels)
+    while waiting:
+        left = [label for label in waiting if not s.attempt(ComputeAt(label, loop, "stack"))]
+        if len(left) == len(waiting):
+            return
+        waiting = left
 
 
 def _intermediates(s: Scheduler, root: For) -> list[Alloc]:
@@ -78,7 +87,7 @@ def _share(s: Scheduler, root: For, needed: Sequence[Alloc]) -> tuple[list[str],
     rest = [loop.var for loop in chain if loop.var not in shared]
     if not needed:
         return _split_pointwise(s, chain, lane), lanes
-    if lane in shared and lanes > 1:
+    if lane in shared and lanes > 1 and not _reduces_along_rows(s, needed):
         shared.remove(lane)  # type: ignore[arg-type]
         size = lanes * (2 if static(find_loop(s.kernel, lane).extent) >= 2 * lanes else 1)  # type: ignore[arg-type]
         if static(find_loop(s.kernel, lane).extent) > size:  # type: ignore[arg-type]
@@ -92,6 +101,17 @@ def _share(s: Scheduler, root: For, needed: Sequence[Alloc]) -> tuple[list[str],
     if shared and _row_bytes(s, needed, shared) > ROW_BYTES:
         return [], lanes
     return shared, lanes
+
+
+def _reduces_along_rows(s: Scheduler, needed: Sequence[Alloc]) -> bool:
+    """Does some intermediate reduce over consecutive elements, so that its lanes are those of the reduction?"""
+    for alloc in needed:
+        for nest in {child_of(u, s.kernel.body) for u in alloc.result.users if isinstance(u, Store)}:
+            loads = [op for op in accesses(nest) if isinstance(op, Load) and op.source is not alloc.result]
+            for loop in nest.walk():
+                if isinstance(loop, For) and loop.reduction and any(stride(op, loop.var) == 1 for op in loads):
+                    return True
+    return False
 
 
 def _split_pointwise(s: Scheduler, chain: Sequence[For], lane: str | None) -> list[str]:
