@@ -72,6 +72,13 @@ class Expressions:
         self.used[name] = None
         return name
 
+    def constant(self, value: Any, dtype: DType) -> Expr:
+        """A literal; negative ones bind like a unary minus."""
+        text = literal(value, dtype)
+        if text.endswith(("INFINITY", "NAN")):
+            self.need("<math.h>")
+        return Expr(text, UNARY if text[0] == "-" else PRIMARY)
+
     # Index expressions -------------------------------------------------------------------------
 
     def dim(self, e: DimLike) -> Expr:
@@ -243,7 +250,9 @@ def _extremum(name: str, operator: str) -> Rule:
         x, y = xs
         if dtype is boolean:
             return apart("&&" if name == "min" else "||", AND if name == "min" else OR, x, y)
-        if isinstance(op.operands[1].op, Const) and y.text != "NAN":
+        if isinstance(op.operands[0].op, Const):
+            x, y = y, x
+        if any(isinstance(v.op, Const) for v in op.operands) and y.text != "NAN":
             x = p.simple(x, dtype)
             other = ">" if operator == "<" else "<"  # false for a NaN x, which is then kept
             return Expr(f"{x.at(ADD)} {other} {y.text} ? {y.text} : {x.at(ADD)}", TERNARY)
@@ -378,13 +387,7 @@ def bitcast(p: Expressions, x: Expr, source: DType, to: DType) -> Expr:
     return call(p.need(f"irc_from_bits{suffix(to)}"), x)
 
 
-def constant(value: Any, dtype: DType) -> Expr:
-    """A literal; negative ones bind like a unary minus."""
-    text = literal(value, dtype)
-    return Expr(text, UNARY if text[0] == "-" else PRIMARY)
-
-
 __all__ = [
     "ADD", "AND", "PRIMARY", "RELATION", "RULES", "TERNARY", "UNARY", "Expr", "Expressions", "Rule", "binary", "bitcast",
-    "call", "cast", "choose", "constant", "convert", "wrapped",
+    "call", "cast", "choose", "convert", "wrapped",
 ]  # fmt: skip

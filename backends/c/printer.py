@@ -31,7 +31,6 @@ from .expressions import (
     call,
     cast,
     choose,
-    constant,
     convert,
 )
 from .prelude import prelude
@@ -102,7 +101,7 @@ class Printer(Expressions):
             return pending
         op = value.op
         if isinstance(op, Const):
-            return constant(op.value, op.type)  # type: ignore[arg-type]
+            return self.constant(op.value, op.type)  # type: ignore[arg-type]
         return Expr(self.name_of(value))
 
     def simple(self, x: Expr, dtype: DType) -> Expr:
@@ -343,7 +342,7 @@ def _load(p: Printer, op: Op) -> None:
     made = p.read(op.source, op.index)
     condition = p.holds(op.where)
     if condition is not None:
-        fill = constant(op.fill or 0, element(op.source.type))
+        fill = p.constant(op.fill or 0, element(op.source.type))
         made = choose(condition, made, fill)
     p.reading = True
     p.define(op.result, made)

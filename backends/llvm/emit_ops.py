@@ -13,7 +13,7 @@ from ...ir.core import Op
 from ...ir.dims import substitute
 from ...ir.errors import UnsupportedError
 from ...ir.ops import loop
-from ...ir.types import DType, Type, VectorType, bf16, boolean, element, f32, f64, i64, like
+from ...ir.types import DType, Type, VectorType, bf16, boolean, element, f16, f32, f64, i64, like
 from .emit_memory import iota, lanes_of, splat
 from .emit_types import constant, literal, scalar_text, suffix, type_text
 from .emit_writer import Row, Writer
@@ -79,6 +79,11 @@ def cast_value(w: Writer, x: str, from_: Type, to: DType) -> str:
         if source.is_float:
             return w.emit(f"fcmp une {a} {x}, {constant(0, from_)}")
         return w.emit(f"icmp ne {a} {x}, {constant(0, from_)}")
+    if to is f16 and source is not f32:
+        narrow = like(from_, f32)
+        return w.emit(f"fptrunc {type_text(narrow)} {_to_f32_odd(w, x, from_)} to {b}")
+    if source is f16 and not to.is_float:
+        return cast_value(w, w.emit(f"fpext {a} {x} to {type_text(_wide(from_))}"), _wide(from_), to)
     if source.is_float and to.is_float:
         return w.emit(f"{'fpext' if to.bits > source.bits else 'fptrunc'} {a} {x} to {b}")
     if source.is_float:
@@ -95,7 +100,7 @@ def cast_value(w: Writer, x: str, from_: Type, to: DType) -> str:
 
 
 def _to_f32_odd(w: Writer, x: str, from_: Type) -> str:
-    """f32 on the way to bf16; wider values are rounded to odd, so that only the last rounding counts."""
+    """f32 on the way to 16 bits; wider values are rounded to odd, so that only the last rounding counts."""
     source = element(from_)
     if source is not f64 and not (source.is_integer and source.bits > 24):
         return cast_value(w, x, from_, f32)

@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import llvmlite.binding as llvm
 import ml_dtypes
 import numpy as np
 import pytest
 from irc.backends.c.printer import emit_module as emit_c
+from irc.backends.cpu.engine import Engine
+from irc.backends.cpu.host import codegen_target
+from irc.backends.llvm.compile import compile_text
 from irc.backends.llvm.emit import emit_module
-from irc.ir.core import Builder, Value
+from irc.ir.core import OPS, Builder, Value
 from irc.ir.dims import DimLike, max_, min_, sym
 from irc.ir.kernel_abi import dim_parameters
 from irc.ir.ops import compare, convert, elementwise, loop  # noqa: F401
@@ -27,18 +29,12 @@ from irc.ir.ops.core import Const, Func, Return, Yield
 from irc.ir.types import (
     BufferType,
     DType,
-    VectorType,
-    bf16,
     boolean,
-    f16,
     f32,
-    f64,
-    i8,
-    i16,
+    from_numpy,
     i32,
     i64,
     u8,
-    u32,
 )
 
 Array = np.ndarray[Any, Any]
@@ -72,32 +68,15 @@ def num(b: Builder, value: Any, type: Any = f32) -> Value:
 # Running -----------------------------------------------------------------------------------------
 
 
-@functools.cache
-def _machine() -> Any:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    features = llvm.get_host_cpu_features().flatten()
-    return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=features, opt=2
-    )
-
-
 _alive: list[Any] = []
 
 
-def load_llvm(funcs: Sequence[Func]) -> Callable[[str], int]:
+def load_llvm(funcs: Sequence[Func], features_mask: str | None = None) -> Callable[[str], int]:
     """Compile and load; gives the address of a symbol."""
     text = emit_module(funcs, vector_bits=512)
-    module = llvm.parse_assembly(text)
-    module.verify()
-    options = llvm.create_pipeline_tuning_options(2)
-    options.loop_vectorization = options.slp_vectorization = False
-    builder = llvm.create_pass_builder(_machine(), options)
-    builder.getModulePassManager().run(module, builder)
-    engine = llvm.create_mcjit_compiler(module, _machine())
-    engine.finalize_object()
+    engine = Engine({"kernels": compile_text(text, codegen_target(features_mask))})
     _alive.append(engine)
-    return engine.get_function_address  # type: ignore[no-any-return]
+    return engine.address
 
 
 def call(address: int, arrays: Sequence[Array], dims: Sequence[int] = (), ctx: Any = None) -> int:
@@ -427,17 +406,85 @@ def parallel_loop() -> Case:
     return Case([f], [s_, a, np.zeros_like(a)], [s_, a, want], {"N": 9})
 
 
-def _elementwise(name: str, x: Array, y: Array, want: Array, **attrs: Any) -> Case:
-    """One op on every element."""
-    from irc.ir.types import from_numpy
+@case
+def plan_with_views() -> Case:
+    """A plan calls two kernels on pieces of an arena, and one more for each row in a loop."""
+    f, b, (x, y) = kernel("double_", buf(f32, N), buf(f32, N))
+    with loop_over(b, "i", N) as b1:
+        v = b1.emit(loop.Load, x, index=(i,))
+        b1.emit(loop.Store, b1.add(v, v), y, index=(i,))
+    g, b, (x, z, y) = kernel("shift", buf(f32, 4), buf(f32, 1), buf(f32, 4))
+    with loop_over(b, "i", 4) as b1:
+        v = b1.emit(loop.Load, x, index=(i,))
+        b1.emit(loop.Store, b1.add(v, b1.emit(loop.Load, z, index=(0,))), y, index=(i,))
+    p, b, (x, y, arena, weights) = kernel(
+        "net", buf(f32, N, 4), buf(f32, N, 4), buf(u8, N * 16 + 64), buf(u8, 8), kind="plan"
+    )
+    middle = b.emit(loop.View, arena, offset=64, type=buf(f32, N * 4))
+    b.emit(loop.Call, b.emit(loop.View, x, type=buf(f32, N * 4)), middle, callee="double_", dims=(N * 4,))
+    bias = b.emit(loop.View, weights, offset=4, type=buf(f32, 1))
+    with loop_over(b, "i", N) as b1:
+        row = b1.emit(loop.View, arena, offset=64 + i * 16, type=buf(f32, 4))
+        out = b1.emit(loop.View, y, offset=i * 16, type=buf(f32, 4))
+        b1.emit(loop.Call, row, bias, out, callee="shift", dims=())
+    b.emit(Return)
+    a = floats(3, 4)
+    packed, arena_ = np.float32([0, 5]).view(np.uint8), np.zeros(3 * 16 + 64, np.uint8)
+    full = arena_.copy()
+    full[64:] = (a + a).view(np.uint8).reshape(-1)
+    return Case([f, g, p], [a, np.zeros_like(a), arena_, packed], [a, a + a + 5, full, packed], {"N": 3})
 
-    arrays = [a for a in (x, y) if a is not None]
-    dtypes = [from_numpy(a.dtype) for a in arrays]
-    f, b, args = kernel("each", *[buf(t, len(x)) for t in dtypes], buf(from_numpy(want.dtype), len(x)))
-    with loop_over(b, "i", len(x)) as b1:
-        v = getattr(b1, name)(*[b1.emit(loop.Load, a, index=(i,)) for a in args[:-1]], **attrs)
-        b1.emit(loop.Store, v, args[-1], index=(i,))
-    return Case([f], [*arrays, np.zeros_like(want)], [*arrays, want])
+
+@case
+def plan_stops_on_failure() -> Case:
+    f, b, (x,) = kernel("fails", buf(f32, 1))
+    b.emit(loop.Fail, status=loop.STATUS_ARENA)
+    p, b, (x,) = kernel("net", buf(f32, 1), kind="plan")
+    b.emit(loop.Call, x, callee="fails")
+    b.emit(loop.Call, x, callee="fails")
+    return Case([f, p], [np.zeros(1, np.float32)], [np.zeros(1, np.float32)], status=loop.STATUS_ARENA)
+
+
+def _packed(values: Array, bits: int) -> Array:
+    """Small integers packed little end first."""
+    per = 8 // bits
+    raw = (values.astype(np.int8).view(np.uint8) & ((1 << bits) - 1)).reshape(-1, per)
+    return (raw << (np.arange(per) * bits).astype(np.uint8)).sum(1).astype(np.uint8)
+
+
+def _sub_byte(name: str, lanes: bool) -> Case:
+    dtype = DType(name)
+    f, b, (x, y, z) = kernel("unpack", buf(dtype, 4, 16), buf(i32, 4, 16), buf(dtype, 4, 16))
+    at = {"lane": "lane", "lanes": 16} if lanes else {}
+    with loop_over(b, "i", 4) as b1, loop_over(b1, "j", 1 if lanes else 16) as b2:
+        v = b2.emit(loop.Load, x, index=(i, lane if lanes else j), **at)
+        index = (i, lane) if lanes else (i, j)
+        b2.emit(loop.Store, b2.cast(v, to=i32), y, index=index, lane="lane" if lanes else "")
+        b2.emit(loop.Store, b2.add(v, v), z, index=(3 - i, *index[1:]), lane="lane" if lanes else "")
+    low = -(1 << dtype.bits - 1) if dtype.kind == "int" else 0
+    values = rng.integers(low, low + (1 << dtype.bits), (4, 16))
+    a = _packed(values, dtype.bits)
+    return Case([f], [a, np.zeros((4, 16), np.int32), np.zeros_like(a)],
+                [a, values.astype(np.int32), _packed((values + values)[::-1], dtype.bits)],
+                targets="llvm" if lanes else "llvm c")  # fmt: skip
+
+
+for _name in ("i4", "u4", "i2", "u2"):
+    for _lanes in (False, True):
+        CASES[f"packed_{_name}{'_lanes' * _lanes}"] = functools.partial(_sub_byte, _name, _lanes)
+
+
+@case
+def packed_off_byte() -> Case:
+    """Lanes that begin in the middle of a byte."""
+    f, b, (x, y) = kernel("odd", buf(DType("u4"), 17), buf(DType("u4"), 17))
+    v = b.emit(loop.Load, x, index=(lane + 1,), lane="lane", lanes=8)
+    b.emit(loop.Store, v, y, index=(lane + 3,), where=(6 - lane,), lane="lane")
+    values = rng.integers(1, 16, 18)
+    want = np.zeros(18, np.int64)
+    want[3:10] = values[1:8]
+    a = _packed(values, 4)
+    return Case([f], [a, np.zeros_like(a)], [a, _packed(want, 4)], targets="llvm")
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -460,3 +507,129 @@ def check(made: Case, target: str) -> None:
     assert call(address, made.arrays, dims) == made.status
     for got, want in zip(made.arrays, made.want, strict=True):
         np.testing.assert_allclose(got.astype(want.dtype), want, rtol=made.tolerance, atol=made.tolerance)
+
+
+# Arithmetic --------------------------------------------------------------------------------------
+
+UNARY = ("neg", "abs", "sqrt", "floor", "ceil", "trunc", "round_even", "bitwise_not", "logical_not", "identity")
+BINARY = ("add", "sub", "mul", "div", "rem", "min", "max", "copy_sign", "eq", "ne", "lt", "le", "gt", "ge",
+          "bitwise_and", "bitwise_or", "bitwise_xor", "shift_left", "shift_right", "logical_and", "logical_or",
+          "logical_xor")  # fmt: skip
+FLOAT_ONLY = {"sqrt", "floor", "ceil", "trunc", "round_even", "copy_sign"}
+INTEGER_ONLY = {"bitwise_not", "bitwise_and", "bitwise_or", "bitwise_xor", "shift_left", "shift_right"}
+DTYPES = ["f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u64", "u32", "u16", "u8", "bool"]
+
+
+def applies(name: str, dtype: DType) -> bool:
+    if dtype is boolean:
+        return name.startswith("logical") or name in ("eq", "ne", "identity", "min", "max")
+    if name.startswith("logical"):
+        return False
+    if name in FLOAT_ONLY:
+        return dtype.is_float
+    return not (name in INTEGER_ONLY and dtype.is_float)
+
+
+def special_values(dtype: DType, size: int) -> tuple[Array, Array]:
+    """Every pair of special values, then random ones."""
+    if dtype is boolean:
+        points = np.array([0, 1])
+    elif dtype.is_float:
+        points = np.array([0.0, -0.0, 1, -1, 0.5, -0.5, 1.5, 2.5, -2.5, 7.3, 1e-7, 3e4, np.inf, -np.inf, np.nan])
+    else:
+        info = np.iinfo(dtype.np)
+        points = np.array([0, 1, 2, 3, 7, info.max, info.min, info.max - 1, info.min + 1], dtype.np)
+        points = np.r_[points, points[-1:] - points[-1:] - points[1:2]]
+    x, y = np.meshgrid(points, points)
+    with np.errstate(all="ignore"):
+        x, y = x.reshape(-1).astype(dtype.np), y.reshape(-1).astype(dtype.np)
+        more = rng.uniform(-100, 100, (2, size - len(x)))
+        if dtype.kind in ("uint", "bool"):
+            more = abs(more)
+        return np.r_[x, more[0].astype(dtype.np)], np.r_[y, more[1].astype(dtype.np)]
+
+
+def run_rows(rows: list[Any], inputs: list[tuple[DType, Array]], target: str, lanes: int = 0) -> None:
+    """Each row (result dtype, emit, want) as one store of one kernel over all elements, compared to the bit."""
+    size = len(inputs[0][1])
+    types = [buf(t, size) for t, _ in inputs] + [buf(t, size) for t, _, _ in rows]
+    f, b, args = kernel("rows", *types)
+    at: dict[str, Any] = {"index": (i * lanes + lane,), "lane": "lane"} if lanes else {"index": (i,)}
+    with loop_over(b, "i", size // lanes if lanes else size) as b1:
+        xs = [b1.emit(loop.Load, a, lanes=lanes, **at) for a in args[: len(inputs)]]
+        for out, (_, emit, _) in zip(args[len(inputs) :], rows, strict=True):
+            b1.emit(loop.Store, emit(b1, *xs), out, **at)
+    outs = [np.zeros(size, t.np) for t, _, _ in rows]
+    address = (load_llvm if target == "llvm" else load_c)([f])("rows")
+    assert call(address, [*[a for _, a in inputs], *outs]) == 0
+    for got, (_, emit, want) in zip(outs, rows, strict=True):
+        g, w = (v.astype(np.float32) if v.dtype.kind == "V" or v.dtype == ml_dtypes.bfloat16 else v for v in (got, want))
+        np.testing.assert_array_equal(g, w, err_msg=str(emit))
+        if g.dtype.kind == "f":
+            zeros = (g == 0) & (emit.__name__ not in ("min", "max"))
+            np.testing.assert_array_equal(np.signbit(g[zeros]), np.signbit(w[zeros]), err_msg=str(emit))
+
+
+def _named(name: str, **attrs: Any) -> Any:
+    def emit(b: Builder, *xs: Value) -> Any:
+        return getattr(b, name)(*xs, **attrs)
+
+    emit.__name__ = name
+    return emit
+
+
+@pytest.mark.parametrize("target", ["llvm", "llvm16", "c"])
+@pytest.mark.parametrize("name", DTYPES)
+def test_arithmetic(name: str, target: str) -> None:
+    """Every row on every element type, against `evaluate`."""
+    dtype = DType(name)
+    x, y = special_values(dtype, 256)
+    rows = []
+    for op in (*UNARY, *BINARY):
+        if applies(op, dtype) and not (op == "rem" and target == "c" and dtype.is_float and dtype.bits < 32):
+            count = 1 if op in UNARY else 2
+            emit = _named(op) if count == 2 else (lambda b, x, y, op=op: getattr(b, op)(x))
+            emit.__name__ = op
+            want = OPS[op].evaluate(*(x, y)[:count])
+            rows.append((from_numpy(want.dtype), emit, want))
+    run_rows(rows, [(dtype, x), (dtype, y)], target.removesuffix("16"), 16 if target == "llvm16" else 0)
+
+
+@pytest.mark.parametrize("target", ["llvm", "llvm16", "c"])
+@pytest.mark.parametrize("name", DTYPES)
+def test_casts(name: str, target: str) -> None:
+    """From every element type to every other, against `evaluate`; bits too."""
+    dtype = DType(name)
+    x, _ = special_values(dtype, 256)
+    rows = []
+    for to in map(DType, DTYPES):
+        want = OPS["cast"].evaluate(x, to=to)
+        rows.append((to, _named("cast", to=to), want))
+        if to.bits == dtype.bits and to is not boolean and dtype is not boolean:
+            rows.append((to, _named("bitcast", to=to), x.view(to.np)))
+    run_rows(rows, [(dtype, x)], target.removesuffix("16"), 16 if target == "llvm16" else 0)
+
+
+@pytest.mark.parametrize("target", ["llvm", "c"])
+def test_where_and_constants(target: str) -> None:
+    """A choice, min and max with a constant, and exact literals."""
+    x, y = special_values(f32, 256)
+    rows: list[Any] = [
+        (f32, lambda b, x, y: b.where(b.lt(x, y), x, y), np.where(x < y, x, y)),
+        (f32, lambda b, x, y: b.max(x, num(b, 0.25)), np.maximum(x, np.float32(0.25))),
+        (f32, lambda b, x, y: b.min(num(b, 0.25), x), np.minimum(x, np.float32(0.25))),
+        (f32, lambda b, x, y: b.max(x, num(b, float("nan"))), np.full(256, np.nan, np.float32)),
+    ]
+    for value in (0.1, -1e-40, 3.4e38, float("inf"), float("-inf"), -0.0, 16777217.0):
+        rows.append((f32, lambda b, x, y, v=value: num(b, v), np.full(256, value, np.float32)))
+    for value in (-(1 << 63), (1 << 63) - 1, -5):
+        rows.append((i64, lambda b, x, y, v=value: num(b, v, i64), np.full(256, value, np.int64)))
+    run_rows(rows, [(f32, x), (f32, y)], target)
+
+
+def test_fma_rounds_once() -> None:
+    """LLVM's fma is fused: the product's error shows."""
+    x = np.full(16, 1 + 2**-12, np.float32)
+    want = np.full(16, np.float32((1 + 2.0**-12) ** 2 - 1), np.float32)
+    run_rows([(f32, lambda b, x: b.fma(x, x, num(b, -1.0)), want)], [(f32, x)], "llvm")
+    assert (want != x * x - 1).all()
