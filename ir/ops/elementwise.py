@@ -22,7 +22,7 @@ from ..dims import DimLike, equal
 from ..errors import Error
 from ..types import DType, Shape, TensorType, Type, VectorType, element, from_numpy, like
 from .constraints import require
-from .convert import convert, odd_sum, round_float, widen
+from .convert import compute_dtype, convert, odd_sum, round_float, widen
 from .core import Const, generic, indices, iterators
 
 Element = Kind("any element type", frozenset({"float", "int", "uint", "complex", "bool", "string"}))
@@ -74,12 +74,10 @@ def broadcast_map(shape: Shape, out: Shape, index: Sequence[DimLike]) -> tuple[D
 def constant(b: Builder, x: Value, value: float | int | bool, dtype: DType | None = None) -> Value:
     """`value` as a scalar, vector or rank-0 tensor to compute with `x`, in its element type or `dtype`."""
     dtype = dtype or element(x.type)
+    if dtype.is_float:
+        value = float(convert(np.asarray(value, np.float64), dtype))
     if isinstance(x.type, TensorType):
-        array = (
-            convert(np.asarray(value, np.float64), dtype)
-            if dtype.is_float
-            else np.asarray(value, dtype.np)
-        )
+        array = np.asarray(value, dtype.np)
         return b.insert(Const(Blob(array, TensorType(dtype, ())))).result
     made = b.insert(Const(value, dtype)).result
     if isinstance(x.type, VectorType):
@@ -177,7 +175,7 @@ class Mul(_NumberBinary):
     compute = np.multiply
 
 
-def _truncating(x: Array, y: Array) -> tuple[Array, Array]:
+def truncating(x: Array, y: Array) -> tuple[Array, Array]:
     """Quotient toward zero and remainder with the dividend's sign; both 0 where y is 0."""
     quotient, rest = np.floor_divide(x, y), np.remainder(x, y)
     if x.dtype.kind == "i":
@@ -200,43 +198,7 @@ class Div(_NumberBinary):
 
     @staticmethod
     def compute(x: Array, y: Array) -> Array:
-        return np.true_divide(x, y) if x.dtype.kind in "fc" else _truncating(x, y)[0]
-
-
-class _RealBinary(_Binary):
-    x = operand(Real)
-    y = operand(Real)
-
-
-class Rem(_RealBinary):
-    """The exact remainder of x / y truncated: it has the sign of x (C's fmod and %).
-
-    Integers: x rem 0 is 0.  Floats: NaN where y is 0 or x infinite.
-    """
-
-    @staticmethod
-    def compute(x: Array, y: Array) -> Array:
-        return np.fmod(x, y) if x.dtype.kind == "f" else _truncating(x, y)[1]
-
-
-class Mod(_RealBinary):
-    """The exact remainder of x / y rounded down: it has the sign of y (Python's %).
-
-    Integers: x mod 0 is 0.  Floats: NaN where y is 0 or x infinite; a zero has the sign of y.
-    """
-
-    compute = np.remainder
-
-    def decompose(self, b: Builder) -> Value:
-        rest = b.rem(self.x, self.y)
-        zero = constant(b, self.x, 0)
-        fixed = rest
-        if element(self.x.type).kind != "uint":
-            apart = b.ne(b.lt(rest, zero), b.lt(self.y, zero))
-            fixed = b.where(b.logical_and(b.ne(rest, zero), apart), b.add(rest, self.y), rest)
-        if element(self.x.type).is_float:
-            fixed = b.where(b.eq(rest, zero), b.copy_sign(zero, self.y), fixed)
-        return fixed  # type: ignore[no-any-return]
+        return np.true_divide(x, y) if x.dtype.kind in "fc" else truncating(x, y)[0]
 
 
 class Min(_Binary):
@@ -370,7 +332,7 @@ class Rsqrt(_Unary):
 def in_compute_type(b: Builder, x: Value, make: Callable[[Value], Value]) -> Value:
     """`make` of x, in f32 for narrower floats, rounded once at the end."""
     from_ = element(x.type)
-    wide = from_numpy(widen(np.zeros((), from_.np)).dtype)
+    wide = compute_dtype(from_)
     if wide is from_:
         return make(x)
     return b.cast(make(b.cast(x, to=wide)), to=from_)  # type: ignore[no-any-return]

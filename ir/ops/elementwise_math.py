@@ -15,7 +15,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..core import Array, Builder, Float, Real, Value, operand, sample
-from .elementwise import _Binary, _Unary
+from ..types import element, f32
+from . import approximations
+from .convert import compute_dtype
+from .elementwise import _Binary, _Unary, constant, in_compute_type, truncating
 
 Approximation = Callable[[Builder, Value], Value]
 
@@ -25,12 +28,17 @@ class _Function(_Unary):
 
     x = operand(Float)
     of_f64: ClassVar[Callable[..., Any]]
+    expansion: ClassVar[Approximation]
 
     @classmethod
     def compute(cls, x: Array) -> Array:
         if x.dtype == np.float64:
             return cls.of_f64(x)  # type: ignore[no-any-return]
         return cls.of_f64(x.astype(np.float64)).astype(np.float32)  # type: ignore[no-any-return]
+
+    def approximate(self, b: Builder, x: Value) -> Value:
+        """This function of a scalar or vector, from arithmetic; narrow floats go through f32."""
+        return in_compute_type(b, x, lambda v: type(self).expansion(b, v))
 
 
 POSITIVE = (
@@ -45,12 +53,14 @@ class Exp(_Function):
     """e to the power x; 0 of minus infinity."""
 
     of_f64 = np.exp
+    expansion = approximations.exp
 
 
 class Expm1(_Function):
     """exp(x) - 1, accurate near 0."""
 
     of_f64 = np.expm1
+    expansion = approximations.expm1
 
 
 class Log(_Function):
@@ -58,6 +68,7 @@ class Log(_Function):
 
     samples = POSITIVE
     of_f64 = np.log
+    expansion = approximations.log
 
 
 class Log1p(_Function):
@@ -65,16 +76,20 @@ class Log1p(_Function):
 
     samples = POSITIVE
     of_f64 = np.log1p
+    expansion = approximations.log1p
 
 
 class Tanh(_Function):
     """The hyperbolic tangent."""
 
     of_f64 = np.tanh
+    expansion = approximations.tanh
 
 
 class Sigmoid(_Function):
     """1 / (1 + exp(-x))."""
+
+    expansion = approximations.sigmoid
 
     @staticmethod
     def of_f64(x: Array) -> Array:
@@ -88,6 +103,8 @@ _erf = np.frompyfunc(math.erf, 1, 1)
 class Erf(_Function):
     """The error function, 2 / sqrt(pi) times the integral of exp(-t*t) from 0 to x."""
 
+    expansion = approximations.erf
+
     @staticmethod
     def of_f64(x: Array) -> Array:
         return np.asarray(_erf(x), np.float64)
@@ -97,12 +114,14 @@ class Sin(_Function):
     """The sine of x radians; NaN of an infinity."""
 
     of_f64 = np.sin
+    expansion = approximations.sin
 
 
 class Cos(_Function):
     """The cosine of x radians; NaN of an infinity."""
 
     of_f64 = np.cos
+    expansion = approximations.cos
 
 
 class Pow(_Binary):
@@ -127,6 +146,16 @@ class Pow(_Binary):
             return np.power(x.astype(np.float64), y.astype(np.float64)).astype(np.float32)
         return np.power(x, y) if x.dtype.kind == "f" else _integer_power(x, y)
 
+    def approximate(self, b: Builder, x: Value, y: Value) -> Value:
+        """Through exp and log; integers by repeated squaring."""
+        dtype = element(x.type)
+        if not dtype.is_float:
+            return approximations.integer_pow(b, x, y)
+        if dtype.bits >= 32:
+            return approximations.pow(b, x, y)
+        out = approximations.pow(b, b.cast(x, to=f32), b.cast(y, to=f32))
+        return b.cast(out, to=dtype)  # type: ignore[no-any-return]
+
 
 def _integer_power(x: Array, y: Array) -> Array:
     if x.dtype.kind == "u":
@@ -136,4 +165,61 @@ def _integer_power(x: Array, y: Array) -> Array:
     return np.where(y < 0, inverse, positive)
 
 
-__all__ = ["Cos", "Erf", "Exp", "Expm1", "Log", "Log1p", "Pow", "Sigmoid", "Sin", "Tanh"]
+class _RealBinary(_Binary):
+    x = operand(Real)
+    y = operand(Real)
+
+
+class Rem(_RealBinary):
+    """The exact remainder of x / y truncated: it has the sign of x (C's fmod and %).
+
+    Integers: x rem 0 is 0.  Floats: NaN where y is 0 or x infinite.
+    """
+
+    @staticmethod
+    def compute(x: Array, y: Array) -> Array:
+        return np.fmod(x, y) if x.dtype.kind == "f" else truncating(x, y)[1]
+
+    def approximate(self, b: Builder, x: Value, y: Value) -> Value:
+        """Of floats, by division (LLVM's frem is a call of libm)."""
+        wide = compute_dtype(element(x.type))
+        if wide is element(x.type):
+            return approximations.rem(b, x, y)
+        out = approximations.rem(b, b.cast(x, to=wide), b.cast(y, to=wide))
+        return b.cast(out, to=element(x.type))  # type: ignore[no-any-return]
+
+
+class Mod(_RealBinary):
+    """The exact remainder of x / y rounded down: it has the sign of y (Python's %).
+
+    Integers: x mod 0 is 0.  Floats: NaN where y is 0 or x infinite; a zero has the sign of y.
+    """
+
+    compute = np.remainder
+
+    def decompose(self, b: Builder) -> Value:
+        rest = b.rem(self.x, self.y)
+        zero = constant(b, self.x, 0)
+        fixed = rest
+        if element(self.x.type).kind != "uint":
+            apart = b.ne(b.lt(rest, zero), b.lt(self.y, zero))
+            fixed = b.where(b.logical_and(b.ne(rest, zero), apart), b.add(rest, self.y), rest)
+        if element(self.x.type).is_float:
+            fixed = b.where(b.eq(rest, zero), b.copy_sign(zero, self.y), fixed)
+        return fixed  # type: ignore[no-any-return]
+
+
+__all__ = [
+    "Cos",
+    "Erf",
+    "Exp",
+    "Expm1",
+    "Log",
+    "Log1p",
+    "Mod",
+    "Pow",
+    "Rem",
+    "Sigmoid",
+    "Sin",
+    "Tanh",
+]
