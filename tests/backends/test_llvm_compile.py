@@ -157,10 +157,13 @@ def test_workers_end_with_their_parent() -> None:
 
 def test_forked_child_compiles_with_its_own_workers() -> None:
     expected = compile_text(times(9), codegen_target())
+    inherited = list(compiling._all)
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
+            assert not compiling._all
+            assert all(worker._process.stdin.closed for worker in inherited)
             status = 0 if compile_text(times(9), codegen_target()) == expected else 2
             compiling.shutdown()
         finally:

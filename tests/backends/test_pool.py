@@ -31,7 +31,7 @@ define i32 @task(ptr %a, i64 %i) {
   %r = trunc i64 %s to i32
   ret i32 %r
 }
-; Both indices wait until the other has begun: needs two threads.
+; Both indices wait until the other has begun: fails after a second or so without two threads.
 define i32 @meet(ptr %a, i64 %i) {
 entry:
   %o = atomicrmw add ptr %a, i64 1 seq_cst
@@ -39,11 +39,17 @@ entry:
   %goal = and i64 %t, -2
   br label %wait
 wait:
+  %k = phi i64 [ 0, %entry ], [ %k1, %again ]
   %v = load atomic i64, ptr %a acquire, align 8
   %go = icmp uge i64 %v, %goal
-  br i1 %go, label %out, label %wait
+  br i1 %go, label %out, label %again
+again:
+  %k1 = add i64 %k, 1
+  %never = icmp ugt i64 %k1, 2000000000
+  br i1 %never, label %out, label %wait
 out:
-  ret i32 0
+  %s = phi i32 [ 0, %wait ], [ 9, %again ]
+  ret i32 %s
 }
 ; arg: { pool, cells }: each index runs a job of 4 on the same pool.
 define i32 @nested(ptr %arg, i64 %i) {
@@ -66,6 +72,20 @@ next:
   br i1 %more, label %next, label %out
 out:
   ret i32 %s
+}
+; Two jobs by turns, of different data and size: a late thread must not mix them up.
+define i32 @by_turns(ptr %pool, ptr %a, ptr %b, i64 %count) {
+entry:
+  br label %next
+next:
+  %i = phi i64 [ 0, %entry ], [ %i1, %next ]
+  %s = call i32 @irc_parallel_for(ptr %pool, ptr @task, ptr %a, i64 2)
+  %t = call i32 @irc_parallel_for(ptr %pool, ptr @task, ptr %b, i64 5)
+  %i1 = add i64 %i, 1
+  %more = icmp slt i64 %i1, %count
+  br i1 %more, label %next, label %out
+out:
+  ret i32 %t
 }
 """
 Many = Callable[[int | None, int, int, int, int], int]
@@ -115,10 +135,27 @@ def test_status_of_the_lowest_failing_index(engine: Engine, many: Many, handle: 
     assert many(where, engine.address("task"), a.ctypes.data, 9, 1) == 0
 
 
+@pytest.mark.parametrize("threads", [2, 4])
+def test_jobs_by_turns_are_not_mixed_up(engine: Engine, threads: int) -> None:
+    a, b = cells(6), cells(6)
+    kind = CFUNCTYPE(c_int32, c_void_p, c_void_p, c_void_p, c_int64)
+    by_turns = kind(engine.address("by_turns"))
+    assert by_turns(pool(threads).handle, a.ctypes.data, b.ctypes.data, 200_000) == 0
+    assert a[:, 0].tolist() == [200_000] * 2 + [0] * 4
+    assert b[:, 0].tolist() == [200_000] * 5 + [0]
+
+
 def test_two_threads_work_at_once(engine: Engine, many: Many) -> None:
     a = cells(1)
     assert many(pool(2).handle, engine.address("meet"), a.ctypes.data, 2, 100) == 0
     assert a[0, 0] == 200
+
+
+def test_sleepers_are_woken(engine: Engine, many: Many) -> None:
+    a = cells(1)
+    for _ in range(10):
+        time.sleep(0.005)
+        assert many(pool(2).handle, engine.address("meet"), a.ctypes.data, 2, 1) == 0
 
 
 def test_job_within_a_job(engine: Engine, many: Many) -> None:
