@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...ir.core import OPS, Block, Builder, Op, Value
+from ...ir.core import Block, Builder, Op, Value
 from ...ir.errors import UnsupportedError
-from ...ir.ops.core import Const, Func, Fused, Generic, Module, Yield
-from ...ir.rewrite import Rule, worklist
+from ...ir.ops.core import Const, Fused, Generic, Module, Yield
 from ..decompose import decompose_rule
 from ..options import Pass
 from .merge import merge_generics
@@ -46,7 +45,6 @@ class LowerGeneric(Pass):
             elif not hasattr(op, "loops"):
                 raise UnsupportedError("E0401", f"'{op.name}' has no loops", where=op.loc,
                                        hint="it runs on hosts only")  # fmt: skip
-        worklist(block, scalar_rules())
         if self.merge:
             merge_generics(block)
 
@@ -76,14 +74,4 @@ def _decomposed(op: Op) -> Sequence[Op]:
     return made
 
 
-def scalar_rules() -> dict[type[Op], list[Rule]]:
-    """Decomposition of composites on scalars, in the bodies of generics."""
-
-    def rule(op: Op, b: Builder) -> list[Value] | Value | None:
-        on_scalars = op.block is not None and isinstance(op.block.parent, (Generic, Func))
-        return decompose_rule(op, b) if on_scalars else None
-
-    return {cls: [rule] for cls in OPS.values() if hasattr(cls, "decompose")}
-
-
-__all__ = ["LowerGeneric", "scalar_rules"]
+__all__ = ["LowerGeneric"]

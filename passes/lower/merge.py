@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...ir.core import Block, Op, Value
+from ...ir.core import Block, Loc, Op, Value
 from ...ir.dims import DimLike, Range, nonneg, simplify, substitute, sym, symbols_of
 from ...ir.ops.core import Const, Generic, Yield
 from ...ir.symbols import map_dims
@@ -33,12 +33,51 @@ def merge_generics(block: Block) -> int:
             changed = False
             for k, value in enumerate(op.operands):
                 producer = value.op
+                if isinstance(producer, Const) and not (op.fills and op.fills[k] is not None):
+                    op = _merge_constant(producer, op, k)
+                    _drop_unread(producer)
+                    changed = True
+                    break
                 if isinstance(producer, Generic) and _mergeable(producer, op, k):
                     op = _merge(producer, op, k)
                     _drop_unread(producer)
                     count, changed = count + 1, True
                     break
     return count
+
+
+def _merge_constant(producer: Const, reader: Generic, k: int) -> Generic:
+    """The reader with a constant of one element as a scalar of its body."""
+    made = _Plan([], [], [], [])
+    names = {f"_v{j}": sym(f"_v{j - 1}") for j in range(k + 1, len(reader.operands))}
+    for j in range(len(reader.operands)):
+        if j != k:
+            _take(made, reader, j, names, ())
+    types = [v.tensor.dtype for v in made.operands]
+    block = Block(types)
+    given = block.append(Const(producer.value.array.reshape(()).item(), producer.result.tensor.dtype)).result
+    args = [*reader.body.args[:k], *reader.body.args[k + 1 :]]
+    env: dict[Value, Value] = dict(zip(args, block.args, strict=True))
+    env[reader.body.args[k]] = given
+    for op in reader.body:
+        block.append(op.copy(env))
+    _share_constants(block)
+    return _replaced(reader, made, block, reader.loc)
+
+
+def _replaced(reader: Generic, made: _Plan, body: Block, loc: Loc | None) -> Generic:
+    """Put a generic with new operands and body in the reader's place."""
+    keep = any([f is not None for f in made.fills])
+    attrs = dict(reader.attributes, maps=tuple(made.maps), fills=tuple(made.fills) if keep else (),
+                 where=tuple(made.where) if any(made.where) else ())  # fmt: skip
+    others = [block.copy() for block in reader.regions[1:]]
+    merged = Generic(*made.operands, loc=loc, regions=[body, *others], **attrs)
+    assert reader.block is not None
+    reader.block.insert_before(merged, reader)
+    for old, new in zip(reader.results, merged.results, strict=True):
+        new.name = old.name
+    reader.replace_by(merged.results)
+    return merged
 
 
 def _drop_unread(op: Op) -> None:
@@ -149,17 +188,7 @@ def _merge(producer: Generic, reader: Generic, k: int) -> Generic:
             if guard and made.fills[-1] is None:
                 made.fills[-1] = reader.fills[k]
     body = _joined_body(producer, reader, k, env)
-    keep = any([f is not None for f in made.fills])
-    attrs = dict(reader.attributes, maps=tuple(made.maps), fills=tuple(made.fills) if keep else (),
-                 where=tuple(made.where) if any(made.where) else ())  # fmt: skip
-    others = [block.copy() for block in reader.regions[1:]]
-    merged = Generic(*made.operands, loc=reader.loc or producer.loc, regions=[body, *others], **attrs)
-    assert reader.block is not None
-    reader.block.insert_before(merged, reader)
-    for old, new in zip(reader.results, merged.results, strict=True):
-        new.name = old.name
-    reader.replace_by(merged.results)
-    return merged
+    return _replaced(reader, made, body, reader.loc or producer.loc)
 
 
 def _renumbered(k: int, shift: int, count: int) -> dict[str, DimLike]:

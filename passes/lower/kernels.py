@@ -1,0 +1,108 @@
+"""Fused regions to scheduled kernels: lower, schedule, expand, hoist, and launch in their place.
+
+Regions that say the same become one kernel.  A schedule that a kernel refuses is dropped with its reason:
+plain loops are always right.  May import: ir, passes.schedule, passes.options, the lowering beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ...ir.core import Op, Value
+from ...ir.dims import sym
+from ...ir.kernel_abi import dim_parameters
+from ...ir.ops.core import Func, Fused, Module
+from ...ir.ops.plan import Launch
+from ...ir.target import Target
+from ...ir.text import print_op
+from ...ir.types import BufferType
+from ..options import Pass, hidden
+from ..schedule.nests import Refused
+from ..schedule.steps import apply_steps
+from .finish import finish
+from .loops import lower_fused
+from .scratch import hoist_scratch
+
+
+@dataclass(frozen=True)
+class LowerKernels(Pass):
+    """Make every `fused` a kernel function and a `launch` of it; `schedule=false` leaves plain loops."""
+
+    schedule: bool = True
+    target: Target = hidden(Target("plain"))
+    refused: list[tuple[str, str]] = field(default_factory=list, init=False, compare=False, repr=False)
+
+    def run(self, module: Module) -> Module:
+        self.refused.clear()
+        made: dict[str, tuple[Func, tuple[BufferType, ...]]] = {}
+        for func in module.funcs:
+            if func.kind != "func":
+                continue
+            for fused in [op for op in func.walk() if isinstance(op, Fused)]:
+                key = content(fused)
+                if key not in made:
+                    made[key] = self.kernel(fused, kernel_name(fused, len(made)))
+                    module.body.append(made[key][0])
+                _launch(fused, *made[key])
+        return module
+
+    def kernel(self, fused: Fused, name: str) -> tuple[Func, tuple[BufferType, ...]]:
+        """The finished kernel of a region and the types of its scratch buffers."""
+        kernel = self.scheduled(lower_fused(fused, name))
+        finish(kernel, self.target)
+        scratch = hoist_scratch(kernel)
+        kernel.set_attr("inputs", (*kernel.inputs, *[a.name or "scratch" for a in kernel.args[len(kernel.inputs) :]]))
+        return kernel, scratch
+
+    def scheduled(self, kernel: Func) -> Func:
+        """The kernel after the target's schedule."""
+        if not self.schedule:
+            return kernel
+        try:
+            return apply_steps(kernel, list(self.target.schedule(kernel, self.target)))
+        except Refused as refusal:
+            self.refused.append((kernel.sym, str(refusal)))
+            return kernel
+
+
+def content(fused: Fused) -> str:
+    """What a region computes, as text without names and locations: equal texts can share a kernel."""
+    func = Func.make("_", [v.type for v in fused.operands])
+    env: dict[Value, Value] = dict(zip(fused.body.args, func.args, strict=True))
+    for op in fused.body:
+        func.body.append(op.copy(env))
+    for arg in func.args:
+        arg.name = None
+    for inner in func.body.walk():
+        _strip(inner)
+    return print_op(func)
+
+
+def _strip(op: Op) -> None:
+    op.loc = None
+    values: Sequence[Value] = op.results
+    for value in (*values, *[a for block in op.regions for a in block.args]):
+        value.name = None
+
+
+def kernel_name(fused: Fused, number: int) -> str:
+    """`k3_conv_add_relu`."""
+    words = re.sub(r"[^A-Za-z0-9]+", "_", fused.label).strip("_")
+    return f"k{number}_{words}"[:48].rstrip("_") if words else f"k{number}"
+
+
+def _launch(fused: Fused, kernel: Func, scratch: Sequence[BufferType]) -> None:
+    """Put a launch in the place of a region."""
+    dims = [sym(name) for name in dim_parameters(kernel)]
+    launch = Launch.make(kernel.sym, fused.operands, [r.type for r in fused.results], scratch, dims)
+    launch.loc = fused.loc
+    assert fused.block is not None
+    fused.block.insert_before(launch, fused)
+    for old, new in zip(fused.results, launch.results, strict=True):
+        new.name = old.name
+    fused.replace_by(launch.results)
+
+
+__all__ = ["LowerKernels", "content", "kernel_name"]
