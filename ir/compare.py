@@ -32,6 +32,8 @@ def same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all([same(x, y) for x, y in zip(a, b, strict=True)])
     if type(a) is float:
         return (a == b and math.copysign(1, a) == math.copysign(1, b)) or (a != a and b != b)
+    if type(a) is complex:
+        return same(a.real, b.real) and same(a.imag, b.imag)
     return bool(a == b)
 
 

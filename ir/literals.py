@@ -51,7 +51,7 @@ def attribute_text(value: Any, declared: Any = object, result: Type | None = Non
         return writer(value)
     if isinstance(value, Dim):
         text = str(value)
-        return f"({text})" if text in WORDS else text
+        return f"({text})" if text.removeprefix("-") in WORDS else text
     if isinstance(value, Type):
         return (
             value.text
@@ -97,7 +97,9 @@ def _blob_text(blob: Blob, result: Type | None) -> str:
 def _elements_text(blob: Blob) -> str:
     """`[1, 2, 3]`, or the bytes in hex where numbers would lose something (NaN payloads, complex)."""
     array, kind = blob.array.reshape(-1), blob.dtype.kind
-    if kind == "complex" or (kind == "float" and bool(np.isnan(array).any())):
+    with np.errstate(all="ignore"):  # ml_dtypes warns about the very NaN that is asked for
+        exact = kind != "complex" and not (kind == "float" and bool(np.isnan(array).any()))
+    if not exact:
         return quoted(array.tobytes().hex())
     if kind == "float":
         parts = [_element_text(x) for x in array]
@@ -135,7 +137,11 @@ def dense(type: TensorType, elements: Sequence[Any] | str) -> Blob:
             raise ValueError(f"elements must be integers that fit {dtype}")
         array = np.array(elements, np.uint64 if dtype.kind == "uint" else np.int64).astype(dtype.np)
     else:
-        array = np.array([float(x) for x in elements], np.float64).astype(dtype.np)
+        wide = np.array([float(x) for x in elements], np.float64)
+        with np.errstate(all="ignore"):
+            array = wide.astype(dtype.np)
+            if not np.array_equal(np.isfinite(array), np.isfinite(wide)):
+                raise ValueError(f"an element is too large for {dtype}")
     return Blob(array.reshape(type.shape), type)
 
 

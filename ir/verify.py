@@ -8,7 +8,7 @@ Imports: the core, ops/core, ops/loop.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
 from .blobs import Blob
@@ -128,7 +128,7 @@ class _Checker:
         elif isinstance(op, Const) and isinstance(op.value, Blob) and op.value.type is not op.type:
             fail(op, "E0239", f"its value is a {op.value.type}")
         if self.loops is not None:
-            self.loops.after(op)
+            _guarded(op, self.loops.after)
 
     def scope(self, op: Op, value: Value) -> NoReturn:
         """The error for a value that is not visible."""
@@ -187,7 +187,7 @@ class _Checker:
             if self.loops is not None:
                 self.loops.leave(op, block)
         self.loops = outer
-        self.interface(op)
+        _guarded(op, self.interface)
 
     def ending(self, op: Op, block: Block, region: str) -> None:
         """Which terminator a region ends in."""
@@ -252,6 +252,16 @@ class _Checker:
                 "E0238",
                 f"@{op.callee} takes {len(callee.args)} arguments, not {len(op.operands)}",
             )
+
+
+def _guarded(op: Op, check: Callable[[Any], None]) -> None:
+    """`check(op)`, where attributes may have any form at all: they may come from a text."""
+    try:
+        check(op)
+    except Error:
+        raise
+    except Exception as error:
+        fail(op, "E0232", f"its attributes are malformed: {error}")
 
 
 def _types(values: Collection[Value | None]) -> list[Type | None]:
