@@ -83,7 +83,7 @@ def instructions() -> dict[str, Instr]:
     """All instructions, by name."""
     made = [
         _dpbusd(16), _dpbusd(8), _tile_zero(), _tile_load(i8), _tile_load(u8), _tile_store(), *[_tdp(a, b) for a in (i8, u8) for b in (i8, u8)],
-        *[_ldmatrix(dtype) for dtype in (f16, bf16)], *[_mma(dtype) for dtype in (f16, bf16)],
+        *[_ldmatrix(dtype, part) for dtype in (f16, bf16) for part in "ab"], *[_mma(dtype) for dtype in (f16, bf16)],
     ]  # fmt: skip
     return {one.name: one for one in made}
 
@@ -215,15 +215,11 @@ def _tdp(a_type: DType, b_type: DType) -> Instr:
     return define(f"x86.{name}", operands, body, features=("amx-int8",), emit={"llvm": llvm})
 
 
-def _ldmatrix(dtype: DType) -> Instr:
-    """ldmatrix.x4: a 16 x 16 block of shared memory into an A fragment."""
-    operands = [
-        ("source", dtype, (16, 16), "shared"),
-        ("a", dtype, (16, 16), "fragment.m16n8k16.a"),
-    ]
-    return define(
-        f"nv.ldmatrix.x4.{dtype.name}", operands, _copy, features=("sm_75",), scope="warp"
-    )
+def _ldmatrix(dtype: DType, part: str) -> Instr:
+    """ldmatrix: a 16 x 16 (x4) or, transposed, a 16 x 8 (x2.trans) block of shared memory into a fragment."""
+    shape = (16, 16) if part == "a" else (16, 8)
+    operands = [("source", dtype, shape, "shared"), (part, dtype, shape, f"fragment.m16n8k16.{part}")]
+    return define(f"nv.ldmatrix.{part}.{dtype.name}", operands, _copy, features=("sm_75",), scope="warp")
 
 
 def _mma(dtype: DType) -> Instr:
