@@ -19,8 +19,8 @@ from ...ir.types import DType, VectorType, element
 def expand_math(func: Func, fma: bool = True) -> None:
     """Replace, in place, every op on scalars or vectors that has `approximate` or `decompose`.
 
-    `fma` says whether the target rounds a multiply-add once; without it `fma` becomes `mul` and `add`, and
-    the error bounds of docs/numerics.md double.
+    `fma` says whether the target rounds a multiply-add once; without it `fma` becomes `mul` and
+    `add`, and the error bounds of docs/numerics.md double.
     """
     pending = list(func.walk())
     while pending:

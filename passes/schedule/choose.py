@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from ...ir.ops.core import Func
 from ...ir.ops.loop import Alloc, For, Load, Store
 from ...ir.target import Target
-from .contraction import match_contraction, schedule_contraction
+from .contraction import Contraction, match_contraction, schedule_contraction
 from .memory import Inline, Stage
 from .nests import child_of, contains, perfect_chain
-from .rows import schedule_rows
-from .scheduler import Scheduler, static
-from .steps import Step
+from .rows import schedule_rows, vectorize_nest
+from .scheduler import Scheduler, depends, static
+from .steps import Simplify, Step
 
 COSTLY = frozenset({"exp", "log", "tanh", "sigmoid", "erf", "sin", "cos", "pow", "div", "sqrt", "rsqrt"})
 """Ops worth computing once."""
+
+MIN_REUSE = 8
+"""Results that an element of a padded operand must serve before a padded copy pays."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,13 @@ class Scheduled:
 def choose(kernel: Func, target: Target) -> Scheduled:
     """Choose and apply a schedule."""
     s = Scheduler(kernel, target)
+    s.do(Simplify())
     _inline(s)
     for root in _outputs(s):
         if root.block is not None:
             _schedule(s, root)
+    for name in _plain_nests(s.kernel):
+        vectorize_nest(s, name, target.lanes(32))
     return Scheduled(tuple(s.steps), s.kernel, tuple(s.refusals))
 
 
@@ -82,6 +88,21 @@ def repeats(load: Load, alloc: Alloc) -> bool:
     return rounds > elements
 
 
+def _plain_nests(kernel: Func) -> list[str]:
+    """The outermost loops of nests in which nothing is marked yet: copies, and what no recipe covered."""
+    found: list[str] = []
+    for op in kernel.walk():
+        if isinstance(op, For) and _plain(op):
+            parent = op.parent_op
+            if not (isinstance(parent, For) and _plain(parent)):
+                found.append(op.var)
+    return found
+
+
+def _plain(loop: For) -> bool:
+    return all(op.kind == "serial" for op in loop.walk() if isinstance(op, For))
+
+
 def _outputs(s: Scheduler) -> list[For]:
     """The top-level nests that write arguments of the kernel."""
     args = set(s.kernel.args)
@@ -97,7 +118,7 @@ def _schedule(s: Scheduler, root: For) -> None:
             continue
         found = match_contraction(alloc)
         if found is not None and found.consumer is root:
-            _stage_padding(s, found.loads, alloc.label)
+            _stage_padding(s, found)
             if schedule_contraction(s, alloc.label):
                 return
     current = next((op for op in s.kernel.body if isinstance(op, For) and op.var == name), None)
@@ -105,12 +126,17 @@ def _schedule(s: Scheduler, root: For) -> None:
         schedule_rows(s, current)
 
 
-def _stage_padding(s: Scheduler, loads: Sequence[Load], label: str) -> None:
-    """Give guarded operands (padding) a padded copy, so that the inner loops are free of guards."""
-    for k, load in enumerate(loads):
-        if load.where and load.block is not None:
-            source = load.source.name or ""
-            s.attempt(Stage(source, "", f"{label}.pad{k}", "heap"))
+def _stage_padding(s: Scheduler, c: Contraction) -> None:
+    """Give guarded operands (padding) a padded copy, so that the inner loops are free of guards.
+
+    Only where an element is used for several results: a depthwise convolution is over before its copy is.
+    """
+    for k, load in enumerate(c.loads):
+        reuse = 1
+        for var, _, extent in c.dims:
+            reuse *= 1 if depends(load, var) else static(extent)
+        if load.where and load.block is not None and reuse >= MIN_REUSE:
+            s.attempt(Stage(load.source.name or "", "", f"{c.acc.label}.pad{k}", "heap"))
 
 
 __all__ = ["Scheduled", "choose", "perfect_chain", "schedule"]

@@ -24,6 +24,8 @@ UNROLL = 4
 """Rounds of the innermost reduction written out."""
 STACK_BYTES = 512 << 10
 """Largest packed panel kept on the stack of a thread."""
+MIN_USES = 4
+"""Tiles that must share a panel before packing it pays."""
 SMALL_WORK = 200_000
 """Multiply-adds below which one thread is faster than two."""
 
@@ -96,11 +98,14 @@ def _describe(acc: Alloc, update: For, consumer: For, store: Store, read: Load,
     outer = {loop.var: loop for loop in perfect_chain(consumer)}
     dims = []
     for mine, theirs in zip(store.index, read.index, strict=True):
+        if isinstance(mine, int) and isinstance(theirs, int):
+            dims.append(("", "", 1))
+            continue
         if str(mine) not in inner or str(theirs) not in outer:
             return None
         dims.append((str(mine), str(theirs), outer[str(theirs)].extent))
     reductions = [(loop.var, loop.extent) for loop in inner.values() if loop.reduction]
-    if len(dims) + len(reductions) != len(inner):
+    if sum(var != "" for var, _, _ in dims) + len(reductions) != len(inner):
         return None
     return Contraction(acc, update, consumer, tuple(dims), tuple(reductions), loads, store)
 
@@ -206,15 +211,20 @@ def schedule_contraction(s: Scheduler, label: str) -> bool:
     """Schedule the contraction that computes the accumulator `label`; False if it is not one."""
     acc = next((a for a in s.allocs() if a.label == label), None)
     c = match_contraction(acc) if acc is not None else None
+    if c is not None and any(load.where for load in c.loads):
+        return False
     tiling = choose_tiling(c, s) if c is not None and s.target.vector_bits else None
     if c is None or tiling is None:
         return False
     outer = _tile_consumer(s, c, tiling)
-    _stage_panel(s, c, tiling, outer)
+    panel = _panel_loop(c, tiling, s, outer)
+    source = _sides(c, tiling.vector)[0].source.name or ""
     if outer:
         s.do(ComputeAt(label, outer[-1], "register"))
     else:
         s.do(Place(label, "register"))
+    if panel is not None:
+        _pack(s, c, tiling, panel, source)
     _split_tails(s, outer)
     finish_tile(s, label, tiling.vector, tiling.columns)
     _threads(s, c, outer)
@@ -226,6 +236,8 @@ def _tile_consumer(s: Scheduler, c: Contraction, tiling: Tiling) -> list[str]:
     outer: dict[int, str] = {}
     inner: dict[int, str] = {}
     for d, ((_, var, extent), size) in enumerate(zip(c.dims, tiling.sizes, strict=True)):
+        if not var:
+            continue
         if size == 1:
             outer[d] = var
         elif static(extent) <= size:
@@ -244,9 +256,44 @@ def _tile_consumer(s: Scheduler, c: Contraction, tiling: Tiling) -> list[str]:
     return order
 
 
-def _stage_panel(s: Scheduler, c: Contraction, tiling: Tiling, outer: Sequence[str]) -> None:
-    """Pack the streamed operand's panel where its vectors are not contiguous, or its rows far apart."""
-    del s, c, tiling, outer
+def _panel_loop(c: Contraction, tiling: Tiling, s: Scheduler, outer: Sequence[str]) -> str | None:
+    """The loop at whose start the streamed operand's panel should be packed; None if it is fine as it is.
+
+    It is where its vectors are consecutive and each step of the innermost reduction follows the last one.
+    """
+    streamed, _ = _sides(c, tiling.vector)
+    var = c.dims[tiling.vector][0]
+    inner, _ = c.reductions[-1]
+    size = tiling.sizes[tiling.vector]
+    depth = 1
+    for name, extent in c.reductions:
+        depth *= static(extent) if depends(streamed, name) else 1
+    contiguous = stride(streamed, var) == 1
+    dense = contiguous and stride(streamed, inner) in (size, s.target.lanes(streamed.source.buffer.dtype.bits))
+    bytes_ = depth * size * streamed.source.buffer.dtype.bytes
+    if dense or bytes_ > STACK_BYTES or not outer:
+        return None
+    uses = 1
+    for d, (name, _, extent) in enumerate(c.dims):
+        if name and not depends(streamed, name):
+            uses *= -(-static(extent) // tiling.sizes[d])
+    if uses < (MIN_USES if contiguous else 1):
+        return None
+    reads = {d for d, (name, _, _) in enumerate(c.dims) if name and depends(streamed, name)}
+    columns = [c.dims[d][1] for d in reads]
+    at = [k for k, name in enumerate(outer) if name.removesuffix(".o") in columns]
+    return outer[max(at)] if at else None
+
+
+def _pack(s: Scheduler, c: Contraction, tiling: Tiling, loop: str, source: str) -> None:
+    """Copy the panel: reductions outermost, the vector dimension last and consecutive."""
+    label = f"{c.acc.label}.panel"
+    streamed, _ = _sides(c, tiling.vector)
+    var = c.dims[tiling.vector][0]
+    last = next(d for d, e in enumerate(streamed.index) if var in symbols_of(e))
+    rank = len(streamed.index)
+    order = tuple([d for d in range(rank) if d != last] + [last])
+    s.attempt(Stage(source, loop, label, "stack", (), order if order != tuple(range(rank)) else ()))
 
 
 def _split_tails(s: Scheduler, outer: Sequence[str]) -> None:

@@ -73,6 +73,7 @@ def _order(access: Load | Store, vector_dim: int, columns: frozenset[int]) -> li
 def _finish_nest(s: Scheduler, head: For, names: list[str], lane_expr: DimLike, lanes: int, fixed: bool) -> None:
     """One nest of a tile: reductions outermost, then rows and columns written out, then the vector."""
     chain = perfect_chain(head)
+    extents = {loop.var: loop.extent for loop in chain}
     reductions = [loop.var for loop in chain if loop.reduction]
     others = [loop.var for loop in chain if not loop.reduction and loop.var not in names and loop.var != str(lane_expr)]
     lane_loops: list[str] = []
@@ -91,11 +92,10 @@ def _finish_nest(s: Scheduler, head: For, names: list[str], lane_expr: DimLike, 
         for name in [*names, *lane_loops[:-1]]:
             s.do(unroll(name))
     if reductions:
-        _unroll_reduction(s, chain, reductions[-1])
+        _unroll_reduction(s, reductions[-1], extents[reductions[-1]])
 
 
-def _unroll_reduction(s: Scheduler, chain: list[For], name: str) -> None:
-    extent = next(loop.extent for loop in chain if loop.var == name)
+def _unroll_reduction(s: Scheduler, name: str, extent: DimLike) -> None:
     if not isinstance(extent, int) or extent <= UNROLL:
         if isinstance(extent, int):
             s.do(unroll(name))

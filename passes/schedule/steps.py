@@ -17,7 +17,7 @@ from ...ir.ops.core import Func
 from ...ir.ops.loop import For, If, Load, Store
 from ...ir.symbols import loop_names, map_dims, map_dims_in, ranges_around, rename_loop
 from .nests import Refused, find_loop, is_parallel, may_move, move_body, perfect_chain
-from .simplify import simplify_under
+from .simplify import simplify_kernel, simplify_under
 
 
 @dataclass(frozen=True)
@@ -222,6 +222,14 @@ class Mark(Step):
         loop.set_attr("kind", self.kind)
 
 
+@dataclass(frozen=True)
+class Simplify(Step):
+    """Simplify all index expressions; loops of one iteration disappear."""
+
+    def apply(self, kernel: Func) -> None:
+        simplify_kernel(kernel)
+
+
 def vector(var: str) -> Mark:
     """Run a loop as vector lanes."""
     return Mark(var, "vector")
@@ -309,6 +317,6 @@ def apply_steps(kernel: Func, steps: Sequence[Step]) -> Func:
 
 
 __all__ = [
-    "Builder", "Collapse", "Fission", "Fuse", "Load", "Mark", "Op", "Partition", "Reorder", "Specialize", "Step",
+    "Builder", "Collapse", "Fission", "Fuse", "Load", "Mark", "Op", "Partition", "Reorder", "Simplify", "Specialize", "Step",
     "Store", "Tile", "apply_steps", "parallel", "ranges_of", "rename_nest", "substitute", "unroll", "vector",
 ]  # fmt: skip
