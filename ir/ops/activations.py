@@ -7,12 +7,12 @@ Imports: the elementwise base, the core, types.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Float, Op, Real, Value, attr, operand, optional, sample
+from ..core import Array, Builder, Float, Op, Real, Sample, Value, attr, operand, optional, sample
 from ..errors import Error
 from ..types import Type, element, from_numpy
 from .constraints import require
@@ -32,7 +32,7 @@ class _Activation(_Unary):
     """Base of composites of one float, computed in f64 by `evaluate`."""
 
     x = operand(Float)
-    samples = WIDE
+    samples: ClassVar[Sequence[Sample]] = WIDE
 
     @classmethod
     def evaluate(cls, *xs: Array, **attrs: Any) -> Array:
@@ -55,7 +55,7 @@ class Relu(_Unary):
     samples = WIDE
 
     @staticmethod
-    def compute(x: Array) -> Array:
+    def compute(x: Array) -> Any:
         return np.maximum(x, x.dtype.type(0))
 
     def decompose(self, b: Builder) -> Value:
@@ -148,7 +148,8 @@ _TANH_SCALE = math.sqrt(2 / math.pi)
 class Gelu(_Activation):
     """x times the normal distribution function of x (Hendrycks 2016); NaN at minus infinity.
 
-    `form` is "erf" (exact) or "tanh" (x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x**3)))).  C1: it is one of these.
+    `form` is "erf" (exact) or "tanh" (x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x**3)))).  C1: it
+    is one of these.
     """
 
     form = attr(str, "erf")
@@ -166,7 +167,7 @@ class Gelu(_Activation):
         return super().infer(*types)
 
     @staticmethod
-    def compute(x: Array, form: str) -> Array:
+    def compute(x: Array, form: str) -> Any:
         if form == "erf":
             return 0.5 * x * (1 + Erf.of_f64(x * _SQRT_HALF))
         return 0.5 * x * (1 + np.tanh(_TANH_SCALE * (x + 0.044715 * x**3)))
@@ -191,9 +192,14 @@ class Clip(Op):
     low = optional(Real)
     high = optional(Real)
     samples = (
-        sample((3, 5), (), ()), sample((7,), (), (), ranges=((-9, 9), (-2, -1), (1, 2))), sample((4,), None, ()),
-        sample((4,), ()), sample((4,)), sample((2, 0), (), ()), sample((), (), ()),
-    )  # fmt: skip
+        sample((3, 5), (), ()),
+        sample((7,), (), (), ranges=((-9, 9), (-2, -1), (1, 2))),
+        sample((4,), None, ()),
+        sample((4,), ()),
+        sample((4,)),
+        sample((2, 0), (), ()),
+        sample((), (), ()),
+    )
     rejects: ClassVar[Any] = (
         ("C1", sample((2,), (), dtypes=("f32", "f64"))),
         ("C2", sample((2,), (3, 1))),

@@ -1,10 +1,11 @@
-"""Polynomials for exp, log, tanh, sigmoid, erf, sin, cos and pow, built from ops on scalars or vectors.
+"""Polynomials for exp, log, tanh, sigmoid, erf, sin, cos and pow, built from ops on scalars or
+vectors.
 
-Every backend shares these expansions, so all compute the same bits.  They are branch-free (`where`), use
-`fma` where the error needs it, and take f32 or f64; narrower floats go through f32.  The coefficients are
-minimax (Remez exchange on the relative error of the result, in 160-bit arithmetic, then rounded).
-Error bounds, domains and the treatment of denormals are in docs/numerics.md.
-Imports: the elementwise base, the core, types.
+Every backend shares these expansions, so all compute the same bits.  They are branch-free
+(`where`), use `fma` where the error needs it, and take f32 or f64; narrower floats go through f32.
+The coefficients are minimax (Remez exchange on the relative error of the result, in 160-bit
+arithmetic, then rounded). Error bounds, domains and the treatment of denormals are in
+docs/numerics.md. Imports: the elementwise base, the core, types.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ TWO_OVER_PI = 0.6366197723675814
 class Format:
     """What the expansions need to know of f32 and f64: the bit layout and the coefficients.
 
-    `ln2` and `half_pi` are split so that the product of all but the last part with a quotient is exact.
+    `ln2` and `half_pi` are split so that the product of all but the last part with a quotient is
+    exact.
     """
 
     dtype: DType
@@ -94,8 +96,15 @@ F64 = Format(
          -2.7557314393820354e-07, 2.087572809334655e-09, -1.135986339240023e-11),
 )  # fmt: skip
 
-LOG_ERFC_F32 = (-0.00034155428875237703, -1.127089023590088, -0.6381450891494751, -0.1031065434217453,
-                0.021837957203388214, -0.0029476305935531855, 0.00018637625908013433)  # fmt: skip
+LOG_ERFC_F32 = (
+    -0.00034155428875237703,
+    -1.127089023590088,
+    -0.6381450891494751,
+    -0.1031065434217453,
+    0.021837957203388214,
+    -0.0029476305935531855,
+    0.00018637625908013433,
+)
 """log(erfc(x)) for 1 <= x <= 4."""
 ERFCX_F64 = (0.25539567631050575, -0.4271858474139583, 0.24165819424246673, -0.07897858101574949,
              0.0037328924041164576, 0.006997461740330525, -0.0008471432251898218,
@@ -122,7 +131,7 @@ class Expansion:
         """A float constant."""
         return constant(self.b, self.like, value, self.fmt.dtype)
 
-    def int(self, value: int) -> Value:
+    def integer(self, value: int) -> Value:
         """A constant of the integer type as wide."""
         return constant(self.b, self.like, value, self.fmt.bits)
 
@@ -147,18 +156,22 @@ class Expansion:
         return self.b.where(self.b.lt(x, limit), limit, x)  # type: ignore[no-any-return]
 
     def split_power(self, x: Value, shift: int) -> tuple[Value, Value]:
-        """(2**(n + shift), r) with x = n*log(2) + r and |r| <= log(2)/2; n + shift may reach -bias, giving 0."""
+        """(2**(n + shift), r) with x = n*log(2) + r and |r| <= log(2)/2; n + shift may reach -bias,
+        giving 0.
+        """
         b, fmt = self.b, self.fmt
         magic = self.const(fmt.magic + fmt.bias + shift)  # the exponent field comes out biased
         shifted = b.fma(x, self.const(LOG2_E), magic)
         n = b.sub(shifted, magic)
         r = b.fma(n, self.const(-fmt.ln2[0]), x)
         r = b.fma(n, self.const(-fmt.ln2[1]), r)
-        field = b.shift_left(b.bitcast(shifted, to=fmt.bits), self.int(fmt.mantissa))
+        field = b.shift_left(b.bitcast(shifted, to=fmt.bits), self.integer(fmt.mantissa))
         return b.bitcast(field, to=fmt.dtype), r
 
     def exp(self, x: Value) -> Value:
-        """exp of x within `exp_bounds`: 2 exp(r) times 2**(n-1), so that n may be as great as bias + 1."""
+        """exp of x within `exp_bounds`: 2 exp(r) times 2**(n-1), so that n may be as great as bias
+        + 1.
+        """
         scale, r = self.split_power(x, -1)
         twice = self.polynomial(r, [2 * c for c in self.fmt.exp], tail=(2.0, 2.0))
         return self.b.mul(twice, scale)  # type: ignore[no-any-return]
@@ -177,8 +190,8 @@ class Expansion:
         lift = fmt.mantissa + 1
         bits = b.bitcast(b.where(tiny, b.mul(x, self.const(2.0**lift)), x), to=fmt.bits)
         half_root = 0x3F3504F3 if fmt is F32 else 0x3FE6A09E667F3BCD  # bits of sqrt(1/2)
-        k = b.shift_right(b.sub(bits, self.int(half_root)), self.int(fmt.mantissa))
-        m = b.bitcast(b.sub(bits, b.shift_left(k, self.int(fmt.mantissa))), to=fmt.dtype)
+        k = b.shift_right(b.sub(bits, self.integer(half_root)), self.integer(fmt.mantissa))
+        m = b.bitcast(b.sub(bits, b.shift_left(k, self.integer(fmt.mantissa))), to=fmt.dtype)
         f = b.sub(m, self.const(1.0))
         n = b.cast(k, to=fmt.dtype)
         n = b.where(tiny, b.sub(n, self.const(float(lift))), n)
@@ -210,13 +223,13 @@ class Expansion:
         b, fmt = self.b, self.fmt
         n, r = self.quadrant(x)
         if turns:
-            n = b.add(n, self.int(turns))
+            n = b.add(n, self.integer(turns))
         z = b.mul(r, r)
         sine = b.fma(b.mul(r, z), self.polynomial(z, fmt.sin), r)
         cosine = b.fma(z, self.polynomial(z, fmt.cos, tail=(-0.5,)), self.const(1.0))
-        odd = b.ne(b.bitwise_and(n, self.int(1)), self.int(0))
+        odd = b.ne(b.bitwise_and(n, self.integer(1)), self.integer(0))
         value = b.where(odd, cosine, sine)
-        sign = b.shift_left(b.bitwise_and(n, self.int(2)), self.int(fmt.bits.bits - 2))
+        sign = b.shift_left(b.bitwise_and(n, self.integer(2)), self.integer(fmt.bits.bits - 2))
         out = b.bitcast(b.bitwise_xor(b.bitcast(value, to=fmt.bits), sign), to=fmt.dtype)
         return b.where(b.lt(b.abs(x), self.const(INF)), out, b.sub(x, x))  # type: ignore[no-any-return]
 
@@ -331,8 +344,8 @@ def pow(b: Builder, x: Value, y: Value) -> Value:
 def rem(b: Builder, x: Value, y: Value) -> Value:
     """The remainder of x / y truncated, f32 through f64.
 
-    Exact for all of f32: x is reduced modulo y * 2**k for falling k, with quotients below 2**26, so that each
-    product and difference is exact.  f64: exact where |x / y| < 2**52.
+    Exact for all of f32: x is reduced modulo y * 2**k for falling k, with quotients below 2**26, so
+    that each product and difference is exact.  f64: exact where |x / y| < 2**52.
     """
     narrow = element(x.type) is f32
     u, v = (b.cast(x, to=f64), b.cast(y, to=f64)) if narrow else (x, y)
@@ -370,6 +383,6 @@ def integer_pow(b: Builder, x: Value, y: Value) -> Value:
 
 
 __all__ = [
-    "F32", "F64", "Expansion", "Format", "cos", "erf", "exp", "expm1", "integer_pow", "log", "log1p", "pow", "rem",
-    "sigmoid", "sin", "tanh",
+    "F32", "F64", "Expansion", "Format", "cos", "erf", "exp", "expm1", "integer_pow", "log",
+    "log1p", "pow", "rem", "sigmoid", "sin", "tanh",
 ]  # fmt: skip

@@ -1,4 +1,5 @@
-"""Predicates and what goes with them: comparisons, logic, bits, shifts, `where`, NaN and infinity tests.
+"""Predicates and what goes with them: comparisons, logic, bits, shifts, `where`, NaN and infinity
+tests.
 
 Comparisons give bool.  A NaN compares unequal to everything, and neither less nor greater.
 Imports: the elementwise base, the core, types.
@@ -230,6 +231,7 @@ class Where(_Elementwise):
 
 
 __all__ = [
-    "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Eq", "Ge", "Gt", "IsInf", "IsNan", "Le", "LogicalAnd",
-    "LogicalNot", "LogicalOr", "LogicalXor", "Lt", "Ne", "ShiftLeft", "ShiftRight", "Where",
+    "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Eq", "Ge", "Gt", "IsInf", "IsNan", "Le",
+    "LogicalAnd", "LogicalNot", "LogicalOr", "LogicalXor", "Lt", "Ne", "ShiftLeft", "ShiftRight",
+    "Where",
 ]  # fmt: skip

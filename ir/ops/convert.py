@@ -1,8 +1,8 @@
 """Conversions between element types on numpy arrays, each rounding once: the semantics of `cast`.
 
-Floats round to nearest even.  ml_dtypes converts f64 to a narrow type through f32, which would round
-twice, so such values first go to f32 rounded to odd (Boldo and Melquiond, 2008).
-Imports: types only.
+Floats round to nearest even.  ml_dtypes converts f64 to a narrow type through f32, which would
+round twice, so such values first go to f32 rounded to odd (Boldo and Melquiond, 2008). Imports:
+types only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Array = np.ndarray[Any, Any]
 
 
 def compute_dtype(dtype: DType) -> DType:
-    """The type in which `evaluate` computes: f32 for narrower floats, a byte for narrower integers."""
+    """The type in which `evaluate` computes: at least f32, at least a byte."""
     if dtype.is_float:
         return f32 if dtype.bits < 32 else dtype
     if dtype.bits < 8 and dtype.is_integer:
@@ -34,11 +34,13 @@ def widen(x: Array) -> Array:
 
 
 def lowest(dtype: DType) -> float | int:
-    """The least value: minus infinity, the least finite float where there is none, the least integer."""
+    """The least value: minus infinity, the least finite float where there is none, the least
+    integer.
+    """
     if dtype.is_float:
         with np.errstate(all="ignore"):
             least = float(np.float32(-np.inf).astype(dtype.np))
-        return least if least == -np.inf else float(ml_dtypes.finfo(dtype.np).min)
+        return least if least == -np.inf else float(ml_dtypes.finfo(dtype.np).min)  # type: ignore[no-untyped-call]
     if dtype.kind == "bool":
         return 0
     return 0 if dtype.kind == "uint" else -(1 << (dtype.bits - 1))
@@ -112,7 +114,7 @@ def convert(x: Array, to: DType) -> Array:
         return x
     with np.errstate(all="ignore"):
         if to.kind == "bool":
-            return widen(x) != 0
+            return np.not_equal(widen(x), 0)
         if to.kind == "complex" or source.kind == "complex":
             return widen(x).astype(to.np)
         if source.is_float:

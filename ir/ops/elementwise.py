@@ -1,7 +1,7 @@
 """Elementwise ops.  Each works on tensors (with numpy broadcasting), scalars and vectors.
 
-This file holds the base classes, the arithmetic and the conversions; compare.py the predicates and bit
-operations, elementwise_math.py the functions, activations.py the composites of neural networks.
+This file holds the base classes, the arithmetic and the conversions; compare.py the predicates and
+bit operations, elementwise_math.py the functions, activations.py the composites of neural networks.
 
 Rules of all of them: one element type (casts are explicit); integers wrap; a NaN operand gives NaN
 unless the class says otherwise; floats narrower than f32 compute in f32 and round once.
@@ -17,7 +17,20 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..blobs import Blob
-from ..core import Array, Builder, Float, Kind, Number, Op, Real, Value, attr, operand, sample
+from ..core import (
+    Array,
+    Builder,
+    Float,
+    Kind,
+    Number,
+    Op,
+    Real,
+    Sample,
+    Value,
+    attr,
+    operand,
+    sample,
+)
 from ..dims import DimLike, equal
 from ..errors import Error
 from ..types import DType, Shape, TensorType, Type, VectorType, element, from_numpy, like
@@ -45,23 +58,31 @@ def broadcast(*shapes: Shape) -> Shape:
             if type(have) is int and have == 1:
                 out[k] = extent
             elif equal(have, extent) is False:
-                raise Error("E0310", "elementwise (C2): shapes do not broadcast",
-                            details=(" with ".join(f"[{', '.join(map(str, s))}]" for s in shapes),
-                                     f"extents {have} and {extent} differ and neither is 1"))  # fmt: skip
+                raise Error(
+                    "E0310",
+                    "elementwise (C2): shapes do not broadcast",
+                    details=(
+                        " with ".join(f"[{', '.join(map(str, s))}]" for s in shapes),
+                        f"extents {have} and {extent} differ and neither is 1",
+                    ),
+                )
             elif type(have) is not int:
                 out[k] = extent if type(extent) is int else have
     return tuple(out)
 
 
 def broadcast_type(types: Sequence[Type], dtype: DType) -> Type:
-    """The result type of an elementwise op: broadcast tensors, or the scalar or vector type itself."""
+    """The result type of an elementwise op: broadcast tensors, or the scalar or vector type."""
     first = types[0]
     if isinstance(first, TensorType):
         return TensorType(dtype, broadcast(*[t.shape for t in types]))  # type: ignore[attr-defined]
     for other in types[1:]:
         if like(other, dtype) is not like(first, dtype):
-            raise Error("E0311", "elementwise (C2): scalar and vector operands must have one shape",
-                        details=(f"{first} and {other}",))  # fmt: skip
+            raise Error(
+                "E0311",
+                "elementwise (C2): scalar and vector operands must have one shape",
+                details=(f"{first} and {other}",),
+            )
     return like(first, dtype)
 
 
@@ -72,7 +93,9 @@ def broadcast_map(shape: Shape, out: Shape, index: Sequence[DimLike]) -> tuple[D
 
 
 def constant(b: Builder, x: Value, value: float | int | bool, dtype: DType | None = None) -> Value:
-    """`value` as a scalar, vector or rank-0 tensor to compute with `x`, in its element type or `dtype`."""
+    """`value` as a scalar, vector or rank-0 tensor to compute with `x`, in its element type or
+    `dtype`.
+    """
     dtype = dtype or element(x.type)
     if dtype.is_float:
         value = float(convert(np.asarray(value, np.float64), dtype))
@@ -98,8 +121,12 @@ class _Elementwise(Op):
         dtype = element(first)
         for other in types[1:]:
             if other is not first and element(other) is not dtype:
-                raise Error("E0303", f"{cls.name} (C1): operands must have one element type",
-                            details=(f"found {', '.join(map(str, types))}",), hint="cast one of them")  # fmt: skip
+                raise Error(
+                    "E0303",
+                    f"{cls.name} (C1): operands must have one element type",
+                    details=(f"found {', '.join(map(str, types))}",),
+                    hint="cast one of them",
+                )
         out = cls.result_dtype or dtype
         if len(types) == 1:
             return like(first, out)
@@ -134,19 +161,25 @@ class _Elementwise(Op):
 
 
 class _Unary(_Elementwise):
-    samples = (sample((3, 5)), sample((7,)), sample(()), sample((2, 0)), sample((1, 17)))
+    samples: ClassVar[Sequence[Sample]] = (
+        sample((3, 5)),
+        sample((7,)),
+        sample(()),
+        sample((2, 0)),
+        sample((1, 17)),
+    )
 
 
 class _Binary(_Elementwise):
     """C1: operands have one element type.  C2: shapes broadcast."""
 
-    samples = (
+    samples: ClassVar[Sequence[Sample]] = (
         sample((3, 5), (3, 5)),
         sample((4, 1, 3), (2, 1)),
         sample((), (7,)),
         sample((0, 3), (3,)),
     )
-    rejects: ClassVar[Any] = (
+    rejects: ClassVar[Sequence[tuple[str, Sample]]] = (
         ("C1", sample((2,), (2,), dtypes=("f32", "f64"))),
         ("C2", sample((2, 3), (2,))),
     )
@@ -189,7 +222,9 @@ def truncating(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 class Div(_NumberBinary):
-    """x / y.  Integers truncate toward zero, x / 0 is 0, and the least integer / -1 wraps to itself."""
+    """x / y.  Integers truncate toward zero, x / 0 is 0, and the least integer / -1 wraps to
+    itself.
+    """
 
     samples = (
         *_Binary.samples,
@@ -274,7 +309,7 @@ class Reciprocal(_Unary):
     x = operand(Float)
 
     @staticmethod
-    def compute(x: Array) -> Array:
+    def compute(x: Array) -> Any:
         return np.true_divide(x.dtype.type(1), x)
 
     def decompose(self, b: Builder) -> Value:
@@ -322,7 +357,7 @@ class Rsqrt(_Unary):
     x = operand(Float)
 
     @staticmethod
-    def compute(x: Array) -> Array:
+    def compute(x: Array) -> Any:
         return np.true_divide(x.dtype.type(1), np.sqrt(x))
 
     def decompose(self, b: Builder) -> Value:
@@ -339,7 +374,9 @@ def in_compute_type(b: Builder, x: Value, make: Callable[[Value], Value]) -> Val
 
 
 class Fma(_Binary):
-    """x * y + z, rounded once (IEEE 754 fusedMultiplyAdd).  C1: one element type.  C2: shapes broadcast."""
+    """x * y + z, rounded once (IEEE 754 fusedMultiplyAdd).  C1: one element type.  C2: shapes
+    broadcast.
+    """
 
     x = operand(Float)
     y = operand(Float)
@@ -426,11 +463,12 @@ class Identity(_Unary):
 
 
 class Cast(_Elementwise):
-    """x converted to the element type `to`: floats round to nearest even, float to integer truncates and
-    saturates, NaN becomes 0; to bool, anything but 0 is true; integers wrap.
+    """x converted to the element type `to`: floats round to nearest even, float to integer
+    truncates and saturates, NaN becomes 0; to bool, anything but 0 is true; integers wrap.
 
-    A float beyond the range of `to` becomes infinite, or NaN where `to` has no infinity, or (f4e2m1, which
-    has neither) its greatest value.  C1: complex and real do not mix, except real to complex.  C2: `to` is no string.
+    A float beyond the range of `to` becomes infinite, or NaN where `to` has no infinity, or
+    (f4e2m1, which has neither) its greatest value.  C1: complex and real do not mix, except real to
+    complex.  C2: `to` is no string.
     """
 
     x = operand(Plain)
@@ -468,7 +506,9 @@ class Cast(_Elementwise):
 
 
 class Bitcast(_Elementwise):
-    """The bits of x read as the element type `to`.  C1: both are numbers of the same width, a byte or more."""
+    """The bits of x read as the element type `to`.  C1: both are numbers of the same width, a byte
+    or more.
+    """
 
     x = operand(Real)
     to = attr(DType)

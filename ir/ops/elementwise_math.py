@@ -1,9 +1,9 @@
 """Functions of one or two floats: exp, log, tanh, erf and their kin.
 
-`evaluate` computes in f64 and rounds once.  `approximate` builds the function from arithmetic on f32
-and f64 scalars or vectors (approximations.py), so that every backend computes the same bits; its error
-bounds are in docs/numerics.md.
-Imports: the elementwise base, approximations, the core, types.
+`evaluate` computes in f64 and rounds once.  `approximate` builds the function from arithmetic on
+f32 and f64 scalars or vectors (approximations.py), so that every backend computes the same bits;
+its error bounds are in docs/numerics.md. Imports: the elementwise base, approximations, the core,
+types.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ class Cos(_Function):
 class Pow(_Binary):
     """x to the power y.
 
-    Floats by C's rules: x**0 and 1**y are 1, NaN included; a negative x with a fractional y gives NaN.
-    Integers wrap; a negative y gives the truncated 1 / x**-y (0 for x = 0).
+    Floats by C's rules: x**0 and 1**y are 1, NaN included; a negative x with a fractional y gives
+    NaN. Integers wrap; a negative y gives the truncated 1 / x**-y (0 for x = 0).
     """
 
     x = operand(Real)

@@ -25,9 +25,13 @@ class _AlongAxis(Op):
     x = operand(Float)
     axis = attr(int, -1)
     samples = (
-        sample((3, 5)), sample((2, 3, 7), axis=1), sample((17,), ranges=((-90, 90),), axis=0), sample((4, 1)),
-        sample((3, 0)), sample((0, 3)),
-    )  # fmt: skip
+        sample((3, 5)),
+        sample((2, 3, 7), axis=1),
+        sample((17,), ranges=((-90, 90),), axis=0),
+        sample((4, 1)),
+        sample((3, 0)),
+        sample((0, 3)),
+    )
     rejects: ClassVar[Any] = (("C1", sample((3, 5), axis=2)),)
     of_f64: ClassVar[Callable[..., Any]]
     expand: ClassVar[Callable[..., Value]]
@@ -60,7 +64,7 @@ class _AlongAxis(Op):
 
 
 def _shift(x: Array, axis: int) -> Array:
-    return x - np.max(x, axis=axis, keepdims=True, initial=-np.inf)
+    return np.asarray(x - np.max(x, axis=axis, keepdims=True, initial=-np.inf))
 
 
 class Softmax(_AlongAxis):
@@ -80,7 +84,9 @@ class Softmax(_AlongAxis):
 
 
 class LogSoftmax(_AlongAxis):
-    """log(softmax(x)) along `axis`, without the rounding of the quotient.  NaN as softmax.  C1: axis in range."""
+    """log(softmax(x)) along `axis`, without the rounding of the quotient.  NaN as softmax.  C1:
+    axis in range.
+    """
 
     @staticmethod
     def of_f64(x: Array, axis: int) -> Array:
@@ -93,10 +99,11 @@ class LogSoftmax(_AlongAxis):
 
 
 class LayerNorm(Op):
-    """(x - mean) / sqrt(variance + epsilon) over the axes from `axis` on, times scale, plus bias (Ba 2016).
+    """(x - mean) / sqrt(variance + epsilon) over the axes from `axis` on, times scale, plus bias
+    (Ba 2016).
 
-    The variance is the mean of squared differences.  C1: axis in range.  C2: scale and bias broadcast to x.
-    C3: all have one element type.
+    The variance is the mean of squared differences.  C1: axis in range.  C2: scale and bias
+    broadcast to x. C3: all have one element type.
     """
 
     x = operand(Float)
@@ -105,9 +112,13 @@ class LayerNorm(Op):
     axis = attr(int, -1)
     epsilon = attr(float, 1e-5)
     samples = (
-        sample((3, 5), (5,), (5,)), sample((2, 3, 7), (3, 7), (3, 7), axis=1), sample((2, 17)), sample((4, 5), None, (5,)),
-        sample((4, 5), (5,), epsilon=0.1), sample((0, 3), (3,)),
-    )  # fmt: skip
+        sample((3, 5), (5,), (5,)),
+        sample((2, 3, 7), (3, 7), (3, 7), axis=1),
+        sample((2, 17)),
+        sample((4, 5), None, (5,)),
+        sample((4, 5), (5,), epsilon=0.1),
+        sample((0, 3), (3,)),
+    )
     rejects: ClassVar[Any] = (
         ("C1", sample((3, 5), axis=2)),
         ("C2", sample((3, 5), (3,))),
@@ -121,13 +132,23 @@ class LayerNorm(Op):
         super().__init__(*operands, axis=axis, **attrs)
 
     @staticmethod
-    def infer(x: TensorType, scale: TensorType | None = None, bias: TensorType | None = None, *, axis: int,
-              epsilon: float) -> TensorType:  # fmt: skip
+    def infer(
+        x: TensorType,
+        scale: TensorType | None = None,
+        bias: TensorType | None = None,
+        *,
+        axis: int,
+        epsilon: float,
+    ) -> TensorType:
         axis_of(axis, x.rank, "layer_norm", "C1")
         for given in (scale, bias):
             if given is not None:
-                require(given.dtype is x.dtype, "E0303", "layer_norm (C3): operands must have one element type",
-                        f"found {x} and {given}")  # fmt: skip
+                require(
+                    given.dtype is x.dtype,
+                    "E0303",
+                    "layer_norm (C3): operands must have one element type",
+                    f"found {x} and {given}",
+                )
                 try:
                     fits = broadcast(x.shape, given.shape) == x.shape
                 except Error:
@@ -158,7 +179,7 @@ class LayerNorm(Op):
         wide = compute_dtype(dtype)
 
         def up(v: Value) -> Value:
-            return v if wide is dtype else b.cast(v, to=wide)  # type: ignore[no-any-return]
+            return v if wide is dtype else b.cast(v, to=wide)
 
         axes = tuple(range(self.axis, self.x.tensor.rank))
         x = up(self.x)

@@ -1,8 +1,8 @@
 """Reductions over axes: sum, mean, product, greatest, least, their positions, and norms.
 
-`axes` is None for all or a tuple, negative counted from the end; the op holds it sorted and non-negative.
-Floats narrower than f32 accumulate in f32 and round once.  `evaluate` sums f32 in f64: it stands for the
-exact sum, which compiled code meets within (n + 1) * 2**-24 * sum(|x|) in any order.
+`axes` is None for all or a tuple, negative counted from the end; the op holds it sorted and non-
+negative. Floats narrower than f32 accumulate in f32 and round once.  `evaluate` sums f32 in f64: it
+stands for the exact sum, which compiled code meets within (n + 1) * 2**-24 * sum(|x|) in any order.
 Imports: the core, types, dims, loop (for the index of an iterator).
 """
 
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Float, Number, Op, Real, Value, attr, operand, sample
+from ..core import Array, Builder, Float, Number, Op, Real, Sample, Value, attr, operand, sample
 from ..dims import DimLike, sym
 from ..types import DType, TensorType, f32, from_numpy, i64
 from .constraints import axis_of, least, require
@@ -64,14 +64,19 @@ def reduction_frame(shape: Sequence[DimLike], axes: Axes, keepdims: bool) -> Fra
 
 
 def sum_dtype(dtype: DType) -> DType:
-    """The accumulator of sums and products: f32 at least; integers in their own type, which wraps."""
+    """The accumulator of sums and products: at least f32; integers keep their type, and wrap."""
     return f32 if dtype.is_float and dtype.bits < 32 else dtype
 
 
 SHAPES = (
-    sample((3, 5), axes=(1,)), sample((3, 5), axes=(0,), keepdims=True), sample((2, 3, 7), axes=(0, -1)),
-    sample((17,)), sample((), axes=()), sample((4, 1), axes=(-1,)), sample((3, 0), axes=(1,)),
-)  # fmt: skip
+    sample((3, 5), axes=(1,)),
+    sample((3, 5), axes=(0,), keepdims=True),
+    sample((2, 3, 7), axes=(0, -1)),
+    sample((17,)),
+    sample((), axes=()),
+    sample((4, 1), axes=(-1,)),
+    sample((3, 0), axes=(1,)),
+)
 
 
 class _Axes(Op):
@@ -79,8 +84,11 @@ class _Axes(Op):
 
     axes = attr(object, None)
     keepdims = attr(bool, False)
-    samples = SHAPES
-    rejects = (("C1", sample((3, 5), axes=(2,))), ("C2", sample((3, 5), axes=(1, -1))))
+    samples: ClassVar[Sequence[Sample]] = SHAPES
+    rejects: ClassVar[Sequence[tuple[str, Sample]]] = (
+        ("C1", sample((3, 5), axes=(2,))),
+        ("C2", sample((3, 5), axes=(1, -1))),
+    )
 
     def __init__(self, *operands: Value, axes: Axes | None = None, **attrs: Any) -> None:
         if operands and isinstance(operands[0].type, TensorType):
@@ -114,13 +122,24 @@ class _Reduction(_Axes):
         acc = self.acc_type(dtype)
 
         def term(b: Builder, x: Value) -> Value:
-            return x if acc is dtype else b.cast(x, to=acc)  # type: ignore[no-any-return]
+            return x if acc is dtype else b.cast(x, to=acc)
 
         def combine(b: Builder, have: Value, new: Value) -> Value:
             return getattr(b, self.combine)(have, new)  # type: ignore[no-any-return]
 
-        return generic(b, xs, its, [index], [out], [self.result.tensor], term, init=(self.start(acc),),
-                       combine=combine, acc_types=(acc,), finish=self.finish(b, dtype))  # fmt: skip
+        return generic(
+            b,
+            xs,
+            its,
+            [index],
+            [out],
+            [self.result.tensor],
+            term,
+            init=(self.start(acc),),
+            combine=combine,
+            acc_types=(acc,),
+            finish=self.finish(b, dtype),
+        )
 
     def finish(self, b: Builder, dtype: DType) -> Callable[..., Value] | None:
         """What becomes of the accumulator; None for a cast."""
@@ -140,7 +159,9 @@ def _narrow(out: Any, store: Any) -> Array:
 
 
 class ReduceSum(_Reduction):
-    """The sum over `axes`, 0 of nothing; integers wrap.  C1, C2: as all reductions: axes in range, each once."""
+    """The sum over `axes`, 0 of nothing; integers wrap.  C1, C2: as all reductions: axes in range,
+    each once.
+    """
 
     x = operand(Number)
     combine = "add"
@@ -172,8 +193,8 @@ class ReduceProd(_Reduction):
 class ReduceMean(_Reduction):
     """The mean over `axes`.  C1: axes in range.  C2: each once.
 
-    Floats: the sum divided by the number of elements, NaN of nothing.  Integers: summed in i64 (u64),
-    divided toward zero, 0 of nothing.
+    Floats: the sum divided by the number of elements, NaN of nothing.  Integers: summed in i64
+    (u64), divided toward zero, 0 of nothing.
     """
 
     x = operand(Real)
@@ -226,7 +247,8 @@ class _Extreme(_Reduction):
 
 
 class ReduceMax(_Extreme):
-    """The greatest element; NaN if any is; of nothing, the least value of the type (minus infinity).
+    """The greatest element; NaN if any is; of nothing, the least value of the type (minus
+    infinity).
 
     C1: axes in range.  C2: each once.
     """
@@ -281,10 +303,14 @@ class _Position(Op):
     select_last = attr(bool, False)
     beats: ClassVar[str]
     samples = (
-        sample((3, 5), axis=1), sample((3, 5), axis=0, keepdims=True), sample((17,), axis=-1, select_last=True),
-        sample((9, 2), dtypes=("i8",), axis=0), sample((9, 2), dtypes=("i8",), axis=0, select_last=True),
-        sample((4, 1), axis=1), sample((0, 3), axis=1),
-    )  # fmt: skip
+        sample((3, 5), axis=1),
+        sample((3, 5), axis=0, keepdims=True),
+        sample((17,), axis=-1, select_last=True),
+        sample((9, 2), dtypes=("i8",), axis=0),
+        sample((9, 2), dtypes=("i8",), axis=0, select_last=True),
+        sample((4, 1), axis=1),
+        sample((0, 3), axis=1),
+    )
     rejects: ClassVar[Any] = (("C1", sample((3,), axis=1)), ("C2", sample((3, 0), axis=1)))
 
     def __init__(self, *operands: Value, axis: int = 0, **attrs: Any) -> None:
@@ -304,7 +330,9 @@ class _Position(Op):
         return lowest(dtype)
 
     def generic(self, b: Builder, *xs: Value) -> Any:
-        """Accumulates the pair (value, position); ties go by position, so that any order gives one answer."""
+        """Accumulates the pair (value, position); ties go by position, so that any order gives one
+        answer.
+        """
         shape, dtype = xs[0].tensor.shape, xs[0].tensor.dtype
         its, index, out = reduction_frame(shape, (self.axis,), self.keepdims)
         position = sym(f"r{self.axis}")
@@ -326,8 +354,19 @@ class _Position(Op):
             return b.where(takes, new, best), b.where(takes, here, at)
 
         init = (self.start(dtype), -1 if self.select_last else highest(i64))
-        return generic(b, xs, its, [index], [out], [self.result.tensor], term, init=init, combine=combine,
-                       acc_types=(dtype, i64), finish=lambda b, best, at: at)  # fmt: skip
+        return generic(
+            b,
+            xs,
+            its,
+            [index],
+            [out],
+            [self.result.tensor],
+            term,
+            init=init,
+            combine=combine,
+            acc_types=(dtype, i64),
+            finish=lambda b, best, at: at,
+        )
 
 
 def _position(
@@ -341,7 +380,9 @@ def _position(
 
 
 class Argmax(_Position):
-    """The position of the greatest element along `axis`; see the base for ties and NaN.  C1: axis in range.  C2: not empty."""
+    """The position of the greatest element along `axis`; see the base for ties and NaN.  C1: axis
+    in range.  C2: not empty.
+    """
 
     beats = "gt"
 
@@ -351,7 +392,9 @@ class Argmax(_Position):
 
 
 class Argmin(_Position):
-    """The position of the least element along `axis`; see the base for ties and NaN.  C1: axis in range.  C2: not empty."""
+    """The position of the least element along `axis`; see the base for ties and NaN.  C1: axis in
+    range.  C2: not empty.
+    """
 
     beats = "lt"
 
@@ -365,7 +408,7 @@ class Argmin(_Position):
 
 
 class _Norm(_Axes):
-    """Base of the composites: `of_f64` for numpy, `expand` for the IR, in f32 for narrower floats."""
+    """Base of the composites: `of_f64` for numpy, `expand` for the IR, at least in f32."""
 
     x = operand(Float)
     of_f64: ClassVar[Callable[..., Any]]
@@ -416,7 +459,9 @@ class ReduceSumSquare(_Norm):
 
 
 class ReduceL2(_Norm):
-    """The root of the sum of squares (not rescaled: overflows where a square does).  C1: axes in range.  C2: each once."""
+    """The root of the sum of squares (not rescaled: overflows where a square does).  C1: axes in
+    range.  C2: each once.
+    """
 
     @staticmethod
     def of_f64(x: Array, **over: Any) -> Array:
@@ -440,7 +485,9 @@ class ReduceLogSum(_Norm):
 
 
 class ReduceLogSumExp(_Norm):
-    """log(sum(exp(x))), shifted by the greatest element; minus infinity of nothing.  C1: axes in range.  C2: each once."""
+    """log(sum(exp(x))), shifted by the greatest element; minus infinity of nothing.  C1: axes in
+    range.  C2: each once.
+    """
 
     samples = (*SHAPES, sample((3, 5), ranges=((-300, 300),), axes=(1,)))
 
@@ -449,7 +496,7 @@ class ReduceLogSumExp(_Norm):
         top = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
         shift = np.where(np.isinf(top), 0.0, top)
         total = np.log(np.sum(np.exp(x - shift), axis=axis, keepdims=True)) + shift
-        return total if keepdims else np.squeeze(total, axis=axis)
+        return np.asarray(total if keepdims else np.squeeze(total, axis=axis))
 
     def expand(self, b: Builder, x: Value) -> Value:
         top = b.reduce_max(x, axes=self.axes, keepdims=True)
@@ -461,7 +508,7 @@ class ReduceLogSumExp(_Norm):
 
 
 __all__ = [
-    "Argmax", "Argmin", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
-    "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "canonical_axes", "reduced_shape", "reduction_frame",
-    "sum_dtype",
+    "Argmax", "Argmin", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
+    "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "canonical_axes",
+    "reduced_shape", "reduction_frame", "sum_dtype",
 ]  # fmt: skip

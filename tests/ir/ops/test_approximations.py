@@ -1,8 +1,9 @@
-"""The expansions of exp, log, tanh ... against f64 (f32) and extended precision (f64), over the whole range.
+"""The expansions of exp, log, tanh ... against f64 (f32) and extended precision (f64), over the
+whole range.
 
-Each function is expanded as for a kernel, then evaluated op by op on arrays that stand for the scalar.  The
-bounds are those of docs/numerics.md, in units of the last place of the result; results below the normal
-range are compared absolutely.
+Each function is expanded as for a kernel, then evaluated op by op on arrays that stand for the
+scalar.  The bounds are those of docs/numerics.md, in units of the last place of the result; results
+below the normal range are compared absolutely.
 """
 
 from __future__ import annotations
@@ -56,10 +57,21 @@ REFERENCES: dict[str, Reference] = {
     "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "tanh": np.tanh,
     "sigmoid": sigmoid, "erf": erf, "sin": np.sin, "cos": np.cos,
 }  # fmt: skip
-BOUNDS = {"exp": 1.0, "expm1": 2.0, "log": 1.0, "log1p": 2.0, "tanh": 2.5, "sigmoid": 2.5, "erf": 1.5,
-          "sin": 2.0, "cos": 2.0}  # fmt: skip
+BOUNDS = {
+    "exp": 1.0,
+    "expm1": 2.0,
+    "log": 1.0,
+    "log1p": 2.0,
+    "tanh": 2.5,
+    "sigmoid": 2.5,
+    "erf": 1.5,
+    "sin": 2.0,
+    "cos": 2.0,
+}
 FLUSHES = {"exp", "sigmoid"}
-"""These give 0 (or a value as close) where the result is below about 1.5 times the least normal number."""
+"""These give 0 (or a value as close) where the result is below about 1.5 times the least normal
+number.
+"""
 REACH = {"f32": 2.0**30, "f64": 2.0**20}
 CASES = [(name, fma) for name in REFERENCES for fma in (True, False)]
 
@@ -82,7 +94,9 @@ def sweep_f64() -> Array:
 
 
 def check(name: str, func: Func, x: Array, want: Array, bound: float, *more: Array) -> None:
-    """`func` on x (and `more` operands) is within `bound` ULP of `want`, infinite and NaN where it is."""
+    """`func` on x (and `more` operands) is within `bound` ULP of `want`, infinite and NaN where it
+    is.
+    """
     got = compute(func, x, *more)
     assert got.dtype == x.dtype
     info = np.finfo(x.dtype)
@@ -148,7 +162,9 @@ def test_a_wrong_coefficient_is_seen(points_f32: Array) -> None:
 
 
 def test_cost_of_exp() -> None:
-    """At most 14 operations of a processor: compare-and-choose is one (min, max), bitcasts are none."""
+    """At most 14 operations of a processor: compare-and-choose is one (min, max), bitcasts are
+    none.
+    """
     func = expanded("exp", VectorType(DType("f32"), 16))
     costly = [
         op for op in func.body if op.name not in ("const", "loop.splat", "return", "bitcast", "lt")
@@ -228,7 +244,9 @@ def test_integer_power() -> None:
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
 @pytest.mark.parametrize("name", [*REFERENCES, "gelu", "silu", "softplus"])
 def test_narrow_floats(name: str, dtype: str) -> None:
-    """Through f32 and rounded once: at most one of their own ULP from `evaluate`, over all 65536 values."""
+    """Through f32 and rounded once: at most one of their own ULP from `evaluate`, over all 65536
+    values.
+    """
     bits = np.arange(2**16, dtype=np.uint16).view(DType(dtype).np)
     with np.errstate(all="ignore"):
         got = compute(expanded(name, DType(dtype)), bits).astype(np.float64)

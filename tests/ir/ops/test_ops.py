@@ -1,7 +1,9 @@
-"""The tests of every op, made from its class: one matrix over OPS x samples x claimed element types.
+"""The tests of every op, made from its class: one matrix over OPS x samples x claimed element
+types.
 
-A class's `samples` are calls that must work, its `rejects` pairs (constraint, sample) calls that must fail
-naming that constraint.  Ops with regions, and those of the kernel level, have tests of their own.
+A class's `samples` are calls that must work, its `rejects` pairs (constraint, sample) calls that
+must fail naming that constraint.  Ops with regions, and those of the kernel level, have tests of
+their own.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ def _accepts_somewhere(cls: type[Op], name: str) -> bool:
 
 
 def operand_dtypes(cls: type[Op], sample: Sample, swept: str) -> list[str]:
-    """One element type per operand: the sample's own, else `swept` where accepted, else f32, i64 or bool."""
+    """One element type per operand: the sample's own, else `swept` where accepted, else f32, i64 or
+    bool.
+    """
     chosen = []
     for k in range(len(sample.shapes)):
         if sample.dtypes:
@@ -163,7 +167,9 @@ def replaced(cls: type[Op], sample: Sample, dtypes: list[str], how: str) -> Func
 
 @pytest.mark.parametrize(("cls", "sample", "name"), list(cases()))
 def test_sample(cls: type[Op], sample: Sample, name: str) -> None:
-    """`evaluate` gives what `infer` says; generic and decomposition agree; the text round trip holds."""
+    """`evaluate` gives what `infer` says; generic and decomposition agree; the text round trip
+    holds.
+    """
     dtypes = operand_dtypes(cls, sample, name)
     values = operand_values(sample, dtypes)
     func, op = call(cls, sample, dtypes)
@@ -218,7 +224,7 @@ SCALARS = [c for c in classes() if hasattr(c, "compute")]
 
 @pytest.mark.parametrize("cls", [pytest.param(c, id=c.name) for c in SCALARS])
 def test_elementwise_on_scalars(cls: type[Op]) -> None:
-    """The kernel level uses the same classes: evaluate on numpy scalars equals evaluate on arrays."""
+    """The kernel level uses the same classes: scalars give what arrays give."""
     sample = cls.samples[0]
     dtypes = operand_dtypes(cls, sample, claimed(cls)[0])
     arrays = [np.asarray(v)[:1].reshape(-1)[:1] for v in operand_values(sample, dtypes)]
@@ -273,7 +279,9 @@ def test_special_values(name: str, op: str, operands: Any, expected: list[float]
 
 @pytest.mark.parametrize("name", INTS)
 def test_integer_division(name: str) -> None:
-    """Truncation toward zero, 0 for a zero divisor, wrapping at the least integer; x == (x/y)*y + rem."""
+    """Truncation toward zero, 0 for a zero divisor, wrapping at the least integer; x == (x/y)*y +
+    rem.
+    """
     dtype = DType(name)
     span = range(-8, 8) if dtype.kind == "int" else range(16)
     x, y = (np.asarray(v).reshape(-1) for v in np.meshgrid(list(span), list(span)))
