@@ -5,7 +5,8 @@ May import: ir, host.py, and the schedules for processors.
 
 from __future__ import annotations
 
-from ...ir.target import Target, plain_schedule
+from ...ir.target import Target
+from ...passes.schedule.choose import schedule
 from .host import codegen_target, host, present_features, vector_bits
 
 _REGISTERS = {512: 32, 256: 16, 128: 16}
@@ -31,7 +32,7 @@ def cpu_target(threads: int | None = None, mask: str | None = None) -> Target:
         line=machine.caches.line,
         layout_block=16 if bits == 512 else 8,
         features=features,
-        schedule=plain_schedule,
+        schedule=schedule,
     )
 
 
