@@ -87,7 +87,10 @@ class TopK(Op):
         at: Sequence[DimLike],
         axis: int,
     ) -> None:
-        """Carry the new element down the results; what it displaces is carried on, past equal ones too."""
+        """Put the new element before the first result that it beats, and shift the rest down.
+
+        What it beats it beats with all that follows, so equal elements keep their order.
+        """
         j, p = sym("j"), sym("p")
         b.emit(Store, found, carried[0], index=(0,))
         b.emit(Store, b.emit(IndexValue, value=j, dtype=i64), carried[1], index=(0,))
@@ -95,8 +98,7 @@ class TopK(Op):
         slot = [*at[:axis], p, *at[axis + 1 :]]
         new = [b.emit(Load, c, index=(0,)) for c in carried]
         old = [b.emit(Load, out, index=slot, where=(j - 1 - p,), fill=0) for out in outputs]
-        wins = b.logical_or(_at_least_zero(b, p - j), self.beats(b, new[0], old[0]))
-        wins = b.logical_or(wins, b.ne(new[1], b.emit(IndexValue, value=j, dtype=i64)))
+        wins = b.logical_or(_at_least_zero(b, p - j), self.beats(b, found, old[0]))
         for k, out in enumerate(outputs):
             b.emit(Store, b.where(wins, new[k], old[k]), out, index=slot, where=(j - p,))
             b.emit(Store, b.where(wins, old[k], new[k]), carried[k], index=(0,))
