@@ -100,6 +100,8 @@ def worklist(program: Op | Block, rules: Mapping[type[Op], Sequence[Rule]]) -> i
         if op not in waiting:
             continue
         waiting.discard(op)
+        if op.block is None:
+            continue  # erased with the op around it
         results = op.results
         if op.pure and results and _unused(results):
             touched: Sequence[Op] = _makers(op)
