@@ -385,6 +385,27 @@ def test_narrow_floats_accumulate_in_f32() -> None:
     assert run(replaced(OPS["reduce_sum"], sample, ["bf16"], "generic"), [x])[0] == 4096
 
 
+KNOWN = [
+    ("gelu", {}, 1.0, 0.8413447460685429),
+    ("gelu", {"form": "tanh"}, 1.0, 0.8411919906082768),
+    ("silu", {}, 1.0, 0.7310585786300049),
+    ("softplus", {}, 1.0, 1.3132616875182228),
+    ("elu", {"alpha": 2.0}, -1.0, -1.2642411176571153),
+    ("leaky_relu", {"alpha": 0.5}, -3.0, -1.5),
+    ("hard_sigmoid", {}, 1.0, 0.7),
+    ("hard_swish", {}, 1.0, 2 / 3),
+    ("erf", {}, 0.5, 0.5204998778130465),
+    ("sigmoid", {}, -2.0, 0.11920292202211755),
+]
+
+
+@pytest.mark.parametrize(("name", "attrs", "x", "expected"), KNOWN)
+def test_known_values(name: str, attrs: Any, x: float, expected: float) -> None:
+    """Published values: `evaluate` and `decompose` share constants, so neither judges these alone."""
+    got = results(OPS[name], Sample(((),), attrs=attrs), [np.asarray(x)])[0]
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
 TORCH = {
     "gelu": ("gelu", {}), "silu": ("silu", {}), "softplus": ("softplus", {}), "elu": ("elu", {}),
     "hard_swish": ("hardswish", {}), "relu": ("relu", {}), "softmax": ("softmax", {"dim": -1}),
