@@ -1,12 +1,13 @@
 """The thread pool as LLVM text over pthreads: `irc_pool_create`, `irc_pool_destroy`,
 `irc_parallel_for`.
 
-How a job runs.  The indices 0..n-1 are dealt to the threads in contiguous ranges, so that the same
-thread sees the same part of the data every time.  Each range has a claim word, (generation << 32 |
-next index), taken by compare and swap; a thread that has emptied its own range helps with the
-others'.  The caller is thread 0.  It returns when every index is done, not when every thread has
+How a job runs. The indices 0..n-1 are dealt to the threads in contiguous ranges, so that the same
+thread sees the same part of the data every time. Each range has a claim word, (generation << 32 |
+indices left), taken by compare and swap: a claim can only succeed while its job is unfinished, even
+for a thread that was late in reading the job; a thread that has emptied its own range helps with
+the others'. The caller is thread 0. It returns when every index is done, not when every thread has
 come by: a thread that sleeps or was preempted before it claimed anything delays nobody, and finds a
-later generation in the claim words when it wakes.  The status is that of the lowest failing index,
+later generation in the claim words when it wakes. The status is that of the lowest failing index,
 so it does not depend on who ran what; every index runs in any case.
 
 How a thread waits.  It spins on the generation word, then announces itself in `sleepers`, looks at
@@ -201,19 +202,21 @@ look:
   %cnt = phi i64 [ %count, %range ], [ %cnt, %try ], [ %cnt1, %run ], [ %cnt1, %failed ]
   %c = load atomic i64, ptr %claim monotonic, align 8
   %tag = lshr i64 %c, 32
-  %i = and i64 %c, 4294967295
+  %left = and i64 %c, 4294967295
   %mine = icmp eq i64 %tag, %g64
-  %some = icmp ult i64 %i, %len
+  %some = icmp ne i64 %left, 0
   %go = and i1 %mine, %some
   br i1 %go, label %try, label %leave
 try:
-  %c1 = add i64 %c, 1
-  ; Release: the loads of the job above must come before; acquire: the job's data after.
+  %c1 = sub i64 %c, 1
+  ; Success proves that the job is not over, so that the fields read above are its own.
+  ; Release: those loads come before; acquire: the job's data after.
   %x = cmpxchg ptr %claim, i64 %c, i64 %c1 acq_rel monotonic, align 8
   %won = extractvalue { i64, i1 } %x, 1
   br i1 %won, label %run, label %look
 run:
   %cnt1 = add i64 %cnt, 1
+  %i = sub i64 %len, %left
   %index = add i64 %begin, %i
   %status = call i32 %fn(ptr %arg, i64 %index)
   %ok = icmp eq i32 %status, 0
@@ -395,7 +398,11 @@ deal:
   %o = mul i64 %t, $RECORD
   %o1 = add i64 %o, $RECORDS
   %claim = getelementptr i8, ptr %s, i64 %o1
-  store atomic i64 %word, ptr %claim monotonic, align 8
+  %longer = icmp ult i64 %t, %r
+  %one = zext i1 %longer to i64
+  %len = add i64 %q, %one
+  %full = or i64 %word, %len
+  store atomic i64 %full, ptr %claim monotonic, align 8
   %t1 = add i64 %t, 1
   %more = icmp ult i64 %t1, %live
   br i1 %more, label %deal, label %go
