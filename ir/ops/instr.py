@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from functools import cache
 
 from ..core import Builder, Value
-from ..dims import DimLike, evaluate, sym
+from ..dims import DimLike, evaluate, fresh, substitute, sym
 from ..errors import UnsupportedError
 from ..types import BufferType, DType, Shape, bf16, f16, f32, i8, i32, u8
 from .core import Const, Func
-from .loop import For, Load, Store
+from .loop import CallInstr, For, Load, Store
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,30 @@ def instructions() -> dict[str, Instr]:
         *[_ldmatrix(dtype, part) for dtype in (f16, bf16) for part in "ab"], *[_mma(dtype) for dtype in (f16, bf16)],
     ]  # fmt: skip
     return {one.name: one for one in made}
+
+
+def expand(op: CallInstr, b: Builder) -> None:
+    """Emit the meaning of a call as loop-level ops on its own buffers, for emitters without a template."""
+    one = instr(op.instr)
+    names = {inner.var: str(fresh("n")) for inner in one.body.body.walk() if isinstance(inner, For)}
+    renamed = {old: sym(new) for old, new in names.items()}
+    bases: dict[Value, tuple[DimLike, ...]] = {}
+    env: dict[Value, Value] = {}
+    for k, (buffer, arg) in enumerate(zip(op.args, one.body.args, strict=True)):
+        env[arg] = buffer
+        given = op.index[k] if k < len(op.index) else ()
+        bases[buffer] = given or (0,) * buffer.buffer.rank
+    for top in one.body.body:
+        made = b.insert(top.copy(env))
+        for inner in made.walk():
+            if isinstance(inner, For):
+                inner.set_attr("var", names[inner.var])
+            elif isinstance(inner, (Load, Store)):
+                buffer = inner.source if isinstance(inner, Load) else inner.target
+                base, offsets = bases[buffer], [substitute(e, renamed) for e in inner.index]
+                skip = len(base) - len(offsets)
+                moved = [i + o for i, o in zip(base[skip:], offsets, strict=True)]
+                inner.set_attr("index", (*base[:skip], *moved))
 
 
 Body = Callable[..., None]
@@ -240,4 +264,4 @@ def _mma(dtype: DType) -> Instr:
     )
 
 
-__all__ = ["FRAGMENTS", "Fragment", "Instr", "define", "instr", "instructions"]
+__all__ = ["FRAGMENTS", "Fragment", "Instr", "define", "expand", "instr", "instructions"]
