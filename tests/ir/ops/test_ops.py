@@ -401,7 +401,7 @@ KNOWN = [
 
 @pytest.mark.parametrize(("name", "attrs", "x", "expected"), KNOWN)
 def test_known_values(name: str, attrs: Any, x: float, expected: float) -> None:
-    """Published values: `evaluate` and `decompose` share constants, so neither judges these alone."""
+    """Published values: `evaluate` and `decompose` share constants, so judge neither alone."""
     got = results(OPS[name], Sample(((),), attrs=attrs), [np.asarray(x)])[0]
     np.testing.assert_allclose(got, expected, rtol=1e-12)
 
