@@ -19,7 +19,9 @@ from ...ir.errors import UnsupportedError
 from ...ir.kernel_abi import dim_parameters
 from ...ir.ops import loop
 from ...ir.ops.core import Const, Func, Yield
+from ...ir.ops.instr import instr
 from ...ir.types import BufferType, DType, VectorType, bf16, boolean, element, f16
+from ..instr import meaning
 from .expressions import (
     ADD,
     RELATION,
@@ -384,6 +386,13 @@ def _call(p: Printer, op: Op) -> None:
     p.close()
 
 
+def _call_instr(p: Printer, op: Op) -> None:
+    """The meaning, as plain loops."""
+    assert isinstance(op, loop.CallInstr)
+    p.flush(everything=True)
+    p.run(meaning(op))
+
+
 def _host_call(p: Printer, op: Op) -> None:
     raise UnsupportedError("E0434", f"{p.module.language} has no host to run {op.attrs[0]}", where=Op.where(op))
 
@@ -419,7 +428,7 @@ ROWS: dict[str, Row] = {
     "where": _where, "cast": _cast, "bitcast": _bitcast, "const": _nothing, "return": _nothing, "yield": _nothing,
     "loop.for": _for, "loop.if": _if, "loop.when": _when, "loop.while": _while, "loop.fail": _fail,
     "loop.bind": _bind, "loop.alloc": _alloc, "loop.view": _view, "loop.load": _load, "loop.store": _store,
-    "loop.index": _index, "loop.call": _call, "loop.host_call": _host_call,
+    "loop.index": _index, "loop.call": _call, "loop.host_call": _host_call, "loop.call_instr": _call_instr,
 }  # fmt: skip
 
 
@@ -431,7 +440,7 @@ class CModule:
 
     language = "C"
     rows: Mapping[str, Row] = ROWS
-    spaces: tuple[str, ...] = ("register", "stack")
+    spaces: tuple[str, ...] = ("register", "stack", "tile")
     printer: type[Printer] = Printer
 
     def __init__(self, funcs: Sequence[Func], public: Sequence[str]) -> None:
@@ -440,6 +449,8 @@ class CModule:
         self.used: dict[str, None] = {}
         self.prototypes: dict[str, None] = {}
         self.writes: dict[str, frozenset[int]] = {}
+        self.overwriting: frozenset[str] = frozenset()
+        """Kernels of which some call lets a result share the memory of an operand."""
 
     # What HLS overrides
 
@@ -471,10 +482,13 @@ class CModule:
         for op in func.body.walk():
             if isinstance(op, loop.Store):
                 found.add(_root(op.target))
-            elif isinstance(op, (loop.Call, loop.CallInstr)):
-                inside = isinstance(op, loop.Call) and op.callee in self.funcs
-                which = self.written(op.callee) if inside else range(len(op.args))  # type: ignore[attr-defined]
+            elif isinstance(op, loop.Call):
+                which = self.written(op.callee) if op.callee in self.funcs else range(len(op.args))
                 found |= {_root(op.args[k]) for k in which}
+            elif isinstance(op, loop.CallInstr):
+                body = instr(op.instr).body
+                inside = self.written_roots(body)
+                found |= {_root(v) for v, arg in zip(op.args, body.args, strict=True) if arg in inside}
         return found
 
     def parameter_types(self, p: Printer, op: loop.Call) -> list[str]:
@@ -512,7 +526,7 @@ class CModule:
         for k, arg in enumerate(func.args):
             assert isinstance(arg.type, BufferType)
             name = p.names[arg] = p.new_name(arg.name or (wishes[k] if k < len(wishes) else f"arg{k}"))
-            restrict = "" if func.kind == "plan" else "restrict "
+            restrict = "" if func.kind == "plan" or func.sym in self.overwriting else "restrict "
             const = "" if arg in p.written else "const "
             params.append(f"{const}{p.element_type(arg.type.dtype)} *{restrict}{name}")
         return params

@@ -181,6 +181,10 @@ def _alloc(w: Writer, op: Op) -> None:
     assert isinstance(op, loop.Alloc)
     type_ = op.type
     size = type_.size
+    if type_.space == "tile":
+        _configure_tiles(w)
+        w.tiles[op.result] = len(w.tiles)
+        return
     if type_.space not in ("register", "stack") or not isinstance(size, int):
         raise UnsupportedError("E0424", f"a CPU kernel cannot allocate {type_}", where=Op.where(op),
                                hint="plan it in the arena, or give it a static shape on the stack")  # fmt: skip
@@ -189,6 +193,18 @@ def _alloc(w: Writer, op: Op) -> None:
     name = w.name(_plain(op.label) or "buffer")
     w.allocas.append(f"  {name} = alloca [{max(1, -(-size * memory_bits(type_.dtype) // 8))} x i8], align 64")
     w.buffers[op.result] = Memory(name, 0, 0, type_)
+
+
+def _configure_tiles(w: Writer) -> None:
+    """Once per function: all eight AMX tiles as 16 rows of 64 bytes, released at the end."""
+    if w.tiles:
+        return
+    w.declare("declare void @llvm.x86.ldtilecfg(ptr)")
+    w.declare("declare void @llvm.x86.tilerelease()")
+    config = bytes([1]) + bytes(15) + bytes([64, 0] * 8) + bytes(16) + bytes([16] * 8) + bytes(8)
+    text = "".join([f"\\{c:02X}" for c in config])
+    w.declare(f'@irc.tilecfg = private unnamed_addr constant [64 x i8] c"{text}", align 64')
+    w.allocas.append("  call void @llvm.x86.ldtilecfg(ptr @irc.tilecfg)")
 
 
 def _plain(label: str) -> str:

@@ -7,9 +7,10 @@ Imports: ir, emit_writer, emit_types.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-from ...ir.core import Op
+from ...ir.core import Op, Value
 from ...ir.dims import (
     Dim,
     DimLike,
@@ -150,13 +151,12 @@ def _guarded(w: Writer, condition: str, make: Any) -> None:
 def _load(w: Writer, op: Op) -> None:
     assert isinstance(op, loop.Load)
     memory = w.memory(op.source)
+    if op.lane:
+        w.values[op.result] = _load_vector(w, op, memory)
+        return
     e = w.element_offset(memory, op.index)
-    dtype = memory.type.dtype
-    w.values[op.result] = (
-        _load_vector(w, op, memory, e)
-        if op.lane
-        else _load_scalar(w, memory, e, w.all_hold(op.where), literal(op.fill or 0, dtype))
-    )
+    fill = literal(op.fill or 0, memory.type.dtype)
+    w.values[op.result] = _load_scalar(w, memory, e, w.all_hold(op.where), fill)
 
 
 def _load_scalar(w: Writer, memory: Memory, e: DimLike, condition: str, fill: str) -> str:
@@ -178,11 +178,11 @@ def _load_scalar(w: Writer, memory: Memory, e: DimLike, condition: str, fill: st
 def _store(w: Writer, op: Op) -> None:
     assert isinstance(op, loop.Store)
     memory = w.memory(op.target)
-    e = w.element_offset(memory, op.index)
     if op.lane:
-        _store_vector(w, op, memory, e)
-    else:
-        _store_scalar(w, memory, e, w.all_hold(op.where), w.text(op.value))
+        _store_vector(w, op, memory)
+        return
+    e = w.element_offset(memory, op.index)
+    _store_scalar(w, memory, e, w.all_hold(op.where), w.text(op.value))
 
 
 def _store_scalar(w: Writer, memory: Memory, e: DimLike, condition: str, value: str) -> None:
@@ -217,8 +217,26 @@ def lanes_of(e: DimLike, lane: str) -> tuple[DimLike | None, DimLike]:
     return form if form is not None else (None, e)
 
 
-def _load_vector(w: Writer, op: loop.Load, memory: Memory, e: DimLike) -> str:
+def _contiguous(w: Writer, buffer: Value, index: tuple[DimLike, ...], lane: str) -> str:
+    """The address of lane 0 where the lanes are consecutive whole-byte elements, else ""; remembered."""
+    memo = w.scopes[-1].memo
+    key = buffer, index, lane
+    known = memo.get(key)
+    if known is None:
+        memory = w.memory(buffer)
+        step, first = lanes_of(w.element_offset(memory, index), lane)
+        whole = step == 1 and memory_bits(memory.type.dtype) >= 8
+        known = memo[key] = w.address(memory, w.byte_offset(memory, first)) if whole else ""
+    return known
+
+
+def _load_vector(w: Writer, op: loop.Load, memory: Memory) -> str:
     dtype, lanes, type_ = memory.type.dtype, op.lanes, op.result.type
+    pointer = _contiguous(w, op.source, op.index, op.lane)
+    if pointer and not op.where:
+        made = w.emit(f"load {vector_text(dtype, lanes)}, ptr {pointer}, align {memory_bits(dtype) // 8}")
+        return from_memory(w, made, dtype, lanes)
+    e = w.element_offset(memory, op.index)
     step, first = lanes_of(e, op.lane)
     fill = constant(op.fill or 0, type_)
     if memory_bits(dtype) < 8:
@@ -229,8 +247,7 @@ def _load_vector(w: Writer, op: loop.Load, memory: Memory, e: DimLike) -> str:
     if step == 0:
         return _load_splat(w, op, memory, first, condition, mask)
     pass_ = fill if text == scalar_text(dtype) else f"splat ({text} {int(op.fill or 0)})"
-    if step == 1:
-        pointer = w.address(memory, w.byte_offset(memory, first))
+    if pointer:
         make = lambda: w.emit(f"load {vector}, ptr {pointer}, align {align}")  # noqa: E731
         if mask:
             name = _intrinsic(w, "masked.load", vector, f"{suffix_of(text, lanes)}.p0", f"ptr, i32, <{lanes} x i1>, {vector}")
@@ -242,6 +259,12 @@ def _load_vector(w: Writer, op: loop.Load, memory: Memory, e: DimLike) -> str:
         on = mask or "splat (i1 true)"
         make = lambda: w.emit(f"call {vector} {name}(<{lanes} x ptr> {pointers}, i32 {align}, <{lanes} x i1> {on}, {vector} {pass_})")  # noqa: E731, E501
     return _guarded_value(w, condition, type_text(type_), fill, lambda: from_memory(w, make(), dtype, lanes))
+
+
+@functools.cache
+def vector_text(dtype: DType, lanes: int) -> str:
+    """The type of a vector in memory."""
+    return f"<{lanes} x {memory_text(dtype)}>"
 
 
 def suffix_of(text: str, lanes: int) -> str:
@@ -284,8 +307,14 @@ def _lane_pointers(w: Writer, memory: Memory, e: DimLike, lane: str, lanes: int)
     return w.emit(f"getelementptr i8, ptr {base}, <{lanes} x i64> {known}")
 
 
-def _store_vector(w: Writer, op: loop.Store, memory: Memory, e: DimLike) -> None:
+def _store_vector(w: Writer, op: loop.Store, memory: Memory) -> None:
     dtype, lanes = memory.type.dtype, op.value.type.lanes  # type: ignore[attr-defined]
+    pointer = _contiguous(w, op.target, op.index, op.lane)
+    if pointer and not op.where:
+        value = to_memory(w, w.text(op.value), dtype, lanes)
+        w.line(f"store {vector_text(dtype, lanes)} {value}, ptr {pointer}, align {memory_bits(dtype) // 8}")
+        return
+    e = w.element_offset(memory, op.index)
     step, first = lanes_of(e, op.lane)
     if memory_bits(dtype) < 8:
         _store_packed(w, op, memory, e, step, first)
@@ -294,8 +323,7 @@ def _store_vector(w: Writer, op: loop.Store, memory: Memory, e: DimLike) -> None
     value = to_memory(w, w.text(op.value), dtype, lanes)
     text, align = memory_text(dtype), memory_bits(dtype) // 8
     vector = f"<{lanes} x {text}>"
-    if step == 1:
-        pointer = w.address(memory, w.byte_offset(memory, first))
+    if pointer:
         line = f"store {vector} {value}, ptr {pointer}, align {align}"
         if mask:
             name = _intrinsic(w, "masked.store", "void", f"{suffix_of(text, lanes)}.p0", f"{vector}, ptr, i32, <{lanes} x i1>")
@@ -317,7 +345,7 @@ def _store_vector(w: Writer, op: loop.Store, memory: Memory, e: DimLike) -> None
 def _whole_bytes(op: loop.Load | loop.Store, memory: Memory, step: DimLike | None, first: DimLike, lanes: int) -> bool:
     """The lanes are consecutive, begin at a byte, fill whole bytes, and no guard cuts them."""
     per_byte = 8 // memory_bits(memory.type.dtype)
-    lane_free = all(not isinstance(e, Dim) or op.lane not in e.symbols for e in op.attributes["where"])
+    lane_free = all(not isinstance(e, Dim) or op.lane not in e.symbols for e in op.where)
     return step == 1 and lane_free and lanes % per_byte == 0 and equal(mod(first, per_byte), 0) is True
 
 
@@ -329,7 +357,7 @@ def _load_packed(w: Writer, op: loop.Load, memory: Memory, e: DimLike, step: Dim
         known = "poison"
         for k in range(lanes):
             env = {op.lane: k}
-            where = [substitute(g, env) for g in op.attributes["where"]]
+            where = [substitute(g, env) for g in op.where]
             one = _load_scalar(w, memory, substitute(e, env), w.all_hold(where), literal(op.fill or 0, dtype))
             known = w.emit(f"insertelement {register} {known}, {scalar_text(dtype)} {one}, i64 {k}")
         return known
@@ -345,7 +373,7 @@ def _load_packed(w: Writer, op: loop.Load, memory: Memory, e: DimLike, step: Dim
         low = w.emit(f"lshr <{lanes} x i8> {wide}, <{shifts}>")
         return w.emit(f"trunc <{lanes} x i8> {low} to {register}")
 
-    condition = w.all_hold(op.attributes["where"])
+    condition = w.all_hold(op.where)
     return _guarded_value(w, condition, register, constant(op.fill or 0, op.result.type), make)
 
 
@@ -356,7 +384,7 @@ def _store_packed(w: Writer, op: loop.Store, memory: Memory, e: DimLike, step: D
     if not _whole_bytes(op, memory, step, first, lanes):
         for k in range(lanes):
             env = {op.lane: k}
-            where = [substitute(g, env) for g in op.attributes["where"]]
+            where = [substitute(g, env) for g in op.where]
             one = w.emit(f"extractelement {register} {value}, i64 {k}")
             _store_scalar(w, memory, substitute(e, env), w.all_hold(where), one)
         return
@@ -371,7 +399,7 @@ def _store_packed(w: Writer, op: loop.Store, memory: Memory, e: DimLike, step: D
         if part:
             one = w.emit(f"shl <{count} x i8> {one}, splat (i8 {part * bits})")
         total = w.emit(f"or <{count} x i8> {total}, {one}") if total else one
-    condition = w.all_hold(op.attributes["where"])
+    condition = w.all_hold(op.where)
     _guarded(w, condition, lambda: w.line(f"store <{count} x i8> {total}, ptr {pointer}, align 1"))
 
 

@@ -7,6 +7,7 @@ Imports: ir types and errors.
 
 from __future__ import annotations
 
+import functools
 import struct
 from typing import Any
 
@@ -20,6 +21,7 @@ _SUFFIX = {f64: "f64", f32: "f32", f16: "f16"}
 _text: dict[Type, str] = {}
 
 
+@functools.cache
 def scalar_text(dtype: DType) -> str:
     """The register type of one element; E0420 for types that no register holds."""
     if dtype in _FLOATS:
@@ -44,6 +46,7 @@ def type_text(type: Type) -> str:
     return known
 
 
+@functools.cache
 def memory_bits(dtype: DType) -> int:
     """Bits that one element takes in a buffer: below 8 for packed integers."""
     if dtype is boolean:
@@ -53,11 +56,13 @@ def memory_bits(dtype: DType) -> int:
     return max(8, 1 << (dtype.bits - 1).bit_length())
 
 
+@functools.cache
 def memory_text(dtype: DType) -> str:
     """The type that loads and stores of one element name."""
     return _FLOATS.get(dtype) or f"i{max(8, memory_bits(dtype))}"
 
 
+@functools.cache
 def suffix(type: Type) -> str:
     """The part of an intrinsic's name that says the type: v16f32, i32."""
     lanes = f"v{type.lanes}" if isinstance(type, VectorType) else ""

@@ -48,7 +48,8 @@ class Writer(Indexer):
         """(type, name here, operand in the parent), in order of first use."""
         self.pointers: dict[str, str] = {}
         self.outlined = 0
-        self.tiles = 0
+        self.tiles: dict[Value, int] = {}
+        """Numbers of AMX tiles, which are configured at the entry and released at the end."""
         if parent is not None:
             self.ranges.update(parent.ranges)
 
@@ -170,8 +171,9 @@ class Writer(Indexer):
 
     def finished(self, header: str) -> str:
         """The function's text."""
-        return "\n".join([f"{header} {{", "entry:", *self.allocas, *self.scopes[0].lines, "  ret i32 0",
-                          *self.tail, "}\n"])  # fmt: skip
+        release = ["  call void @llvm.x86.tilerelease()"] if self.tiles else []
+        return "\n".join([f"{header} {{", "entry:", *self.allocas, *self.scopes[0].lines, *release,
+                          "  ret i32 0", *self.tail, "}\n"])  # fmt: skip
 
 
 Row = Callable[[Writer, Op], None]

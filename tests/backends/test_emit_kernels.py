@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import functools
 import shutil
 import subprocess
@@ -16,10 +17,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+
 from irc.backends.c.printer import emit_module as emit_c
 from irc.backends.cpu.engine import Engine
-from irc.backends.cpu.host import codegen_target
-from irc.backends.llvm.compile import compile_text
+from irc.backends.cpu.host import codegen_target, present_features
+from irc.backends.llvm.compile import assembly, compile_text
 from irc.backends.llvm.emit import emit_module
 from irc.ir.core import OPS, Builder, Value
 from irc.ir.dims import DimLike, max_, min_, sym
@@ -32,6 +34,7 @@ from irc.ir.types import (
     boolean,
     f32,
     from_numpy,
+    i8,
     i32,
     i64,
     u8,
@@ -485,6 +488,59 @@ def packed_off_byte() -> Case:
     want[3:10] = values[1:8]
     a = _packed(values, 4)
     return Case([f], [a, np.zeros_like(a)], [a, _packed(want, 4)], targets="llvm")
+
+
+def _dot(lanes: int) -> Case:
+    """u8 times i8, four at a time, against the same sum in numpy."""
+    f, b, (x, w, y) = kernel("dot", buf(u8, 3, 4), buf(i8, 3, lanes, 4), buf(i32, lanes))
+    with loop_over(b, "k", 3) as b1:
+        b1.emit(loop.CallInstr, y, x, w, instr=f"x86.dpbusd.{32 * lanes}", index=((0,), (k, 0), (k, 0, 0)))
+    a = rng.integers(0, 256, (3, 4)).astype(np.uint8)
+    c = rng.integers(-128, 128, (3, lanes, 4)).astype(np.int8)
+    want = 5 + (a[:, None].astype(np.int32) * c).sum((0, 2))
+    return Case([f], [a, c, np.full(lanes, 5, np.int32)], [a, c, want.astype(np.int32)])
+
+
+def tile_gemm() -> Func:
+    """One AMX tile: 16 x 128 times 128 x 16 (B packed by fours), int8 into int32."""
+    f, b, (x, w, y) = kernel("amx", buf(i8, 16, 128), buf(i8, 32, 64), buf(i32, 16, 16))
+    shapes = [(i32, 16), (i8, 64), (i8, 64)]
+    acc, p, q = [b.emit(loop.Alloc, label="t", type=buf(t, 16, c, space="tile")) for t, c in shapes]
+    b.emit(loop.CallInstr, acc, instr="x86.tilezero", index=((),))
+    with loop_over(b, "k", 2) as b1:
+        b1.emit(loop.CallInstr, x, p, instr="x86.tileloadd.i8", index=((0, k * 64), ()))
+        b1.emit(loop.CallInstr, w, q, instr="x86.tileloadd.i8", index=((k * 16, 0), ()))
+        b1.emit(loop.CallInstr, acc, p, q, instr="x86.tdpbssd", index=((),) * 3)
+    b.emit(loop.CallInstr, acc, y, instr="x86.tilestored", index=((), (0, 0)))
+    return f
+
+
+@case
+def amx_tile() -> Case:
+    """Through C by its meaning; LLVM's text needs the machine, see test_amx_assembles."""
+    a, c = rng.integers(-128, 128, (16, 128)).astype(np.int8), rng.integers(-128, 128, (128, 16)).astype(np.int8)
+    packed = np.ascontiguousarray(c.reshape(32, 4, 16).transpose(0, 2, 1)).reshape(32, 64)
+    want = a.astype(np.int32) @ c.astype(np.int32)
+    return Case([tile_gemm()], [a, packed, np.zeros((16, 16), np.int32)], [a, packed, want], targets="c")
+
+
+def test_amx_assembles() -> None:
+    """The tile kernel becomes the instructions it names, configured once and released."""
+    target = dataclasses.replace(codegen_target(), cpu="sapphirerapids", features="+amx-tile,+amx-int8")
+    text = assembly(emit_module([tile_gemm()]), target)
+    for name, times in (("ldtilecfg", 1), ("tilezero", 1), ("tileloadd", 4), ("tdpbssd", 2), ("tilestored", 1),
+                        ("tilerelease", 1)):  # fmt: skip
+        assert text.count(f"\t{name}") == times, name  # the loop of two, unrolled
+
+
+@pytest.mark.skipif("avx512vnni" not in present_features(codegen_target()), reason="this CPU has no AVX-512 VNNI")
+@pytest.mark.parametrize("lanes", [8, 16])
+def test_vnni(lanes: int) -> None:
+    """The instruction and its meaning give the same sums, and it is that instruction."""
+    check(_dot(lanes), "llvm")
+    check(_dot(lanes), "c")
+    text = assembly(emit_module(_dot(lanes).funcs, vector_bits=512), codegen_target())
+    assert text.count("vpdpbusd\t") == 3  # the loop of three, unrolled
 
 
 @pytest.mark.parametrize("name", list(CASES))
