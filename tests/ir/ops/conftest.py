@@ -1,4 +1,6 @@
-"""`apply`: one op on arrays by every way there is - evaluate, generic or decomposition, own loops."""
+"""`apply`: one op on arrays by every way there is - evaluate, generic or decomposition, own
+loops.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ TOLERANCE = {2: 2e-2, 1: 0.13}
 def call(
     name: str, arrays: Sequence[Array | None], types: Sequence[str] | None, attrs: Any
 ) -> tuple[Func, Op]:
-    """A function of the arrays (with these types, which may hold symbols) that returns the op's results."""
+    """A function of the arrays (with these types, which may hold symbols) that returns the op's
+    results.
+    """
     given = [a for a in arrays if a is not None]
     found = [TensorType(from_numpy(a.dtype), a.shape) for a in given]
     func = Func.make("main", [parse_type(t) for t in types] if types else found)
@@ -60,7 +64,9 @@ def by_loops(op: Op, arrays: Sequence[Array], results: Sequence[Array]) -> list[
 
 @pytest.fixture
 def apply() -> Callable[..., Any]:
-    """`apply("matmul", x, y, types=["f32[N, 3]", ...], attr=...)` gives the result(s) of evaluate."""
+    """`apply("matmul", x, y, types=["f32[N, 3]", ...], attr=...)` gives the result(s) of
+    evaluate.
+    """
 
     def apply_op(
         name: str, *arrays: Array | None, types: Sequence[str] | None = None, **attrs: Any

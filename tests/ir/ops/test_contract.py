@@ -1,4 +1,6 @@
-"""Matmul and contract against plain loops, exact integers, accumulators, symbolic dims, error texts."""
+"""Matmul and contract against plain loops, exact integers, accumulators, symbolic dims, error
+texts.
+"""
 
 from __future__ import annotations
 

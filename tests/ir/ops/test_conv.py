@@ -1,4 +1,6 @@
-"""Convolution against plain loops and torch, blocked layouts against pack, symbolic dims, padding."""
+"""Convolution against plain loops and torch, blocked layouts against pack, symbolic dims,
+padding.
+"""
 
 from __future__ import annotations
 

@@ -20,8 +20,14 @@ CASES = [
 ]
 
 
-def windows(x: Any, kernel: Any, strides: Any = (1, 1), pads: Any = (0, 0, 0, 0), dilations: Any = (1, 1),
-            ceil_mode: bool = False) -> Any:  # fmt: skip
+def windows(
+    x: Any,
+    kernel: Any,
+    strides: Any = (1, 1),
+    pads: Any = (0, 0, 0, 0),
+    dilations: Any = (1, 1),
+    ceil_mode: bool = False,
+) -> Any:
     """(result index, elements inside x, taps inside x and its pads) for each window."""
     counts = []
     for k in range(2):
