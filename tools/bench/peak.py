@@ -95,7 +95,8 @@ def _stream_text(bits: int) -> str:
 def _read_text(bits: int) -> str:
     vector = f"<{bits // 32} x i32>"
     count = 8
-    phis, body, tail = [], [f"%at = mul nuw nsw i64 %i, {count * bits // 8}"], []
+    phis, body, tail = [], [f"%far = mul nuw nsw i64 %i, {count * bits // 8}"], []
+    body.append("%at = and i64 %far, %mask")  # round and round in one call
     body.append("%inp = getelementptr i8, ptr %in, i64 %at")
     for k in range(count):
         phis.append(f"%v{k} = phi {vector} [ zeroinitializer, %entry ], [ %w{k}, %loop ]")
@@ -105,10 +106,18 @@ def _read_text(bits: int) -> str:
         tail.append(f"%o{k} = getelementptr {vector}, ptr %out, i64 {k}")
         tail.append(f"store {vector} %w{k}, ptr %o{k}, align 4")
     attribute = f'attributes #0 = {{ "prefer-vector-width"="{bits}" }}'
-    return _loop("run", "ptr %out, ptr %in", phis, body, tail) + "\n" + attribute
+    return _loop("run", "ptr %out, ptr %in, i64 %mask", phis, body, tail) + "\n" + attribute
 
 
 _TEXTS = {"fma": _fma_text, "copy": _copy_text, "stream": _stream_text, "read": _read_text}
+
+
+_PARAMETERS = {
+    "fma": [c_void_p],
+    "copy": [c_void_p, c_void_p],
+    "stream": [c_void_p, c_void_p],
+    "read": [c_void_p, c_void_p, c_int64],
+}
 
 
 @functools.cache
@@ -116,8 +125,7 @@ def _kernel(kind: str, bits: int) -> tuple[Callable[..., None], Engine]:
     """The kernel as a function, and the engine that holds it."""
     name = f"peak_{kind}_{bits}"
     engine = Engine(compile_many({name: _TEXTS[kind](bits)}, codegen_target()))
-    pointers = [c_void_p] * (1 if kind == "fma" else 2)
-    return CFUNCTYPE(None, *pointers, c_int64)(engine.address("run")), engine
+    return CFUNCTYPE(None, *_PARAMETERS[kind], c_int64)(engine.address("run")), engine
 
 
 def _times(run: Callable[[], object], repeats: int) -> list[float]:
@@ -196,17 +204,19 @@ def _together(run: Callable[[int], None], threads: int, repeats: int) -> list[fl
 
 
 def measure_read_bandwidth(size: int | None = None, repeats: int = 20) -> Measured:
-    """GB/s of reading `size` bytes again and again on one core; by default half of the L2."""
+    """GB/s of reading `size` bytes again and again on one core; by default half of the L2.
+
+    `size` is rounded down to a power of two.
+    """
     width = host().vector_bits
     kernel, _ = _kernel("read", width)
     step = width  # 8 vectors of width / 8 bytes
-    size = (size or host().caches.l2 // 2) // step * step
+    size = 1 << (size or host().caches.l2 // 2).bit_length() - 1
     source, out = _aligned(size), np.zeros(width // 4, np.int32)
-    again = max(1, (16 << 20) // size)
+    again = max(1, (64 << 20) // size)
 
     def run() -> None:
-        for _ in range(again):
-            kernel(out.ctypes.data, source.ctypes.data, size // step)
+        kernel(out.ctypes.data, source.ctypes.data, size - 1, size // step * again)
 
     return _rate(float(size * again), _times(run, repeats), "GB/s")
 
