@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ir.core import Op
 from ..ir.dims import Dim, DimLike, coefficient, evaluate
 from ..ir.errors import Error
 from ..ir.interpret import bound
@@ -362,12 +363,12 @@ def _read(array: Array, type_: TensorType, dims: Mapping[str, int]) -> Array:
     return unpack(array, type_.dtype, [evaluate(e, dims) for e in type_.shape])
 
 
-def host_functions(planned: Planned) -> dict[str, HostStep]:
-    """The functions behind a plan's host steps: each op's own `evaluate`."""
-    return {name: _evaluator(op) for name, op in planned.host_steps.items()}
+def host_functions(ops: Mapping[str, Op]) -> dict[str, HostStep]:
+    """The functions behind host steps: each op's own `evaluate`."""
+    return {name: _evaluator(op) for name, op in ops.items()}
 
 
-def _evaluator(op: Any) -> HostStep:
+def _evaluator(op: Op) -> HostStep:
     def step(arrays: Sequence[Array], dims: Mapping[str, int]) -> Sequence[Array]:
         given = iter(arrays)
         full = [next(given) if v is not None else None for v in op.operands]

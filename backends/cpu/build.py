@@ -6,8 +6,11 @@ May import: ir, passes, the llvm backend, the files beside it.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ...ir.core import Op
 from ...ir.errors import UnsupportedError
 from ...ir.target import Target
 from ...passes.plan import Planned
@@ -69,14 +72,14 @@ def _present(codegen: CodegenTarget) -> frozenset[str]:
     return frozenset([f[1:] for f in codegen.features.split(",") if f.startswith("+")])
 
 
-def load(built: Built, weights: Array, host: dict | None = None) -> Executable:  # type: ignore[type-arg]
+def load(built: Built, weights: Array, host_ops: Mapping[str, Op]) -> Executable:
     """Link the objects and make an executable; its threads are those of the process's pool."""
     engine = Engine(built.objects)
     context: list[int] = [0, 0]
     if built.threads > 1:
         workers = pool(built.threads)
         context = [engine.address(CONTEXT), 0, workers.handle, workers.parallel_for]
-    return CpuExecutable(built, engine, weights, context, host)
+    return CpuExecutable(built, engine, weights, context, host_ops)
 
 
 def build(planned: Planned, target: Target | None = None, *, threads: int | None = None,
@@ -88,7 +91,7 @@ def build(planned: Planned, target: Target | None = None, *, threads: int | None
     bits = target.vector_bits if target is not None else None
     built = compile_plan(planned, codegen=codegen, threads=count, bits=bits, workers=workers)
     image = weight_image(planned.weights, planned.weight_bytes)
-    return load(built, image, host_functions(planned))
+    return load(built, image, planned.host_steps)
 
 
 def refuse_host_steps(planned: Planned, target: str) -> None:
@@ -101,16 +104,19 @@ def refuse_host_steps(planned: Planned, target: str) -> None:
 class CpuExecutable(Executable):
     """An executable linked into this process, which can also be written to a file."""
 
-    def __init__(self, built: Built, engine: Engine, weights: Array, context: list[int],
-                 host: dict | None) -> None:  # type: ignore[type-arg]  # fmt: skip
-        super().__init__(built.program, engine.address(built.entry), weights, keep=engine, context=context, host=host)
+    def __init__(self, built: Built, engine: Engine, weights: Array, context: Sequence[int],
+                 host_ops: Mapping[str, Op]) -> None:  # fmt: skip
+        """Take the entry point of a linked engine."""
+        super().__init__(built.program, engine.address(built.entry), weights, keep=engine, context=context,
+                         host=host_functions(host_ops))  # fmt: skip
         self.built = built
+        self.host_ops = dict(host_ops)
 
-    def save(self, path: str) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write an `.ircx` file, which `irc.open` loads without compiling anything."""
         from .archive import save  # it reads this module
 
-        save(self.built, self.weights, path)
+        save(self.built, self.weights, self.host_ops, path)
 
 
 __all__ = ["Built", "CpuExecutable", "build", "compile_plan", "load", "refuse_host_steps", "texts"]
