@@ -98,17 +98,11 @@ def test_requantize_by_rational_arithmetic(apply: Any, how: str, name: str) -> N
     x = np.concatenate([few, [-(2**31), 2**31 - 1], rng.integers(-(2**31), 2**31, 60)]).astype(
         np.int32
     )
-    for multiplier, shift in (
-        (1, 1),
-        (3, 2),
-        (2**31 - 1, 31),
-        (2**31 - 1, 40),
-        (1 << 30, 46),
-        (5, 62),
-    ):
     cases = ((1, 1), (3, 2), (2**31 - 1, 31), (2**31 - 1, 40), (1 << 30, 46), (5, 62))
+    zero = np.asarray(3).astype(to.np)
     for multiplier, shift in cases:
-                    to=to, rounding=how)
+        scale = np.int32(multiplier), np.int32(shift)
+        got = apply("requantize", x, *scale, zero, to=to, rounding=how)
         want = [rounded(Fraction(int(v) * multiplier, 1 << shift), how) + 3 for v in x]
         assert widen(got).tolist() == [min(max(v, lowest(to)), highest(to)) for v in want]
 
