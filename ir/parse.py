@@ -118,7 +118,7 @@ class _Parser(Scanner):
                 "E0221",
                 f"did you mean '{near[0]}'?" if near else None,
             )
-        operands = self.operands()
+        operands = self.operands(cls.terminator)
         given = self.attributes(cls) if _ATTRIBUTES.match(self.text, self.at) else {}
         regions = []
         while self.text.startswith(("(", "{"), self.at):
@@ -146,9 +146,9 @@ class _Parser(Scanner):
         if not name[1].isdigit():
             value.name = name[1:]
 
-    def operands(self) -> list[Value | None]:
-        """`(%a, _)`, or bare `%a, %b`, or nothing."""
-        if self.text.startswith("%", self.at):
+    def operands(self, bare: bool) -> list[Value | None]:
+        """`(%a, _)`, or `%a, %b` where they stand bare, or nothing."""
+        if bare and self.text.startswith("%", self.at):
             closing = ""
         elif self.text.startswith("(", self.at) and not _ARGUMENT.match(self.text, self.at):
             self.take("(")

@@ -94,19 +94,19 @@ def expand(op: CallInstr, b: Builder) -> None:
     names = {inner.var: str(fresh("n")) for inner in one.body.body.walk() if isinstance(inner, For)}
     renamed = {old: sym(new) for old, new in names.items()}
     bases: dict[Value, tuple[DimLike, ...]] = {}
-    env: dict[Value, Value] = {}
+    env: dict[Value, Value] = {}  # bases are by operand: two may be windows of one buffer
     for k, (buffer, arg) in enumerate(zip(op.args, one.body.args, strict=True)):
         env[arg] = buffer
         given = op.index[k] if k < len(op.index) else ()
-        bases[buffer] = given or (0,) * buffer.buffer.rank
+        bases[arg] = given or (0,) * buffer.buffer.rank
     for top in one.body.body:
         made = b.insert(top.copy(env))
-        for inner in made.walk():
+        for old, inner in zip(top.walk(), made.walk(), strict=True):
             if isinstance(inner, For):
                 inner.set_attr("var", names[inner.var])
-            elif isinstance(inner, (Load, Store)):
-                buffer = inner.source if isinstance(inner, Load) else inner.target
-                base, offsets = bases[buffer], [substitute(e, renamed) for e in inner.index]
+            elif isinstance(old, (Load, Store)):
+                operand = old.source if isinstance(old, Load) else old.target
+                base, offsets = bases[operand], [substitute(e, renamed) for e in old.index]
                 skip = len(base) - len(offsets)
                 moved = [i + o for i, o in zip(base[skip:], offsets, strict=True)]
                 inner.set_attr("index", (*base[:skip], *moved))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from irc.backends.llvm.emit import emit_module
+from irc.backends.c.printer import emit_module as emit_c
+from irc.backends.llvm.emit import emit_module as emit_llvm
 from irc.ir import interpret
 from irc.ir.core import Block, Builder
 from irc.ir.interpret_loops import bind_symbols, run_kernel
@@ -25,20 +30,44 @@ Array = np.ndarray[Any, Any]
 Check = Callable[..., list[Array]]
 
 
-def _native(func: Func, arrays: Sequence[Array]) -> int:
-    """Compile one kernel with LLVM in process, and call it."""
+def _llvm(func: Func) -> Any:
+    """The address of the kernel, compiled with LLVM in process."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    target = llvm.Target.from_default_triple().create_target_machine(cpu=llvm.get_host_cpu_name(), opt=1)
-    module = llvm.parse_assembly(emit_module([func]))
+    cpu = llvm.get_host_cpu_name()
+    target = llvm.Target.from_default_triple().create_target_machine(cpu=cpu, opt=1)
+    module = llvm.parse_assembly(emit_llvm([func]))
     module.verify()
     engine = llvm.create_mcjit_compiler(module, target)
     engine.finalize_object()
+    _alive.append(engine)
+    return engine.get_function_address(func.sym)
+
+
+def _c(func: Func) -> Any:
+    """The address of the kernel, printed as C and compiled with the system's compiler."""
+    folder = tempfile.mkdtemp(prefix="irc-probe-")
+    source, library = Path(folder, "kernel.c"), Path(folder, "kernel.so")
+    source.write_text(emit_c([func]))
+    flags = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-pedantic", "-ffp-contract=off"]
+    command = ["cc", *flags, "-shared", "-fPIC", str(source), "-o", str(library), "-lm"]
+    subprocess.run(command, check=True, capture_output=True)
+    loaded = ctypes.CDLL(str(library))
+    _alive.append(loaded)
+    shutil.rmtree(folder)
+    return ctypes.cast(loaded[func.sym], ctypes.c_void_p).value
+
+
+_alive: list[Any] = []
+
+
+def _call(address: Any, func: Func, arrays: Sequence[Array]) -> int:
+    """Call a kernel by the convention of ir/kernel_abi.py."""
     bound = bind_symbols(func, arrays, {})
     dims = [bound[name] for name in dim_parameters(func)]
     types = [ctypes.c_void_p] * (1 + len(arrays)) + [ctypes.c_int64] * len(dims)
-    call = ctypes.CFUNCTYPE(ctypes.c_int32, *types)(engine.get_function_address(func.sym))
     held = [_bytes(a, v.buffer.dtype) for a, v in zip(arrays, func.args, strict=True)]
+    call = ctypes.CFUNCTYPE(ctypes.c_int32, *types)(address)
     return int(call(None, *[a.ctypes.data for a in held], *dims))
 
 
@@ -60,11 +89,11 @@ def check() -> Check:
             assert run_kernel(func, [*inputs, *outs], seed=seed) == 0
             for out, want in zip(outs, wants, strict=True):
                 np.testing.assert_allclose(out, want, rtol=rtol, atol=atol)
-        if native:
+        for compile_ in (_llvm, _c) if native else ():
             again = [np.full_like(w, 77) for w in wants]
-            assert _native(func, [*inputs, *again]) == 0
+            assert _call(compile_(func), func, [*inputs, *again]) == 0
             for out, first in zip(again, outs, strict=True):
-                np.testing.assert_array_equal(out, first)
+                np.testing.assert_array_equal(out, first, err_msg=compile_.__name__)
         return outs
 
     return run
