@@ -70,18 +70,17 @@ class Iota(Op):
     )
 
 
-def from_end(index: Array, extent: int, op: str) -> Array:
-    """Indices with negative ones counted from the end; E0503 where one is out of range."""
+def in_range(index: Array, extent: int, op: str, lowest: int | None = None) -> Array:
+    """The indices as i64; E0503 where one is not from `lowest` (default -extent) to extent - 1."""
     wide = index.astype(np.int64)
-    wrong = (wide < -extent) | (wide >= extent)
+    wrong = (wide < (-extent if lowest is None else lowest)) | (wide >= extent)
     if wrong.any():
-        bad = int(wide[wrong][0])
         raise Error(
             "E0503",
-            f"{op}: index {bad} is out of range",
+            f"{op}: index {int(wide[wrong][0])} is out of range",
             details=(f"the axis has {extent} elements",),
         )
-    return np.where(wide < 0, wide + extent, wide)
+    return wide
 
 
 def _counted_up(b: Builder, index: Value, extent: DimLike) -> Value:
@@ -112,9 +111,7 @@ class Take(Op):
 
     @staticmethod
     def evaluate(x: Array, index: Array, axis: int) -> Array:
-        if index.size and index.min() < 0:
-            raise Error("E0503", f"take: index {int(index.min())} is out of range")
-        return np.take(x, from_end(index, x.shape[axis], "take"), axis)
+        return np.take(x, in_range(index, x.shape[axis], "take", 0), axis)
 
     def generic(self, b: Builder, *xs: Value) -> Value:
         """Over the result; x is read where the index says."""
@@ -152,7 +149,7 @@ class Gather(Op):
 
     @staticmethod
     def evaluate(x: Array, index: Array, axis: int) -> Array:
-        return np.take(x, from_end(index, x.shape[axis], "gather"), axis)
+        return np.take(x, in_range(index, x.shape[axis], "gather"), axis)
 
     def decompose(self, b: Builder) -> Value:
         """Take, with negative indices counted up."""
@@ -197,9 +194,7 @@ class TakeAlong(Op):
 
     @staticmethod
     def evaluate(x: Array, index: Array, axis: int) -> Array:
-        if index.size and index.min() < 0:
-            raise Error("E0503", f"take_along: index {int(index.min())} is out of range")
-        return np.take_along_axis(x, from_end(index, x.shape[axis], "take_along"), axis)
+        return np.take_along_axis(x, in_range(index, x.shape[axis], "take_along", 0), axis)
 
     def generic(self, b: Builder, *xs: Value) -> Value:
         """Over the result; x is read where the index says."""
@@ -238,7 +233,7 @@ class GatherElements(Op):
 
     @staticmethod
     def evaluate(x: Array, index: Array, axis: int) -> Array:
-        return np.take_along_axis(x, from_end(index, x.shape[axis], "gather_elements"), axis)
+        return np.take_along_axis(x, in_range(index, x.shape[axis], "gather_elements"), axis)
 
     def decompose(self, b: Builder) -> Value:
         """Take_along, with negative indices counted up."""
@@ -296,4 +291,4 @@ class OneHot(Op):
     rejects: ClassVar[Any] = (("C1", sample((4,), dtypes=("i64",), depth=5, axis=2)),)
 
 
-__all__ = ["Gather", "GatherElements", "Iota", "OneHot", "Take", "TakeAlong", "from_end"]
+__all__ = ["Gather", "GatherElements", "Iota", "OneHot", "Take", "TakeAlong", "in_range"]

@@ -16,6 +16,7 @@ CASES = [
     {"kernel": (3, 2), "strides": (2, 1), "pads": (1, 0, 1, 1)},
     {"kernel": (3, 3), "strides": (2, 2), "pads": (1, 1, 1, 1), "ceil_mode": True},
     {"kernel": (2, 2), "strides": (3, 3), "ceil_mode": True},
+    {"kernel": (2, 2), "strides": (3, 3), "pads": (0, 0, 1, 1), "ceil_mode": True},
     {"kernel": (2, 3), "dilations": (3, 2), "pads": (2, 1, 0, 1)},
 ]
 
