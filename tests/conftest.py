@@ -1,4 +1,4 @@
-"""What all tests share: a cache folder of their own, the tree's root, and the real models.
+"""What all tests share: a cache folder of their own, the text of every program, the real models.
 
 Real models lie in `$IRC_MODELS`, else in `shared/models` inside or beside the checkout.  A test
 that wants one and finds none skips with that reason; the summary counts every skip.
@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from importlib import import_module
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -25,6 +29,7 @@ _own_cache: list[str] = []
 
 def pytest_configure(config: pytest.Config) -> None:
     """One fresh cache folder per run: nothing compiled by an earlier version is found again."""
+    config.addinivalue_line("markers", "damaged: makes broken IR on purpose, which no text can say")
     if not hasattr(config, "workerinput"):  # the controller; xdist workers inherit its environment
         _own_cache.append(tempfile.mkdtemp(prefix="irc-test-cache-"))
         os.environ["IRC_CACHE_DIR"] = _own_cache[0]
@@ -40,6 +45,51 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The number of skips, also when it is zero; the reasons stand above it."""
     skipped = len(terminalreporter.stats.get("skipped", ()))
     terminalreporter.write_line(f"skipped tests: {skipped}")
+
+
+LARGE_OPS, LARGE_BYTES, MOST_PROGRAMS = 2000, 4 << 20, 20
+
+
+@pytest.fixture(autouse=True)
+def every_program_survives_its_text(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Print and parse each module and function that the test has made (marker `damaged`: not)."""
+    core = sys.modules.get("irc.ir.ops.core")
+    if core is None or request.node.get_closest_marker("damaged") is not None:
+        yield
+        return
+    made: list[Any] = []
+    for cls in (core.Module, core.Func):
+        begin = cls.__init__
+
+        def noted(op: Any, *args: Any, begin: Any = begin, **kwargs: Any) -> None:
+            begin(op, *args, **kwargs)
+            made.append(op)
+
+        monkeypatch.setattr(cls, "__init__", noted)
+    yield
+    monkeypatch.undo()
+    failed = getattr(request.node, "failed_call", False)
+    check = import_module("irc.ir.text").check_round_trip
+    for op in made[:MOST_PROGRAMS] if not failed else ():
+        if op.block is None and _is_small(op):
+            check(op)
+
+
+def _is_small(op: Any) -> bool:
+    """Printing, parsing and hashing it take no time that matters."""
+    ops = list(islice(op.walk(), LARGE_OPS))
+    sizes = [getattr(value, "nbytes", 0) for inner in ops for value in inner.attrs]
+    return len(ops) < LARGE_OPS and sum(sizes) < LARGE_BYTES
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Note on the test whether its body failed."""
+    report = yield
+    item.failed_call = getattr(item, "failed_call", False) or report.failed  # type: ignore[attr-defined]
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -118,6 +118,7 @@ def use_foreign_value(func: Func) -> None:
     add(func).set_operands([func.args[0], program().args[1]])
 
 
+@pytest.mark.damaged
 @pytest.mark.parametrize(
     ("damage", "code"),
     [
@@ -136,6 +137,7 @@ def test_damage_is_found(damage: Callable[[Func], None], code: str) -> None:
     assert caught.value.exit_code == EXIT_VERIFICATION
 
 
+@pytest.mark.damaged
 def test_the_error_names_op_place_and_source() -> None:
     func = program()
     change_type(func)
