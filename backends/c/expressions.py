@@ -25,6 +25,8 @@ class Expr(NamedTuple):
 
     text: str
     level: int = PRIMARY
+    wide: str = ""
+    """The same number modulo the type's width, as an unsigned primary expression, where there is one."""
 
     def at(self, level: int) -> str:
         """The text, in parentheses when its operator binds less than `level`."""
@@ -206,7 +208,10 @@ def _arithmetic(operator: str, level: int) -> Rule:
         wide = _unsigned(dtype)
         if dtype.kind == "uint" and dtype.bits >= 32:
             return binary(operator, level, *xs)
-        return wrapped(binary(operator, level, cast(wide, xs[0]), cast(wide, xs[1])), dtype)
+        x, y = [Expr(v.wide, PRIMARY) if v.wide else cast(wide, v) for v in xs]
+        inner = binary(operator, level, x, y)
+        made = wrapped(inner, dtype)
+        return made._replace(wide=inner.at(PRIMARY)) if dtype.bits in (32, 64) else made
 
     return rule
 

@@ -217,8 +217,8 @@ static inline void irc_put_{_bits}(uint8_t *a, ptrdiff_t at, int value) {{
 """)  # fmt: skip
 
 
-def prelude(used: Iterable[str], cplusplus: bool = False) -> str:
-    """Includes, the context, and the helpers in `used` with all they need, in order of the table."""
+def prelude(used: Iterable[str], context: bool = True) -> str:
+    """Includes, the context type, and the helpers in `used` with all they need, in order of the table."""
     wanted: set[str] = set()
 
     def want(name: str) -> None:
@@ -236,7 +236,7 @@ def prelude(used: Iterable[str], cplusplus: bool = False) -> str:
     if "<math.h>" in wanted:
         includes.append("<math.h>")
     lines = [f"#include {name}\n" for name in sorted(includes)]
-    return "".join(lines) + "\n" + "\n".join([CONTEXT, *helpers])
+    return "".join(lines) + "\n" + "\n".join([*[CONTEXT] * context, *helpers])
 
 
 __all__ = ["CONTEXT", "HELPERS", "prelude"]

@@ -519,16 +519,22 @@ class CModule:
         lines = [f"{static}int32_t {func.sym}({', '.join(params)}) {{", *head, *p.lines, "    return 0;", "}\n"]
         return "\n".join(lines)
 
-    def buffer_params(self, p: Printer, func: Func) -> list[str]:
-        """`const float *restrict x`, named after the function's inputs and outputs."""
+    def buffer_names(self, p: Printer, func: Func) -> list[str]:
+        """C names of the buffer arguments, after the function's inputs and outputs."""
         wishes = [*func.inputs, *func.outputs]
-        params = []
+        names = []
         for k, arg in enumerate(func.args):
-            assert isinstance(arg.type, BufferType)
-            name = p.names[arg] = p.new_name(arg.name or (wishes[k] if k < len(wishes) else f"arg{k}"))
-            restrict = "" if func.kind == "plan" or func.sym in self.overwriting else "restrict "
+            wish = arg.name or (wishes[k] if k < len(wishes) else f"arg{k}")
+            names.append(p.names.setdefault(arg, p.new_name(wish)))
+        return names
+
+    def buffer_params(self, p: Printer, func: Func) -> list[str]:
+        """`const float *restrict x` for each buffer argument."""
+        params = []
+        for arg, name in zip(func.args, self.buffer_names(p, func), strict=True):
+            restrict = "" if func.kind == "plan" else "restrict "
             const = "" if arg in p.written else "const "
-            params.append(f"{const}{p.element_type(arg.type.dtype)} *{restrict}{name}")
+            params.append(f"{const}{p.element_type(arg.buffer.dtype)} *{restrict}{name}")
         return params
 
     def text(self) -> str:

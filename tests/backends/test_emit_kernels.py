@@ -18,13 +18,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from irc.backends.c.printer import emit_blob
 from irc.backends.c.printer import emit_module as emit_c
 from irc.backends.cpu.engine import Engine
 from irc.backends.cpu.host import codegen_target, present_features
 from irc.backends.llvm.compile import assembly, compile_text
 from irc.backends.llvm.emit import emit_module
+from irc.ir.blobs import Blob
 from irc.ir.core import OPS, Builder, Value
 from irc.ir.dims import DimLike, max_, min_, sym
+from irc.ir.errors import UnsupportedError
 from irc.ir.kernel_abi import dim_parameters
 from irc.ir.ops import compare, convert, elementwise, loop  # noqa: F401
 from irc.ir.ops.core import Const, Func, Return, Yield
@@ -681,6 +684,168 @@ def test_where_and_constants(target: str) -> None:
     for value in (-(1 << 63), (1 << 63) - 1, -5):
         rows.append((i64, lambda b, x, y, v=value: num(b, v, i64), np.full(256, value, np.int64)))
     run_rows(rows, [(f32, x), (f32, y)], target)
+
+
+class _Context(ctypes.Structure):
+    _fields_ = [("parallel_for", ctypes.c_void_p), ("host_call", ctypes.c_void_p)]
+
+
+def test_parallel_loops_ask_the_context() -> None:
+    """The hook gets the iterations, may run them in any order, and its status is the kernel's."""
+    made = CASES["parallel_loop"]()
+    address = load_llvm(made.funcs)("par")
+    body_type = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64)
+    hook_type = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, body_type, ctypes.c_void_p, ctypes.c_int64)
+    asked = []
+
+    def hook(ctx: int, body: Any, arg: int, n: int) -> int:
+        asked.append(n)
+        return sum(body(arg, index) for index in reversed(range(n)))
+
+    held = hook_type(hook)
+    context = _Context(ctypes.cast(held, ctypes.c_void_p), None)
+    assert call(address, made.arrays, [9], ctypes.addressof(context)) == 0
+    assert asked == [8, 8]
+    np.testing.assert_array_equal(made.arrays[2], made.want[2])
+    failing = hook_type(lambda *_: loop.STATUS_ARENA)
+    context.parallel_for = ctypes.cast(failing, ctypes.c_void_p)
+    assert call(address, made.arrays, [9], ctypes.addressof(context)) == loop.STATUS_ARENA
+    context.parallel_for = None
+    made = CASES["parallel_loop"]()
+    assert call(address, made.arrays, [9], ctypes.addressof(context)) == 0
+    np.testing.assert_array_equal(made.arrays[2], made.want[2])
+
+
+def test_parallel_bodies_take_scalars_and_vectors() -> None:
+    """Captures of every size, and a status from inside."""
+    f, b, (x, y) = kernel("par", buf(f32, 16), buf(f32, 4, 16))
+    v = b.emit(loop.Load, x, index=(lane,), lane="lane", lanes=16)
+    flag = b.gt(b.emit(loop.Load, x, index=(0,)), num(b, 0.0))
+    small = b.cast(b.emit(loop.Load, x, index=(1,)), to=i8)
+    with loop_over(b, "i", 4, kind="parallel") as b1:
+        scale = b1.emit(loop.Splat, b1.where(flag, b1.cast(small, to=f32), num(b1, 0.0)), lanes=16)
+        b1.emit(loop.Store, b1.mul(v, scale), y, index=(i, lane), lane="lane")
+        when = b1.insert(loop.When(b1.lt(b1.cast(small, to=f32), num(b1, 0.0)), regions=[type(f.body)(), type(f.body)()]))
+        Builder(when.then).emit(loop.Fail, status=loop.STATUS_SHAPE)
+    address = load_llvm([f])("par")
+    for second, status in ((3.0, 0), (-3.0, loop.STATUS_SHAPE)):
+        a, out = floats(16), np.zeros((4, 16), np.float32)
+        a[:2] = 1.0, second
+        assert call(address, [a, out]) == status
+        rows = 4 if not status else 1
+        np.testing.assert_array_equal(out[:rows], np.broadcast_to(a * np.float32(second), (rows, 16)))
+        assert not out[rows:].any()
+
+
+def test_entry_takes_arrays() -> None:
+    """`NAME.entry` (`NAME_entry` in C) is the plan with its arguments in arrays."""
+    for load in (load_llvm, load_c):
+        made = CASES["plan_with_views"]()
+        pointers = (ctypes.c_void_p * 4)(*[a.ctypes.data for a in made.arrays])
+        dims = (ctypes.c_int64 * 1)(3)
+        entry = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+        assert entry(load(made.funcs)("net.entry"))(None, pointers, dims) == 0
+        np.testing.assert_array_equal(made.arrays[1], made.want[1])
+
+
+def test_host_call_asks_the_context() -> None:
+    """The second hook gets name, pointers and dims; without it the plan fails."""
+    p, b, (x, y) = kernel("net", buf(f32, N), buf(f32, N), kind="plan")
+    b.emit(loop.HostCall, x, y, callee="unique", dims=(N, N * 2))
+    address = load_llvm([p])("net")
+    a, out = floats(3), np.zeros(3, np.float32)
+    assert call(address, [a, out], [3]) == loop.STATUS_SHAPE
+    seen = []
+    hook_type = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_char_p,
+                                 ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_int64))  # fmt: skip
+
+    def hook(ctx: int, name: bytes, args: Any, dims: Any) -> int:
+        seen.append((name, args[0], args[1], dims[0], dims[1]))
+        return 0
+
+    held = hook_type(hook)
+    context = _Context(None, ctypes.cast(held, ctypes.c_void_p))
+    assert call(address, [a, out], [3], ctypes.addressof(context)) == 0
+    assert seen == [(b"unique", a.ctypes.data, out.ctypes.data, 3, 6)]
+    with pytest.raises(UnsupportedError, match="E0434"):
+        emit_c([p])
+
+
+def test_refusals_name_the_op() -> None:
+    f, b, (x, y) = kernel("exps", buf(f32, 16), buf(f32, 16))
+    b.emit(loop.Store, b.exp(b.emit(loop.Load, x, index=(0,))), y, index=(0,))
+    for emit, number in ((emit_module, "E0422"), (emit_c, "E0431")):
+        with pytest.raises(UnsupportedError, match=number) as caught:
+            emit([f])
+        assert "exp" in str(caught.value)
+    f, b, (x, y) = kernel("wide", buf(f32, 16), buf(f32, 16))
+    b.emit(loop.Store, b.emit(loop.Load, x, index=(lane,), lane="lane", lanes=16), y, index=(lane,), lane="lane")
+    with pytest.raises(UnsupportedError, match="E0431"):
+        emit_c([f])
+    f, b, (x,) = kernel("shares", buf(f32, N))
+    b.emit(loop.Alloc, label="s", type=buf(f32, N, space="shared"))
+    for emit, number in ((emit_module, "E0424"), (emit_c, "E0433")):
+        with pytest.raises(UnsupportedError, match=number):
+            emit([f])
+
+
+def test_index_arithmetic_is_hoisted_and_shared() -> None:
+    """The inner loop of the tile holds no address arithmetic beyond a few steps of its own variable."""
+    text = emit_module([gemm_tile(4, 2, 4, 64)])
+    inner = text[text.index("%k.") :]
+    inner = inner[: inner.index("br i1")]
+    assert inner.count("fma.v16f32") == 4 * 2 * 4
+    assert inner.count("mul nsw") <= 2
+    assert inner.count("getelementptr") <= 2 + 4 * 4 + 2 * 4
+
+
+def test_c_reads_like_c() -> None:
+    """Names of arguments, nested indices, values in their only use."""
+    made = CASES["gemm_naive"]()
+    text = emit_c(made.funcs)
+    assert "acc = irc_fmaf(a0[i * K + k], a1[k * N + j], acc);" in text
+    assert "for (ptrdiff_t k = 0; k < K; ++k) {" in text
+    assert "a2[i * N + j] = acc;" in text
+
+
+@pytest.mark.parametrize("name", ["gather_negative", "floor_and_mod", "guarded_scalar", "plan_with_views", "packed_i4"])
+def test_c_is_sane(name: str) -> None:
+    """Nothing undefined: the sanitizers end the process, so it is another one."""
+    made = CASES[name]()
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "k.c")
+        func = made.funcs[-1]
+        dims = [str(made.dims[n]) for n in dim_parameters(func)]
+        buffers = [f"static uint64_t b{n}[{-(-a.nbytes // 8)}] = {{{', '.join(words(a))}}};" for n, a in enumerate(made.arrays)]
+        args = [f"(void *)b{n}" for n in range(len(made.arrays))]
+        main = f"int main(void) {{ return {func.sym}(NULL, {', '.join([*args, *dims])}) != {made.status}; }}"
+        source.write_text("\n".join([emit_c(made.funcs), *buffers, main]))
+        flags = ["-std=c99", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+        subprocess.run(["cc", *flags, "-o", f"{folder}/k", source], check=True)
+        done = subprocess.run([f"{folder}/k"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def words(a: Array) -> list[str]:
+    """An array's bytes as C literals of eight bytes."""
+    raw = np.frombuffer(a.tobytes().ljust(-(-a.nbytes // 8) * 8, b"\0"), np.uint64)
+    return [f"{v}u" for v in raw]
+
+
+def test_blobs_read_back() -> None:
+    """Constant arrays, packed and not, from C."""
+    for array in (floats(5), floats(5).astype(np.float16), np.array([-8, 7, -1, 3, 5]).astype(ml_dtypes.int4),
+                  np.array([True, False, True]), np.array([-(1 << 63), 5]), np.zeros((0, 3), np.float32)):  # fmt: skip
+        blob = Blob(array)
+        text = "#include <stdint.h>\n#include <math.h>\n" + emit_blob("w", blob) + "const void *get(void) { return w; }\n"
+        with tempfile.TemporaryDirectory() as folder:
+            source, library = Path(folder, "w.c"), Path(folder, "w.so")
+            source.write_text(text)
+            subprocess.run(["cc", *CFLAGS[:-2], "-Wno-missing-prototypes", "-shared", "-fPIC", "-o", library, source], check=True)
+            get = ctypes.CDLL(str(library)).get
+            get.restype = ctypes.c_void_p
+            want = _packed(np.r_[array.astype(np.int8), 0], 4) if array.dtype == ml_dtypes.int4 else array
+            assert ctypes.string_at(get(), want.nbytes) == want.tobytes()
 
 
 def test_fma_rounds_once() -> None:

@@ -1,0 +1,1 @@
+"""C++ for high-level synthesis from loop-level IR."""
