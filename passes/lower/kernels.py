@@ -53,7 +53,6 @@ class LowerKernels(Pass):
         kernel = self.scheduled(lower_fused(fused, name))
         finish(kernel, self.target)
         scratch = hoist_scratch(kernel)
-        kernel.set_attr("inputs", (*kernel.inputs, *[a.name or "scratch" for a in kernel.args[len(kernel.inputs) :]]))
         return kernel, scratch
 
     def scheduled(self, kernel: Func) -> Func:

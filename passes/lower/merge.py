@@ -33,7 +33,7 @@ def merge_generics(block: Block) -> int:
             changed = False
             for k, value in enumerate(op.operands):
                 producer = value.op
-                if isinstance(producer, Const) and not (op.fills and op.fills[k] is not None):
+                if isinstance(producer, Const) and _becomes_scalar(op, k):
                     op = _merge_constant(producer, op, k)
                     _drop_unread(producer)
                     changed = True
@@ -44,6 +44,11 @@ def merge_generics(block: Block) -> int:
                     count, changed = count + 1, True
                     break
     return count
+
+
+def _becomes_scalar(reader: Generic, k: int) -> bool:
+    """May a constant of one element stand in the body: it is read everywhere, and indexes nothing."""
+    return not (reader.fills and reader.fills[k] is not None) and not _indexes(reader, k)
 
 
 def _merge_constant(producer: Const, reader: Generic, k: int) -> Generic:
@@ -112,7 +117,7 @@ def _mergeable(producer: Generic, reader: Generic, k: int) -> bool:
         return False
     if reader.fills and reader.fills[k] is not None and not (is_copy(producer) and _fills_agree(producer, reader, k)):
         return False
-    if _gathers(producer) and _gathers(reader):
+    if _gathers(reader) and (_gathers(producer) or (_indexes(reader, k) and not is_copy(producer))):
         return False
     if reader.reduction and not is_copy(producer) and len(reader.operands) > 1:
         return False  # a contraction would compute it again and again
@@ -146,6 +151,11 @@ def _dear(op: Op) -> bool:
 
 def _readers_merge(users: Sequence[Op]) -> bool:
     return all([isinstance(u, Generic) for u in users])
+
+
+def _indexes(op: Generic, k: int) -> bool:
+    """Is the value of operand k an index into another operand?"""
+    return any([f"_v{k}" in symbols_of(e) for exprs in op.maps for e in exprs])
 
 
 def _gathers(op: Generic) -> bool:

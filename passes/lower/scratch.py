@@ -21,10 +21,14 @@ def hoist_scratch(kernel: Func) -> tuple[BufferType, ...]:
         if not isinstance(op, Alloc) or op.type.space != "heap":
             continue
         if op.result.users:
-            arg = kernel.body.add_arg(op.type, op.label or op.result.name or f"scratch{len(hoisted)}")
+            arg = kernel.body.add_arg(
+                op.type, op.label or op.result.name or f"scratch{len(hoisted)}"
+            )
             op.result.replace_by(arg)
             hoisted.append(op.type)
         op.erase()
+    names = tuple([arg.name or f"scratch{k}" for k, arg in enumerate(kernel.args)])
+    kernel.set_attr("inputs", names)
     return tuple(hoisted)
 
 

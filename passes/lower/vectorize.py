@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...ir.core import OPS, Block, Op, Value
+from ...ir.core import OPS, Op, Value
 from ...ir.dims import DimLike, bounds, nonneg, sym, symbols_of
 from ...ir.errors import Error
 from ...ir.ops.core import Const, Func
@@ -76,13 +76,18 @@ class _Lanes:
         return Load(op.source, index=op.index, where=where, fill=op.fill, lane=self.var, lanes=self.lanes, loc=op.loc)
 
     def open_tail(self, op: Load | Store) -> tuple[DimLike, ...]:
-        """The tail mask, unless every lane stays inside a buffer of the kernel itself."""
+        """The tail mask, unless the lanes beyond the extent fall in a part of a local buffer that nobody uses.
+
+        Stores may then define more than the extent; loads only trust registers, which whole vectors set.
+        """
         buffer = op.operands[-1]
         if not self.tail or not isinstance(buffer.op, Alloc):
             return self.tail
+        if isinstance(op, Load) and buffer.buffer.space != "register":
+            return self.tail
         ranges = {**ranges_around(self.loop), self.var: (0, self.lanes - 1)}
         inside = all([nonneg(n - 1 - e, ranges) for e, n in zip(op.index, buffer.buffer.shape, strict=True)])
-        return () if inside else self.tail
+        return () if inside and _reaches_end(op, self.loop) else self.tail
 
     def widened(self, op: Op) -> Op:
         """The vector form of an elementwise op."""
@@ -102,10 +107,8 @@ class _Lanes:
             self.combine(op)
             return
         value = self.splat(op.value)
-        where = self.open_tail(op)
-        if where and isinstance(op.target.op, Alloc):
-            value, where = self.selected(op, value), ()
-        made = Store(value, op.target, index=op.index, where=(*op.where, *where), lane=self.var, loc=op.loc)
+        where = (*op.where, *self.open_tail(op))
+        made = Store(value, op.target, index=op.index, where=where, lane=self.var, loc=op.loc)
         self.put(made)
 
     def mask(self) -> Value:
@@ -114,15 +117,20 @@ class _Lanes:
         zero = self.put(Splat(self.put(Const(0, i32)).result, lanes=self.lanes)).result
         return self.put(OPS["ge"].raw([index, zero], (), [VectorType(boolean, self.lanes)])).result
 
-    def selected(self, op: Store, value: Value) -> Value:
-        """`value` in the lanes inside the extent, what was there before in the others."""
-        old = self.put(Load(op.target, index=op.index, lane=self.var, lanes=self.lanes, loc=op.loc)).result
-        return self.put(OPS["where"].raw([self.mask(), value, old], (), [value.type], loc=op.loc)).result
+    def separated(self, fma: Op) -> Op:
+        """`add(acc, x * y)` for `fma(x, y, acc)`, the product in lanes."""
+        x, y, acc = fma.operands
+        lanes = [self.splat(x), self.splat(y)]
+        product = self.put(OPS["mul"].raw(lanes, (), [lanes[0].type], loc=fma.loc)).result
+        self.wide[product] = product
+        return OPS["add"].raw([acc, product], (), [acc.type], loc=fma.loc)
 
     def combine(self, op: Store) -> None:
         """acc = acc (+) lanes: reduce the vector, then combine the scalar once."""
         update = op.value.op
         assert update is not None
+        if update.name == "fma":
+            update = self.separated(update)
         olds = [v for v in update.operands if _reads(v, op)]
         parts = [v for v in update.operands if not _reads(v, op)]
         if len(olds) != 1 or len(parts) != 1 or update.name not in IDENTITY or parts[0] not in self.wide:
@@ -136,7 +144,23 @@ class _Lanes:
         part = self.put(ReduceLanes(lanes, combiner=update.name, loc=op.loc)).result
         old = self.put(Load(op.target, index=op.index, where=op.where, loc=op.loc)).result
         value = self.put(type(update).raw([old, part], update.attrs, [part.type], loc=update.loc)).result
+        if update.block is None:
+            update.set_operands(())
         self.put(Store(value, op.target, index=op.index, where=op.where, loc=op.loc))
+
+
+def _reaches_end(op: Load | Store, loop: For) -> bool:
+    """Does this access go as far along every dimension that the lanes move as any access to the buffer does?"""
+    buffer = op.operands[-1]
+    for d, e in enumerate(op.index):
+        if loop.var not in symbols_of(e):
+            continue
+        _, mine = bounds(e, ranges_around(op))
+        for user in buffer.users:
+            _, other = bounds(user.attributes["index"][d], ranges_around(user))
+            if mine is None or other is None or other > mine:
+                return False
+    return True
 
 
 def _reads(value: Value, store: Store) -> bool:
@@ -161,4 +185,4 @@ IDENTITY: dict[str, Callable[[DType], float]] = {
     "add": lambda dtype: 0, "mul": lambda dtype: 1, "max": _least, "min": _most,
 }  # fmt: skip
 
-__all__ = ["IDENTITY", "Block", "vectorize"]
+__all__ = ["IDENTITY", "vectorize"]
