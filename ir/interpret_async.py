@@ -15,7 +15,8 @@ from typing import Any
 from .core import Block, Op
 from .errors import Error
 from .interpret_memory import Array, Window, poison
-from .interpret_translate import PLAIN, Level, Place, Rule, Translator
+from .interpret_rules import PLAIN
+from .interpret_translate import Level, Place, Rule, Translator
 from .ops import loop
 from .ops.instr import instr
 from .types import BufferType
@@ -371,7 +372,9 @@ def _call_instr(t: Translator, op: loop.CallInstr) -> None:
     """An instruction: its meaning, inlined on windows of the operands."""
     found = instr(op.instr)
     if len(op.args) != len(found.operands):
-        raise Error("E0521", f"{found.name} takes {len(found.operands)} operands", where=Op.where(op))
+        raise Error(
+            "E0521", f"{found.name} takes {len(found.operands)} operands", where=Op.where(op)
+        )
     if found.scope == "warp" and t.levels and t.levels[-1].kind == "thread":
         text = f"{found.name} belongs to a whole warp, not to one lane"
         t.emit(f"if {t.levels[-1].thread} >= 0: rt.misplaced({t.constant(op)}, {text!r})")
@@ -382,7 +385,9 @@ def _call_instr(t: Translator, op: loop.CallInstr) -> None:
             raise Error("E0521", f"{found.name}: operand '{found.operands[k][0]}' is a {type_}",
                         where=Op.where(op), details=(f"found {place.type}",))  # fmt: skip
         index = op.index[k] if k < len(op.index) and op.index[k] else (0,) * place.type.rank
-        window = f"rt.window({t.constant(op)}, W{place.name}, {t.exprs(index)}, {t.exprs(type_.shape)})"
+        window = (
+            f"rt.window({t.constant(op)}, W{place.name}, {t.exprs(index)}, {t.exprs(type_.shape)})"
+        )
         t.bind(arg, window)
         made = t.places[arg]
         strides = tuple([f"W{made.name}.strides[{axis}]" for axis in range(type_.rank)])

@@ -23,7 +23,7 @@ from .dims import Dim, coefficient, evaluate
 from .errors import Error
 from .interpret_async import ASYNC, Group, blocked, run_processes, run_threads
 from .interpret_memory import Array, Memory, Window
-from .interpret_translate import PLAIN, translate
+from .interpret_rules import PLAIN, translate
 from .kernel_abi import dim_parameters
 from .ops import loop
 from .ops.core import Const, Func, Module
@@ -179,7 +179,7 @@ class Runtime:
         if key not in self.compiled:
             names = dim_parameters(func)
             self.compiled[key] = (
-                translate(func, _RULES, names, self.check, len(levels), self.module),
+                translate(func, _RULES, names, self.check, len(levels)),
                 names,
             )
         try:

@@ -164,7 +164,9 @@ def get_elements(window: Window, at: Array) -> Array:
         plain: Array = window.data[at]
         return plain
     bits = window.dtype.bits
-    codes: Array = window.data[at * bits // 8] >> (at * bits % 8).astype(np.uint8) & ((1 << bits) - 1)
+    codes: Array = window.data[at * bits // 8] >> (at * bits % 8).astype(np.uint8) & (
+        (1 << bits) - 1
+    )
     values: Array = elements_of(window.dtype)[codes]
     return values
 

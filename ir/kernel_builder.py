@@ -34,10 +34,14 @@ def buffer_type(text: str | BufferType) -> BufferType:
 class KernelBuilder(Builder):
     """Builds the function `func`, whose buffers are `args`; the last `outputs` of them are results."""
 
-    def __init__(self, name: str, *buffers: str | BufferType, outputs: int = 1, kind: str = "kernel") -> None:
+    def __init__(
+        self, name: str, *buffers: str | BufferType, outputs: int = 1, kind: str = "kernel"
+    ) -> None:
         names = [f"a{k}" for k in range(len(buffers))]
         results = names[len(names) - outputs :]
-        self.func = Func.make(name, [buffer_type(t) for t in buffers], names, kind=kind, outputs=results)
+        self.func = Func.make(
+            name, [buffer_type(t) for t in buffers], names, kind=kind, outputs=results
+        )
         self.args = self.func.args
         super().__init__(self.func.body)
 
@@ -51,7 +55,12 @@ class KernelBuilder(Builder):
 
     @contextmanager
     def loop(
-        self, var: str, extent: DimLike, kind: str = "serial", lo: DimLike = 0, reduction: bool = False
+        self,
+        var: str,
+        extent: DimLike,
+        kind: str = "serial",
+        lo: DimLike = 0,
+        reduction: bool = False,
     ) -> Iterator[Dim]:
         """A loop; gives its symbol."""
         made = self.insert(loop.For.make(var, extent, kind, lo, reduction))
@@ -79,12 +88,16 @@ class KernelBuilder(Builder):
         with self.inside(made.then):
             yield
 
-    def load(self, buffer: Value, *index: DimLike, where: Sequence[DimLike] = (), fill: Any = None) -> Value:
+    def load(
+        self, buffer: Value, *index: DimLike, where: Sequence[DimLike] = (), fill: Any = None
+    ) -> Value:
         """One element."""
         value: Value = self.emit(loop.Load, buffer, index=index, where=where, fill=fill)
         return value
 
-    def store(self, value: Value, buffer: Value, *index: DimLike, where: Sequence[DimLike] = ()) -> None:
+    def store(
+        self, value: Value, buffer: Value, *index: DimLike, where: Sequence[DimLike] = ()
+    ) -> None:
         """Write one element."""
         self.emit(loop.Store, value, buffer, index=index, where=where)
 

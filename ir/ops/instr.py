@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from functools import cache
 
 from ..core import Builder, Value
-from ..dims import DimLike, evaluate, fresh, substitute, sym
+from ..dims import DimLike, evaluate, sym
 from ..errors import UnsupportedError
 from ..types import BufferType, DType, Shape, bf16, f16, f32, i8, i32, u8
 from .core import Const, Func
-from .loop import CallInstr, For, Load, Store
+from .loop import For, Load, Store
 
 
 @dataclass(frozen=True)
@@ -86,30 +86,6 @@ def instructions() -> dict[str, Instr]:
         *[_ldmatrix(dtype, part) for dtype in (f16, bf16) for part in "ab"], *[_mma(dtype) for dtype in (f16, bf16)],
     ]  # fmt: skip
     return {one.name: one for one in made}
-
-
-def expand(op: CallInstr, b: Builder) -> None:
-    """Emit the meaning of a call as loop-level ops on its own buffers, for emitters without a template."""
-    one = instr(op.instr)
-    names = {inner.var: str(fresh("n")) for inner in one.body.body.walk() if isinstance(inner, For)}
-    renamed = {old: sym(new) for old, new in names.items()}
-    bases: dict[Value, tuple[DimLike, ...]] = {}
-    env: dict[Value, Value] = {}  # bases are by operand: two may be windows of one buffer
-    for k, (buffer, arg) in enumerate(zip(op.args, one.body.args, strict=True)):
-        env[arg] = buffer
-        given = op.index[k] if k < len(op.index) else ()
-        bases[arg] = given or (0,) * buffer.buffer.rank
-    for top in one.body.body:
-        made = b.insert(top.copy(env))
-        for old, inner in zip(top.walk(), made.walk(), strict=True):
-            if isinstance(inner, For):
-                inner.set_attr("var", names[inner.var])
-            elif isinstance(old, (Load, Store)):
-                operand = old.source if isinstance(old, Load) else old.target
-                base, offsets = bases[operand], [substitute(e, renamed) for e in old.index]
-                skip = len(base) - len(offsets)
-                moved = [i + o for i, o in zip(base[skip:], offsets, strict=True)]
-                inner.set_attr("index", (*base[:skip], *moved))
 
 
 Body = Callable[..., None]
@@ -242,8 +218,13 @@ def _tdp(a_type: DType, b_type: DType) -> Instr:
 def _ldmatrix(dtype: DType, part: str) -> Instr:
     """ldmatrix: a 16 x 16 (x4) or, transposed, a 16 x 8 (x2.trans) block of shared memory into a fragment."""
     shape = (16, 16) if part == "a" else (16, 8)
-    operands = [("source", dtype, shape, "shared"), (part, dtype, shape, f"fragment.m16n8k16.{part}")]
-    return define(f"nv.ldmatrix.{part}.{dtype.name}", operands, _copy, features=("sm_75",), scope="warp")
+    operands = [
+        ("source", dtype, shape, "shared"),
+        (part, dtype, shape, f"fragment.m16n8k16.{part}"),
+    ]
+    return define(
+        f"nv.ldmatrix.{part}.{dtype.name}", operands, _copy, features=("sm_75",), scope="warp"
+    )
 
 
 def _mma(dtype: DType) -> Instr:
@@ -264,4 +245,4 @@ def _mma(dtype: DType) -> Instr:
     )
 
 
-__all__ = ["FRAGMENTS", "Fragment", "Instr", "define", "expand", "instr", "instructions"]
+__all__ = ["FRAGMENTS", "Fragment", "Instr", "define", "instr", "instructions"]

@@ -73,7 +73,9 @@ def _call(address: Any, func: Func, arrays: Sequence[Array]) -> int:
 
 def _bytes(array: Array, dtype: DType) -> Array:
     """What the calling convention passes: packed bytes for elements of less than a byte."""
-    return argument(array, dtype, array.shape, None, "", True).memory.bytes if packed(dtype) else array
+    return (
+        argument(array, dtype, array.shape, None, "", True).memory.bytes if packed(dtype) else array
+    )
 
 
 @pytest.fixture
@@ -82,7 +84,9 @@ def check() -> Check:
 
     def run(func: Func, inputs: Sequence[Array], wants: Sequence[Array], *, rtol: float = 1e-5, atol: float = 1e-5,
             native: bool = True, seeds: int = 2) -> list[Array]:  # fmt: skip
-        expand_math(func)  # the same arithmetic everywhere, so native results are the same to the bit
+        expand_math(
+            func
+        )  # the same arithmetic everywhere, so native results are the same to the bit
         outs: list[Array] = []
         for seed in range(seeds):
             outs = [np.empty_like(w) for w in wants]

@@ -22,7 +22,11 @@ def gemm() -> Func:
     x, w, multiplier, y = k.args
     m, n, depth = sym("M"), sym("N"), sym("K")
     with k.loop("it", ceildiv(m, 16), "parallel") as it, k.loop("jt", ceildiv(n, 16)) as jt:
-        c, a, b = k.alloc("i32[16, 16]", "tile"), k.alloc("i8[16, 64]", "tile"), k.alloc("i8[16, 64]", "tile")
+        c, a, b = (
+            k.alloc("i32[16, 16]", "tile"),
+            k.alloc("i8[16, 64]", "tile"),
+            k.alloc("i8[16, 64]", "tile"),
+        )
         stage, acc = k.alloc("i8[16, 64]", "stack", "stage"), k.alloc("i32[16, 16]", "stack", "acc")
         k.instr("x86.tilezero", (c, ()))
         with k.loop("kt", ceildiv(depth, 64), reduction=True) as kt:
@@ -37,7 +41,9 @@ def gemm() -> Func:
         with k.loop("i", 16) as i, k.loop("j", 16) as j:
             row, column = it * 16 + i, jt * 16 + j
             with k.guard(m - 1 - row, n - 1 - column):
-                wide = k.mul(k.cast(k.load(acc, i, j), to=i64), k.cast(k.load(multiplier, column), to=i64))
+                wide = k.mul(
+                    k.cast(k.load(acc, i, j), to=i64), k.cast(k.load(multiplier, column), to=i64)
+                )
                 scaled = k.shift_right(k.add(wide, k.const(1 << 19, i64)), k.const(20, i64))
                 low, high = k.const(-128, i64), k.const(127, i64)
                 k.store(k.cast(k.min(k.max(scaled, low), high), to=i8), y, row, column)
@@ -47,7 +53,10 @@ def gemm() -> Func:
 @pytest.mark.parametrize(("m", "n", "depth"), [(16, 16, 64), (19, 21, 70)])
 def test_gemm_with_fused_requantize(m: int, n: int, depth: int, check: Callable[..., None]) -> None:
     rng = np.random.default_rng(0)
-    x, w = rng.integers(-128, 128, (m, depth), np.int8), rng.integers(-128, 128, (depth, n), np.int8)
+    x, w = (
+        rng.integers(-128, 128, (m, depth), np.int8),
+        rng.integers(-128, 128, (depth, n), np.int8),
+    )
     multiplier = rng.integers(100, 900, n).astype(np.int32)
     jt, kt = -(-n // 16), -(-depth // 64)
     padded = np.zeros((kt * 64, jt * 16), np.int8)
@@ -64,13 +73,21 @@ def test_emission_is_one_instruction(name: str) -> None:
     one = instr(name)
     values = {k: v for n, (operand, _) in enumerate(one.operands) for k, v in
               ((operand, f"%{operand}"), (f"{operand}.stride", "64"), (f"{operand}.tile", str(n)))}  # fmt: skip
-    lines = re.sub(r"\{([\w.]+)\}", lambda found: values.get(found[1], "v."), one.emit["llvm"]).splitlines()
+    lines = re.sub(
+        r"\{([\w.]+)\}", lambda found: values.get(found[1], "v."), one.emit["llvm"]
+    ).splitlines()
     declared = "\n".join([line for line in lines if line.startswith("declare")])
     body = "\n".join([line for line in lines if not line.startswith("declare")])
     pointers = ", ".join([f"ptr %{operand}" for operand, _ in one.operands])
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    machine = llvm.Target.from_triple("x86_64-linux-gnu").create_target_machine(cpu="sapphirerapids", opt=2)
-    text = machine.emit_assembly(llvm.parse_assembly(f"{declared}\ndefine void @f({pointers}) {{\n{body}\nret void\n}}"))
-    mnemonic = {"x86.dpbusd.512": "vpdpbusd", "x86.dpbusd.256": "vpdpbusd"}.get(name, name.split(".")[1])
+    machine = llvm.Target.from_triple("x86_64-linux-gnu").create_target_machine(
+        cpu="sapphirerapids", opt=2
+    )
+    text = machine.emit_assembly(
+        llvm.parse_assembly(f"{declared}\ndefine void @f({pointers}) {{\n{body}\nret void\n}}")
+    )
+    mnemonic = {"x86.dpbusd.512": "vpdpbusd", "x86.dpbusd.256": "vpdpbusd"}.get(
+        name, name.split(".")[1]
+    )
     assert len(re.findall(rf"^\s*(?:{{vex}}\s+)?{mnemonic}\b", text, re.M)) == 1, text

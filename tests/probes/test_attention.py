@@ -23,7 +23,11 @@ def flash(causal: bool) -> Func:
     q_, k_, v_, out = k.args
     length = sym("L")
     with k.loop("b", sym("B"), "parallel") as b, k.loop("i", length, "parallel") as i:
-        top, total, acc = k.alloc("f32[]", "register"), k.alloc("f32[]", "register"), k.alloc("f32[8]", "register")
+        top, total, acc = (
+            k.alloc("f32[]", "register"),
+            k.alloc("f32[]", "register"),
+            k.alloc("f32[8]", "register"),
+        )
         k.store(k.const(-np.inf), top)
         k.store(k.const(0.0), total)
         with k.loop("z", D) as z:
@@ -39,7 +43,9 @@ def flash(causal: bool) -> Func:
             k.store(peak, top)
             k.store(k.add(k.mul(k.load(total), shrink), weight), total)
             with k.loop("e", D) as e:
-                k.store(k.add(k.mul(k.load(acc, e), shrink), k.mul(weight, k.load(v_, b, j, e))), acc, e)
+                k.store(
+                    k.add(k.mul(k.load(acc, e), shrink), k.mul(weight, k.load(v_, b, j, e))), acc, e
+                )
         with k.loop("y", D) as y:
             k.store(k.div(k.load(acc, y), k.load(total)), out, b, i, y)
     return k.func
@@ -80,6 +86,9 @@ def test_online_softmax_is_a_combiner(check_func: Callable[..., None]) -> None:
     )  # fmt: skip
     b.emit(Return, y)
     rng = np.random.default_rng(1)
-    s, v = rng.standard_normal((5, 9)).astype(np.float32), rng.standard_normal((9, D)).astype(np.float32)
+    s, v = (
+        rng.standard_normal((5, 9)).astype(np.float32),
+        rng.standard_normal((9, D)).astype(np.float32),
+    )
     p = np.exp(s - s.max(1, keepdims=True))
     check_func(func, [s, v], [p / p.sum(1, keepdims=True) @ v])

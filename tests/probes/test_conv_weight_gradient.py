@@ -13,7 +13,9 @@ from irc.ir.ops.core import Func, Return, generic
 from irc.ir.types import TensorType, f32
 
 
-def weight_gradient(c: int, k: int, h: int, w: int, size: int, stride: int, pad: int, dilation: int, groups: int) -> Func:
+def weight_gradient(
+    c: int, k: int, h: int, w: int, size: int, stride: int, pad: int, dilation: int, groups: int
+) -> Func:
     """dw[K, C/G, R, S] = sum over n, p, q of dy[n, K, p, q] * x[n, C, stride p + dilation r - pad, ...]."""
     n = sym("N")
     reach = dilation * (size - 1) + 1
@@ -35,7 +37,12 @@ def weight_gradient(c: int, k: int, h: int, w: int, size: int, stride: int, pad:
 
 @pytest.mark.parametrize(
     ("c", "k", "h", "w", "size", "stride", "pad", "dilation", "groups"),
-    [(2, 3, 5, 6, 3, 1, 1, 1, 1), (4, 2, 7, 5, 3, 2, 1, 1, 2), (3, 3, 9, 7, 3, 1, 2, 2, 3), (1, 1, 3, 3, 1, 1, 0, 1, 1)],
+    [
+        (2, 3, 5, 6, 3, 1, 1, 1, 1),
+        (4, 2, 7, 5, 3, 2, 1, 1, 2),
+        (3, 3, 9, 7, 3, 1, 2, 2, 3),
+        (1, 1, 3, 3, 1, 1, 0, 1, 1),
+    ],
 )
 def test_weight_gradient(
     c: int, k: int, h: int, w: int, size: int, stride: int, pad: int, dilation: int, groups: int,
@@ -51,7 +58,12 @@ def test_weight_gradient(
         first = o // (k // groups) * (c // groups)
         for r in range(size):
             for s in range(size):
-                rows, columns = r * dilation + stride * np.arange(ph), s * dilation + stride * np.arange(pw)
+                rows, columns = (
+                    r * dilation + stride * np.arange(ph),
+                    s * dilation + stride * np.arange(pw),
+                )
                 cut = padded[:, first : first + c // groups][:, :, rows][:, :, :, columns]
                 want[o, :, r, s] = np.einsum("ncpq,npq->c", cut, dy[:, o])
-    check_func(func, [x.astype(np.float32), dy.astype(np.float32)], [want.astype(np.float32)], atol=1e-4)
+    check_func(
+        func, [x.astype(np.float32), dy.astype(np.float32)], [want.astype(np.float32)], atol=1e-4
+    )

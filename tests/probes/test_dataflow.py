@@ -20,12 +20,18 @@ def conv_pool(h: int, w: int, depth: int = 2) -> Func:
     rows, columns = (h - 2) // 2, (w - 2) // 2
     k = KernelBuilder("conv_pool", f"i16[{h}, {w}]", "i16[3, 3]", f"i32[{rows}, {columns}]")
     x, weight, y = k.args
-    pixels, sums = k.alloc(f"i16[{depth}]", "stream", "pixels"), k.alloc(f"i32[{depth}]", "stream", "sums")
+    pixels, sums = (
+        k.alloc(f"i16[{depth}]", "stream", "pixels"),
+        k.alloc(f"i32[{depth}]", "stream", "sums"),
+    )
     with k.process("read"):
         with k.loop("ri", h) as i, k.loop("rj", w) as j:
             k.emit(Push, k.load(x, i, j), pixels)
     with k.process("conv"):
-        lines, window = k.alloc(f"i16[2, {w}]", "bram", "lines"), k.alloc("i16[3, 3]", "register", "window")
+        lines, window = (
+            k.alloc(f"i16[2, {w}]", "bram", "lines"),
+            k.alloc("i16[3, 3]", "register", "window"),
+        )
         with k.loop("zi", 2) as i, k.loop("zj", w) as j:
             k.store(k.const(0, i16), lines, i, j)
         with k.loop("zr", 3) as i, k.loop("zs", 3) as j:
@@ -42,8 +48,13 @@ def conv_pool(h: int, w: int, depth: int = 2) -> Func:
             with k.guard(i - 2, j - 2):
                 acc = k.alloc("i32[]", "register", "acc")
                 k.store(k.const(0, i32), acc)
-                with k.loop("p", 3, "unroll", reduction=True) as p, k.loop("q", 3, "unroll", reduction=True) as q:
-                    product = k.mul(k.cast(k.load(window, p, q), to=i32), k.cast(k.load(weight, p, q), to=i32))
+                with (
+                    k.loop("p", 3, "unroll", reduction=True) as p,
+                    k.loop("q", 3, "unroll", reduction=True) as q,
+                ):
+                    product = k.mul(
+                        k.cast(k.load(window, p, q), to=i32), k.cast(k.load(weight, p, q), to=i32)
+                    )
                     k.accumulate(product, acc)
                 k.emit(Push, k.max(k.load(acc), k.const(0, i32)), sums)
     with k.process("pool"):
@@ -62,7 +73,10 @@ def conv_pool(h: int, w: int, depth: int = 2) -> Func:
 @pytest.mark.parametrize(("h", "w"), [(4, 4), (7, 9), (8, 6), (6, 11)])
 def test_conv_feeds_pool(h: int, w: int, check: Callable[..., None]) -> None:
     rng = np.random.default_rng(h * w)
-    x, weight = rng.integers(-90, 90, (h, w)).astype(np.int16), rng.integers(-9, 9, (3, 3)).astype(np.int16)
+    x, weight = (
+        rng.integers(-90, 90, (h, w)).astype(np.int16),
+        rng.integers(-9, 9, (3, 3)).astype(np.int16),
+    )
     windows = np.lib.stride_tricks.sliding_window_view(x.astype(np.int32), (3, 3))
     sums = np.maximum(np.einsum("ijrs,rs->ij", windows, weight.astype(np.int32)), 0)
     rows, columns = (h - 2) // 2, (w - 2) // 2

@@ -24,7 +24,10 @@ def gemm() -> Func:
     steps = sym("T")
     c_map = FRAGMENTS["m16n8k16.c"]
     with k.loop("bi", sym("I"), "gpu.block") as bi, k.loop("bj", sym("J"), "gpu.block") as bj:
-        xs, ws = k.alloc("f16[2, 32, 16]", "shared", "xs"), k.alloc("f16[2, 16, 16]", "shared", "ws")
+        xs, ws = (
+            k.alloc("f16[2, 32, 16]", "shared", "xs"),
+            k.alloc("f16[2, 16, 16]", "shared", "ws"),
+        )
         with k.loop("warp", 4, "gpu.warp") as warp:
             c = k.alloc("f32[16, 8]", "fragment.m16n8k16.c", "c")
 
@@ -52,7 +55,10 @@ def gemm() -> Func:
                     with k.guard(t - steps + 1):
                         k.emit(Wait, pending=0)
                 k.emit(Barrier)
-                a, b = k.alloc("f16[16, 16]", "fragment.m16n8k16.a", "a"), k.alloc("f16[16, 8]", "fragment.m16n8k16.b", "b")
+                a, b = (
+                    k.alloc("f16[16, 16]", "fragment.m16n8k16.a", "a"),
+                    k.alloc("f16[16, 8]", "fragment.m16n8k16.b", "b"),
+                )
                 k.instr("nv.ldmatrix.a.f16", (xs, (t % 2, 16 * (warp // 2), 0)), (a, ()))
                 k.instr("nv.ldmatrix.b.f16", (ws, (t % 2, 0, 8 * (warp % 2))), (b, ()))
                 k.instr("nv.mma.m16n8k16.f16", (c, ()), (a, ()), (b, ()))
@@ -60,7 +66,9 @@ def gemm() -> Func:
             with k.loop("yl", 32, "gpu.lane") as lane, k.loop("u", c_map.slots, "unroll") as slot:
                 row, column = place({"l": lane, "s": slot})
                 value = k.load(c, row, column)
-                k.store(value, y, 32 * bi + 16 * (warp // 2) + row, 16 * bj + 8 * (warp % 2) + column)
+                k.store(
+                    value, y, 32 * bi + 16 * (warp // 2) + row, 16 * bj + 8 * (warp % 2) + column
+                )
     return k.func
 
 

@@ -27,7 +27,12 @@ def gemv() -> Func:
         with k.loop("g", sym("G"), reduction=True) as g:
             with k.loop("a", 8) as a, k.loop("b", 32) as b:
                 inside = (n - 1 - 8 * t - a,)
-                k.store(k.cast(k.load(w, 8 * t + a, 32 * g + b, where=inside, fill=0), to=f32), tile, a, b)
+                k.store(
+                    k.cast(k.load(w, 8 * t + a, 32 * g + b, where=inside, fill=0), to=f32),
+                    tile,
+                    a,
+                    b,
+                )
             with k.loop("r", 8) as r:
                 part = k.alloc("f32[]", "register")
                 k.store(k.const(0.0), part)
@@ -57,7 +62,9 @@ def as_generic() -> Func:
 
 
 @pytest.mark.parametrize(("n", "groups"), [(8, 1), (13, 3), (1, 2)])
-def test_gemv(n: int, groups: int, check: Callable[..., None], check_func: Callable[..., None]) -> None:
+def test_gemv(
+    n: int, groups: int, check: Callable[..., None], check_func: Callable[..., None]
+) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal(32 * groups).astype(np.float32)
     w = rng.integers(-8, 8, (n, 32 * groups)).astype(ml_dtypes.int4)

@@ -14,8 +14,12 @@ from irc.ir.types import BufferType, TensorType, f32, from_numpy, i64
 
 
 @pytest.mark.parametrize("largest", [True, False])
-@pytest.mark.parametrize(("shape", "k", "axis"), [((3, 17), 5, -1), ((1, 1), 1, 0), ((7, 2, 3), 7, 0), ((2, 9), 1, 1)])
-def test_topk(shape: tuple[int, ...], k: int, axis: int, largest: bool, check: Callable[..., None]) -> None:
+@pytest.mark.parametrize(
+    ("shape", "k", "axis"), [((3, 17), 5, -1), ((1, 1), 1, 0), ((7, 2, 3), 7, 0), ((2, 9), 1, 1)]
+)
+def test_topk(
+    shape: tuple[int, ...], k: int, axis: int, largest: bool, check: Callable[..., None]
+) -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(-4, 4, shape).astype(np.float32)  # many ties
     x.flat[:: max(1, x.size // 3)] = np.nan

@@ -52,7 +52,9 @@ def train_step() -> Func:
     return func
 
 
-def numpy_step(x: np.ndarray, y: np.ndarray, state: list[np.ndarray]) -> tuple[float, list[np.ndarray]]:
+def numpy_step(
+    x: np.ndarray, y: np.ndarray, state: list[np.ndarray]
+) -> tuple[float, list[np.ndarray]]:
     w1, b1, w2, b2, *momenta = state
     before = x @ w1 + b1
     hidden = np.maximum(before, 0)
@@ -63,13 +65,18 @@ def numpy_step(x: np.ndarray, y: np.ndarray, state: list[np.ndarray]) -> tuple[f
     d_before = np.where(before > 0, d_logits @ w2.T, 0)
     grads = [x.T @ d_before, d_before.sum(0), hidden.T @ d_logits, d_logits.sum(0)]
     news = [MOMENTUM * m + g for m, g in zip(momenta, grads, strict=True)]
-    return -(y * log_p).sum() / len(x), [*[p - RATE * m for p, m in zip((w1, b1, w2, b2), news, strict=True)], *news]
+    return -(y * log_p).sum() / len(x), [
+        *[p - RATE * m for p, m in zip((w1, b1, w2, b2), news, strict=True)],
+        *news,
+    ]
 
 
 def start(seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     shapes = [(6, 5), (5,), (5, 3), (3,)]
-    return [rng.standard_normal(s).astype(np.float32) * 0.5 for s in shapes] + [np.zeros(s, np.float32) for s in shapes]
+    return [rng.standard_normal(s).astype(np.float32) * 0.5 for s in shapes] + [
+        np.zeros(s, np.float32) for s in shapes
+    ]
 
 
 @pytest.mark.parametrize("n", [1, 7, 16])

@@ -40,12 +40,19 @@ def test_gemm(m: int, n: int, depth: int, check: Callable[..., None]) -> None:
     check(gemm(), [x, np.ascontiguousarray(packed)], [want], native=False)
 
 
-@pytest.mark.skipif(not llvm.get_host_cpu_features().get("avx512vnni"), reason="this CPU has no AVX512-VNNI")
+@pytest.mark.skipif(
+    not llvm.get_host_cpu_features().get("avx512vnni"), reason="this CPU has no AVX512-VNNI"
+)
 def test_meaning_and_emission_agree() -> None:
     """The instruction's template, run on this CPU, gives what its meaning gives."""
     values = {"acc": "%acc", "a": "%a", "w": "%w", "t": "v."}
     lines = instr("x86.dpbusd.512").emit["llvm"].format(**values).splitlines()
-    text = lines[0] + "\ndefine void @f(ptr %acc, ptr %a, ptr %w) {\n" + "\n".join(lines[1:]) + "\nret void\n}"
+    text = (
+        lines[0]
+        + "\ndefine void @f(ptr %acc, ptr %a, ptr %w) {\n"
+        + "\n".join(lines[1:])
+        + "\nret void\n}"
+    )
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(cpu=llvm.get_host_cpu_name())

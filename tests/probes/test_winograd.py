@@ -32,7 +32,10 @@ def winograd(c: int, k: int, h: int, w: int) -> Func:
     def three(x: Value, left: Value, xmap: list, lmap: list, rmap: list, order: str, reduce: str, shape: list, out: list,
               fill: float | None = None, **extents: int) -> Value:  # fmt: skip
         """Sum over `reduce` of left[lmap] * left[rmap] * x[xmap]."""
-        kinds = [(v, {**its, **extents}[v], "reduction" if v in reduce else "parallel") for v in order + reduce]
+        kinds = [
+            (v, {**its, **extents}[v], "reduction" if v in reduce else "parallel")
+            for v in order + reduce
+        ]
         return generic(
             b, [left, left, x], kinds, [lmap, rmap, xmap], [out], [TensorType(f32, tuple(shape))],
             lambda b, p, q, e: b.mul(b.mul(p, q), e), init=(0.0,), combine=lambda b, acc, e: b.add(acc, e),
@@ -40,7 +43,9 @@ def winograd(c: int, k: int, h: int, w: int) -> Func:
         )  # fmt: skip
 
     kk, cc, nn, i, j, p, q = (sym(v) for v in "kcnijpq")
-    u = three(weight, g, [kk, cc, r, s], [a_, r], [b_, s], "abkc", "rs", [4, 4, k, c], [a_, b_, kk, cc])
+    u = three(
+        weight, g, [kk, cc, r, s], [a_, r], [b_, s], "abkc", "rs", [4, 4, k, c], [a_, b_, kk, cc]
+    )
     v = three(x, bt, [nn, cc, i * 2 + r, j * 2 + s], [a_, r], [b_, s], "abncij", "rs", [4, 4, n, c, th, tw],
               [a_, b_, nn, cc, i, j], fill=0.0, r=4, s=4)  # fmt: skip
     m = generic(
@@ -54,10 +59,17 @@ def winograd(c: int, k: int, h: int, w: int) -> Func:
     return func
 
 
-@pytest.mark.parametrize(("n", "c", "k", "h", "w"), [(1, 2, 3, 6, 8), (2, 3, 2, 7, 5), (1, 1, 1, 3, 4)])
+@pytest.mark.parametrize(
+    ("n", "c", "k", "h", "w"), [(1, 2, 3, 6, 8), (2, 3, 2, 7, 5), (1, 1, 1, 3, 4)]
+)
 def test_winograd(n: int, c: int, k: int, h: int, w: int, check_func: Callable[..., None]) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n, c, h, w)).astype(np.float32)
     weight = rng.standard_normal((k, c, 3, 3)).astype(np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (2, 3))
-    check_func(winograd(c, k, h, w), [x, weight], [np.einsum("ncijrs,kcrs->nkij", windows, weight)], atol=1e-4)
+    check_func(
+        winograd(c, k, h, w),
+        [x, weight],
+        [np.einsum("ncijrs,kcrs->nkij", windows, weight)],
+        atol=1e-4,
+    )
