@@ -146,7 +146,9 @@ class Expressions:
             return Expr(f"{self.dim(right).at(ADD)} {relation.replace('>', '<')} {left}", RELATION)
         return Expr(f"{self.dim(left).at(ADD)} {relation} {self.dim(right).at(ADD)}", RELATION)
 
-    def flat(self, index: Sequence[DimLike], shape: Sequence[DimLike], strides: Sequence[DimLike] | None) -> Expr:
+    def flat(
+        self, index: Sequence[DimLike], shape: Sequence[DimLike], strides: Sequence[DimLike] | None
+    ) -> Expr:
         """The flat position of an element: nested as (i * N + j) when dense, else a sum."""
         if strides is not None or all(isinstance(i, int) for i in index):
             total: DimLike = 0
@@ -365,10 +367,17 @@ def convert(p: Expressions, x: Expr, source: DType, to: DType) -> Expr:
         name = f"irc_{register_type(source)}_to_{'u' if to.kind == 'uint' else 'i'}{width(to)}"
         made = call(p.need(name), x)
         if to.bits != width(to):
-            low, high = (-(1 << to.bits - 1), (1 << to.bits - 1) - 1) if to.kind == "int" else (0, (1 << to.bits) - 1)
+            low, high = (
+                (-(1 << to.bits - 1), (1 << to.bits - 1) - 1)
+                if to.kind == "int"
+                else (0, (1 << to.bits) - 1)
+            )
             wide = call(p.need(f"irc_{register_type(source)}_to_i32"), x)
             p.need("irc_most"), p.need("irc_least")
-            return cast(register_type(to), call("irc_most", Expr(str(low)), call("irc_least", Expr(str(high)), wide)))
+            return cast(
+                register_type(to),
+                call("irc_most", Expr(str(low)), call("irc_least", Expr(str(high)), wide)),
+            )
         return made
     if source is boolean or (to.bits == width(to)):
         return cast(register_type(to), x)

@@ -18,14 +18,18 @@ from ...ir.ops import loop
 from ...ir.ops.core import Func
 from ...ir.types import BufferType
 from ..c.expressions import Expr
-from ..c.printer import ROWS, CModule, Printer, Row
 from ..c.prelude import prelude
+from ..c.printer import ROWS, CModule, Printer, Row
 from ..c.types import packed_bits
 
 SHIM = Path(__file__).with_name("shim")
 """A folder with our own hls_stream.h, for simulation without the vendor's tools."""
 
-_PRAGMAS = {"pipeline": "#pragma HLS PIPELINE II=1", "unroll": "#pragma HLS UNROLL", "vector": "#pragma HLS UNROLL"}
+_PRAGMAS = {
+    "pipeline": "#pragma HLS PIPELINE II=1",
+    "unroll": "#pragma HLS UNROLL",
+    "vector": "#pragma HLS UNROLL",
+}
 
 
 class HlsPrinter(Printer):
@@ -88,7 +92,9 @@ def _process(p: Printer, op: Op) -> None:
             params.append(f"ptrdiff_t {known.text}")
             args.append(known.text)
     p.mentions |= set(args)
-    p.outlined.append("\n".join([f"static void {name}({', '.join(params)}) {{", *inner.lines, "}\n"]))
+    p.outlined.append(
+        "\n".join([f"static void {name}({', '.join(params)}) {{", *inner.lines, "}\n"])
+    )
     p.line(f"{name}({', '.join(args)});")
 
 
@@ -143,7 +149,13 @@ class HlsModule(CModule):
         if any(isinstance(op, loop.Process) for op in func.body):
             p.lines.append("#pragma HLS DATAFLOW")
         p.run(func.body)
-        lines = [*p.outlined, f"int32_t {func.sym}({', '.join(params)}) {{", *p.lines, "    return 0;", "}\n"]
+        lines = [
+            *p.outlined,
+            f"int32_t {func.sym}({', '.join(params)}) {{",
+            *p.lines,
+            "    return 0;",
+            "}\n",
+        ]
         return "\n".join(lines)
 
     def text(self) -> str:

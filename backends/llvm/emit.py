@@ -55,7 +55,6 @@ done:
 """
 
 
-
 def _function(module: ModuleText, func: Func) -> None:
     w = Writer(module, func.sym)
     names = dim_parameters(func)
@@ -100,7 +99,11 @@ def emit_module(funcs: Sequence[Func], *, vector_bits: int = 0, noalias: bool = 
     for callee, types in module.called.items():
         if callee not in module.defined:
             module.declared[f"declare i32 @{callee}({types})"] = None
-    width = f' "prefer-vector-width"="{vector_bits}" "min-legal-vector-width"="{vector_bits}"' if vector_bits else ""
+    width = (
+        f' "prefer-vector-width"="{vector_bits}" "min-legal-vector-width"="{vector_bits}"'
+        if vector_bits
+        else ""
+    )
     parts = [*module.declared, "", _PARALLEL if module.needs_parallel else "", *module.texts,
              f"attributes #0 = {{ nounwind{width} }}", ""]  # fmt: skip
     return "\n".join(parts)

@@ -21,7 +21,9 @@ from .emit_writer import Row, Writer
 def _for(w: Writer, op: Op) -> None:
     assert isinstance(op, loop.For)
     if op.kind.startswith("gpu"):
-        raise UnsupportedError("E0423", f"loop {op.var} is of kind {op.kind}", hint="a GPU target prints it")
+        raise UnsupportedError(
+            "E0423", f"loop {op.var} is of kind {op.kind}", hint="a GPU target prints it"
+        )
     if op.extent == 1:
         w.enter(w.scope.label)
         w.bind(op.var, w.dim(op.lo), (op.lo, op.lo))
@@ -67,7 +69,9 @@ def _parallel(w: Writer, op: loop.For) -> None:
     child.run(op.body)
     pointer = "ptr noalias" if w.module.noalias else "ptr"
     params = [f"{pointer if t == 'ptr' else t} {n}" for t, n, _ in child.captured]
-    w.module.texts.append(child.finished(f"define internal i32 @{name}.body({', '.join([*params, 'i64 %index'])}) #0"))
+    w.module.texts.append(
+        child.finished(f"define internal i32 @{name}.body({', '.join([*params, 'i64 %index'])}) #0")
+    )
     slots = _slots(child.captured)
     size = sum(step for _, step in slots)
     frame = w.name("frame")
@@ -83,7 +87,9 @@ def _parallel(w: Writer, op: loop.For) -> None:
     w.module.texts.append("\n".join(thunk))
     w.module.needs_parallel = True
     count = w.dim(op.extent)
-    w.check_status(w.emit(f"call i32 @irc.parallel(ptr %ctx, ptr @{name}, ptr {frame}, i64 {count})"))
+    w.check_status(
+        w.emit(f"call i32 @irc.parallel(ptr %ctx, ptr @{name}, ptr {frame}, i64 {count})")
+    )
 
 
 def _slots(captured: Sequence[tuple[str, str, str]]) -> list[tuple[int, int]]:
@@ -171,7 +177,9 @@ def _bind(w: Writer, op: Op) -> None:
     if dtype.bits < 64:
         value = w.emit(f"{'sext' if dtype.kind == 'int' else 'zext'} i{dtype.bits} {value} to i64")
     ok = w.label("bound")
-    w.branch(w.emit(f"icmp ult i64 {value}, {w.dim(op.extent)}"), ok, w.fail_label(loop.STATUS_INDEX))
+    w.branch(
+        w.emit(f"icmp ult i64 {value}, {w.dim(op.extent)}"), ok, w.fail_label(loop.STATUS_INDEX)
+    )
     w.start(ok)
     w.bind(op.symbol, value, (0, op.extent - 1))
 
@@ -191,7 +199,9 @@ def _alloc(w: Writer, op: Op) -> None:
     if type_.strides is not None:
         size = 1 + sum((d - 1) * s for d, s in zip(type_.shape, type_.strides, strict=True))  # type: ignore[operator,misc]
     name = w.name(_plain(op.label) or "buffer")
-    w.allocas.append(f"  {name} = alloca [{max(1, -(-size * memory_bits(type_.dtype) // 8))} x i8], align 64")
+    w.allocas.append(
+        f"  {name} = alloca [{max(1, -(-size * memory_bits(type_.dtype) // 8))} x i8], align 64"
+    )
     w.buffers[op.result] = Memory(name, 0, 0, type_)
 
 
@@ -229,7 +239,9 @@ def _call(w: Writer, op: Op) -> None:
         memory = w.memory(value)
         args.append(f"ptr {w.address(memory, memory.offset)}")
     args += [f"i64 {w.dim(e)}" for e in op.dims]
-    context = "null" if w.parent is not None else "%ctx"  # a kernel inside a parallel loop is serial
+    context = (
+        "null" if w.parent is not None else "%ctx"
+    )  # a kernel inside a parallel loop is serial
     w.module.called[op.callee] = ", ".join(["ptr", *[a.split(" ")[0] for a in args]])
     w.check_status(w.emit(f"call i32 @{op.callee}({', '.join([f'ptr {context}', *args])})"))
 
@@ -238,7 +250,9 @@ def _host_call(w: Writer, op: Op) -> None:
     """Ask the context's second hook; without one the plan cannot go on."""
     assert isinstance(op, loop.HostCall)
     if w.parent is not None:
-        raise UnsupportedError("E0425", f"host call {op.callee} inside a parallel loop", where=Op.where(op))
+        raise UnsupportedError(
+            "E0425", f"host call {op.callee} inside a parallel loop", where=Op.where(op)
+        )
     pointers, dims = w.name("args"), w.name("dims")
     w.allocas.append(f"  {pointers} = alloca [{max(1, len(op.args))} x ptr], align 8")
     w.allocas.append(f"  {dims} = alloca [{max(1, len(op.dims))} x i64], align 8")
@@ -258,7 +272,9 @@ def _host_call(w: Writer, op: Op) -> None:
     hook = w.emit(f"load ptr, ptr {w.emit('getelementptr ptr, ptr %ctx, i64 1')}")
     w.branch(w.emit(f"icmp eq ptr {hook}, null"), missing, hooked)
     w.start(hooked)
-    w.check_status(w.emit(f"call i32 {hook}(ptr %ctx, ptr @name.{op.callee}, ptr {pointers}, ptr {dims})"))
+    w.check_status(
+        w.emit(f"call i32 {hook}(ptr %ctx, ptr @name.{op.callee}, ptr {pointers}, ptr {dims})")
+    )
 
 
 def _nothing(w: Writer, op: Op) -> None:

@@ -180,7 +180,9 @@ class Indexer:
         self.declare(f"declare i64 @llvm.{which}.i64(i64, i64)")
         known = self.dim(a.args[0])
         for arm in a.args[1:]:
-            known = self.emit_at(level, f"call i64 @llvm.{which}.i64(i64 {known}, i64 {self.dim(arm)})")
+            known = self.emit_at(
+                level, f"call i64 @llvm.{which}.i64(i64 {known}, i64 {self.dim(arm)})"
+            )
         return known
 
     def _divide(self, a: Atom, level: int) -> str:
@@ -201,8 +203,12 @@ class Indexer:
         rest = self.emit_at(level, f"srem i64 {n}, {d}")
         sign = self.emit_at(level, f"ashr i64 {rest}, 63")
         if a.kind == DIV:
-            return self.emit_at(level, f"add nsw i64 {self.emit_at(level, f'sdiv i64 {n}, {d}')}, {sign}")
-        return self.emit_at(level, f"add nsw i64 {rest}, {self.emit_at(level, f'and i64 {sign}, {d}')}")
+            return self.emit_at(
+                level, f"add nsw i64 {self.emit_at(level, f'sdiv i64 {n}, {d}')}, {sign}"
+            )
+        return self.emit_at(
+            level, f"add nsw i64 {rest}, {self.emit_at(level, f'and i64 {sign}, {d}')}"
+        )
 
     # Addresses ---------------------------------------------------------------------------------
 
@@ -231,7 +237,9 @@ class Indexer:
         memo = self.scopes[level].memo
         known = memo.get((pointer, const))
         if known is None:
-            known = memo[pointer, const] = self.emit_at(level, f"getelementptr i8, ptr {pointer}, i64 {const}")
+            known = memo[pointer, const] = self.emit_at(
+                level, f"getelementptr i8, ptr {pointer}, i64 {const}"
+            )
         return known
 
     def _pointer(self, memory: Memory, e: DimLike) -> tuple[str, int]:

@@ -47,7 +47,9 @@ def to_memory(w: Writer, text: str, dtype: DType, lanes: int = 0) -> str:
     memory, register = memory_text(dtype), scalar_text(dtype)
     if memory == register:
         return text
-    into, from_ = (f"<{lanes} x {memory}>", f"<{lanes} x {register}>") if lanes else (memory, register)
+    into, from_ = (
+        (f"<{lanes} x {memory}>", f"<{lanes} x {register}>") if lanes else (memory, register)
+    )
     return w.emit(f"{'sext' if dtype.kind == 'int' else 'zext'} {from_} {text} to {into}")
 
 
@@ -56,14 +58,18 @@ def splat(w: Writer, type: str, lanes: int, text: str) -> str:
     if text[0] != "%":
         return f"splat ({type} {text})"
     one = w.emit(f"insertelement <{lanes} x {type}> poison, {type} {text}, i64 0")
-    return w.emit(f"shufflevector <{lanes} x {type}> {one}, <{lanes} x {type}> poison, <{lanes} x i32> zeroinitializer")
+    return w.emit(
+        f"shufflevector <{lanes} x {type}> {one}, <{lanes} x {type}> poison, <{lanes} x i32> zeroinitializer"
+    )
 
 
 def _splat_at(w: Writer, level: int, type: str, lanes: int, text: str) -> str:
     """The same at the end of an outer scope."""
     vector = f"<{lanes} x {type}>"
     one = w.emit_at(level, f"insertelement {vector} poison, {type} {text}, i64 0")
-    return w.emit_at(level, f"shufflevector {vector} {one}, {vector} poison, <{lanes} x i32> zeroinitializer")
+    return w.emit_at(
+        level, f"shufflevector {vector} {one}, {vector} poison, <{lanes} x i32> zeroinitializer"
+    )
 
 
 def iota(lanes: int, step: int = 1, type: str = "i32") -> str:
@@ -203,7 +209,9 @@ def _merged(w: Writer, raw: str, pointer: str, shift: str, bits: int) -> str:
     """The byte at `pointer` with the `bits` bits at `shift` replaced."""
     by = shift if shift[0] != "%" else w.emit(f"trunc i64 {shift} to i8")
     keep = w.emit(f"shl i8 {(1 << bits) - 1}, {by}")
-    old = w.emit(f"and i8 {w.emit(f'load i8, ptr {pointer}, align 1')}, {w.emit(f'xor i8 {keep}, -1')}")
+    old = w.emit(
+        f"and i8 {w.emit(f'load i8, ptr {pointer}, align 1')}, {w.emit(f'xor i8 {keep}, -1')}"
+    )
     new = w.emit(f"and i8 {w.emit(f'shl i8 {raw}, {by}')}, {keep}")
     return w.emit(f"or i8 {old}, {new}")
 
@@ -234,7 +242,9 @@ def _load_vector(w: Writer, op: loop.Load, memory: Memory) -> str:
     dtype, lanes, type_ = memory.type.dtype, op.lanes, op.result.type
     pointer = _contiguous(w, op.source, op.index, op.lane)
     if pointer and not op.where:
-        made = w.emit(f"load {vector_text(dtype, lanes)}, ptr {pointer}, align {memory_bits(dtype) // 8}")
+        made = w.emit(
+            f"load {vector_text(dtype, lanes)}, ptr {pointer}, align {memory_bits(dtype) // 8}"
+        )
         return from_memory(w, made, dtype, lanes)
     e = w.element_offset(memory, op.index)
     step, first = lanes_of(e, op.lane)
@@ -250,15 +260,27 @@ def _load_vector(w: Writer, op: loop.Load, memory: Memory) -> str:
     if pointer:
         make = lambda: w.emit(f"load {vector}, ptr {pointer}, align {align}")  # noqa: E731
         if mask:
-            name = _intrinsic(w, "masked.load", vector, f"{suffix_of(text, lanes)}.p0", f"ptr, i32, <{lanes} x i1>, {vector}")
-            make = lambda: w.emit(f"call {vector} {name}(ptr {pointer}, i32 {align}, <{lanes} x i1> {mask}, {vector} {pass_})")  # noqa: E731, E501
+            name = _intrinsic(
+                w,
+                "masked.load",
+                vector,
+                f"{suffix_of(text, lanes)}.p0",
+                f"ptr, i32, <{lanes} x i1>, {vector}",
+            )
+            make = lambda: w.emit(
+                f"call {vector} {name}(ptr {pointer}, i32 {align}, <{lanes} x i1> {mask}, {vector} {pass_})"
+            )  # noqa: E731, E501
     else:
         pointers = _lane_pointers(w, memory, e, op.lane, lanes)
         name = _intrinsic(w, "masked.gather", vector, f"{suffix_of(text, lanes)}.v{lanes}p0",
                           f"<{lanes} x ptr>, i32, <{lanes} x i1>, {vector}")  # fmt: skip
         on = mask or "splat (i1 true)"
-        make = lambda: w.emit(f"call {vector} {name}(<{lanes} x ptr> {pointers}, i32 {align}, <{lanes} x i1> {on}, {vector} {pass_})")  # noqa: E731, E501
-    return _guarded_value(w, condition, type_text(type_), fill, lambda: from_memory(w, make(), dtype, lanes))
+        make = lambda: w.emit(
+            f"call {vector} {name}(<{lanes} x ptr> {pointers}, i32 {align}, <{lanes} x i1> {on}, {vector} {pass_})"
+        )  # noqa: E731, E501
+    return _guarded_value(
+        w, condition, type_text(type_), fill, lambda: from_memory(w, make(), dtype, lanes)
+    )
 
 
 @functools.cache
@@ -277,7 +299,9 @@ def _intrinsic(w: Writer, name: str, result: str, overload: str, params: str) ->
     return f"@llvm.{name}.{overload}"
 
 
-def _load_splat(w: Writer, op: loop.Load, memory: Memory, first: DimLike, condition: str, mask: str) -> str:
+def _load_splat(
+    w: Writer, op: loop.Load, memory: Memory, first: DimLike, condition: str, mask: str
+) -> str:
     """One element in every lane; with a mask it is read only if some lane wants it."""
     dtype, lanes = memory.type.dtype, op.lanes
     fill = literal(op.fill or 0, dtype)
@@ -289,7 +313,9 @@ def _load_splat(w: Writer, op: loop.Load, memory: Memory, first: DimLike, condit
     if not mask:
         return value
     vector = type_text(op.result.type)
-    return w.emit(f"select <{lanes} x i1> {mask}, {vector} {value}, {vector} {constant(op.fill or 0, op.result.type)}")
+    return w.emit(
+        f"select <{lanes} x i1> {mask}, {vector} {value}, {vector} {constant(op.fill or 0, op.result.type)}"
+    )
 
 
 def _lane_pointers(w: Writer, memory: Memory, e: DimLike, lane: str, lanes: int) -> str:
@@ -312,7 +338,9 @@ def _store_vector(w: Writer, op: loop.Store, memory: Memory) -> None:
     pointer = _contiguous(w, op.target, op.index, op.lane)
     if pointer and not op.where:
         value = to_memory(w, w.text(op.value), dtype, lanes)
-        w.line(f"store {vector_text(dtype, lanes)} {value}, ptr {pointer}, align {memory_bits(dtype) // 8}")
+        w.line(
+            f"store {vector_text(dtype, lanes)} {value}, ptr {pointer}, align {memory_bits(dtype) // 8}"
+        )
         return
     e = w.element_offset(memory, op.index)
     step, first = lanes_of(e, op.lane)
@@ -326,7 +354,13 @@ def _store_vector(w: Writer, op: loop.Store, memory: Memory) -> None:
     if pointer:
         line = f"store {vector} {value}, ptr {pointer}, align {align}"
         if mask:
-            name = _intrinsic(w, "masked.store", "void", f"{suffix_of(text, lanes)}.p0", f"{vector}, ptr, i32, <{lanes} x i1>")
+            name = _intrinsic(
+                w,
+                "masked.store",
+                "void",
+                f"{suffix_of(text, lanes)}.p0",
+                f"{vector}, ptr, i32, <{lanes} x i1>",
+            )
             line = f"call void {name}({vector} {value}, ptr {pointer}, i32 {align}, <{lanes} x i1> {mask})"
     elif step == 0:
         raise UnsupportedError("E0426", "a vector is stored to one element", where=Op.where(op))
@@ -342,14 +376,20 @@ def _store_vector(w: Writer, op: loop.Store, memory: Memory) -> None:
 # Packed integers ---------------------------------------------------------------------------------
 
 
-def _whole_bytes(op: loop.Load | loop.Store, memory: Memory, step: DimLike | None, first: DimLike, lanes: int) -> bool:
+def _whole_bytes(
+    op: loop.Load | loop.Store, memory: Memory, step: DimLike | None, first: DimLike, lanes: int
+) -> bool:
     """The lanes are consecutive, begin at a byte, fill whole bytes, and no guard cuts them."""
     per_byte = 8 // memory_bits(memory.type.dtype)
     lane_free = all(not isinstance(e, Dim) or op.lane not in e.symbols for e in op.where)
-    return step == 1 and lane_free and lanes % per_byte == 0 and equal(mod(first, per_byte), 0) is True
+    return (
+        step == 1 and lane_free and lanes % per_byte == 0 and equal(mod(first, per_byte), 0) is True
+    )
 
 
-def _load_packed(w: Writer, op: loop.Load, memory: Memory, e: DimLike, step: DimLike | None, first: DimLike) -> str:
+def _load_packed(
+    w: Writer, op: loop.Load, memory: Memory, e: DimLike, step: DimLike | None, first: DimLike
+) -> str:
     """Bytes spread over the lanes, shifted and cut; lane by lane where they do not fill whole bytes."""
     dtype, lanes, bits = memory.type.dtype, op.lanes, memory_bits(memory.type.dtype)
     register = type_text(op.result.type)
@@ -358,7 +398,9 @@ def _load_packed(w: Writer, op: loop.Load, memory: Memory, e: DimLike, step: Dim
         for k in range(lanes):
             env = {op.lane: k}
             where = [substitute(g, env) for g in op.where]
-            one = _load_scalar(w, memory, substitute(e, env), w.all_hold(where), literal(op.fill or 0, dtype))
+            one = _load_scalar(
+                w, memory, substitute(e, env), w.all_hold(where), literal(op.fill or 0, dtype)
+            )
             known = w.emit(f"insertelement {register} {known}, {scalar_text(dtype)} {one}, i64 {k}")
         return known
     per_byte = 8 // bits
@@ -368,7 +410,9 @@ def _load_packed(w: Writer, op: loop.Load, memory: Memory, e: DimLike, step: Dim
     def make() -> str:
         raw = w.emit(f"load <{count} x i8>, ptr {pointer}, align 1")
         order = ", ".join([f"i32 {k // per_byte}" for k in range(lanes)])
-        wide = w.emit(f"shufflevector <{count} x i8> {raw}, <{count} x i8> poison, <{lanes} x i32> <{order}>")
+        wide = w.emit(
+            f"shufflevector <{count} x i8> {raw}, <{count} x i8> poison, <{lanes} x i32> <{order}>"
+        )
         shifts = ", ".join([f"i8 {k % per_byte * bits}" for k in range(lanes)])
         low = w.emit(f"lshr <{lanes} x i8> {wide}, <{shifts}>")
         return w.emit(f"trunc <{lanes} x i8> {low} to {register}")
@@ -377,8 +421,10 @@ def _load_packed(w: Writer, op: loop.Load, memory: Memory, e: DimLike, step: Dim
     return _guarded_value(w, condition, register, constant(op.fill or 0, op.result.type), make)
 
 
-def _store_packed(w: Writer, op: loop.Store, memory: Memory, e: DimLike, step: DimLike | None, first: DimLike) -> None:
-    dtype, bits = memory.type.dtype, memory_bits(memory.type.dtype)
+def _store_packed(
+    w: Writer, op: loop.Store, memory: Memory, e: DimLike, step: DimLike | None, first: DimLike
+) -> None:
+    _dtype, bits = memory.type.dtype, memory_bits(memory.type.dtype)
     lanes = op.value.type.lanes  # type: ignore[attr-defined]
     register, value = type_text(op.value.type), w.text(op.value)
     if not _whole_bytes(op, memory, step, first, lanes):
@@ -395,7 +441,9 @@ def _store_packed(w: Writer, op: loop.Store, memory: Memory, e: DimLike, step: D
     total = ""
     for part in range(per_byte):
         order = ", ".join([f"i32 {k * per_byte + part}" for k in range(count)])
-        one = w.emit(f"shufflevector <{lanes} x i8> {wide}, <{lanes} x i8> poison, <{count} x i32> <{order}>")
+        one = w.emit(
+            f"shufflevector <{lanes} x i8> {wide}, <{lanes} x i8> poison, <{count} x i32> <{order}>"
+        )
         if part:
             one = w.emit(f"shl <{count} x i8> {one}, splat (i8 {part * bits})")
         total = w.emit(f"or <{count} x i8> {total}, {one}") if total else one

@@ -40,7 +40,9 @@ def _wide(type: Type) -> Type:
 def bf16_to_f32(w: Writer, type: Type, x: str) -> str:
     """Upper half of a float."""
     wide = type_text(_bits(type, 32))
-    shifted = w.emit(f"shl {wide} {w.emit(f'zext {type_text(type)} {x} to {wide}')}, {constant(16, _bits(type, 32))}")
+    shifted = w.emit(
+        f"shl {wide} {w.emit(f'zext {type_text(type)} {x} to {wide}')}, {constant(16, _bits(type, 32))}"
+    )
     return w.emit(f"bitcast {wide} {shifted} to {type_text(_wide(type))}")
 
 
@@ -83,7 +85,9 @@ def cast_value(w: Writer, x: str, from_: Type, to: DType) -> str:
         narrow = like(from_, f32)
         return w.emit(f"fptrunc {type_text(narrow)} {_to_f32_odd(w, x, from_)} to {b}")
     if source is f16 and not to.is_float:
-        return cast_value(w, w.emit(f"fpext {a} {x} to {type_text(_wide(from_))}"), _wide(from_), to)
+        return cast_value(
+            w, w.emit(f"fpext {a} {x} to {type_text(_wide(from_))}"), _wide(from_), to
+        )
     if source.is_float and to.is_float:
         return w.emit(f"{'fpext' if to.bits > source.bits else 'fptrunc'} {a} {x} to {b}")
     if source.is_float:
@@ -116,7 +120,9 @@ def _to_f32_odd(w: Writer, x: str, from_: Type) -> str:
     # Away from zero: step back one, then set the last bit; towards zero or inexact: set the last bit.
     size, size_back = _intrinsic(w, "fabs", from_, [x]), _intrinsic(w, "fabs", from_, [back])
     over = w.emit(f"fcmp ogt {wide} {size_back}, {size}")
-    less = w.emit(f"select {flag} {over}, {text} {w.emit(f'sub {text} {raw}, {constant(1, ints)}')}, {text} {raw}")
+    less = w.emit(
+        f"select {flag} {over}, {text} {w.emit(f'sub {text} {raw}, {constant(1, ints)}')}, {text} {raw}"
+    )
     odd = w.emit(f"or {text} {less}, {constant(1, ints)}")
     inexact = w.emit(f"fcmp one {wide} {x}, {back}")
     chosen = w.emit(f"select {flag} {inexact}, {text} {odd}, {text} {raw}")
@@ -157,7 +163,9 @@ def _divide(quotient: bool) -> Rule:
             negated = w.emit(f"sub {text} {zero}, {xs[0]}")
             made = w.emit(f"select {flag} {by_minus}, {text} {negated}, {text} {made}")
         # A remainder by the safe divisor 1 is 0 already.
-        return w.emit(f"select {flag} {is_zero}, {text} {zero}, {text} {made}") if quotient else made
+        return (
+            w.emit(f"select {flag} {is_zero}, {text} {zero}, {text} {made}") if quotient else made
+        )
 
     return rule
 
@@ -220,7 +228,11 @@ def _abs(w: Writer, type: Type, xs: list[str]) -> str:
 def _compare(float_: str, int_: str, uint: str = "") -> Rule:
     def rule(w: Writer, type: Type, xs: list[str]) -> str:
         kind = element(type).kind
-        relation = f"fcmp {float_}" if kind == "float" else f"icmp {int_ if kind == 'int' else uint or int_}"
+        relation = (
+            f"fcmp {float_}"
+            if kind == "float"
+            else f"icmp {int_ if kind == 'int' else uint or int_}"
+        )
         return w.emit(f"{relation} {type_text(type)} {xs[0]}, {xs[1]}")
 
     return rule
@@ -238,7 +250,9 @@ def _shift(signed: str, unsigned: str) -> Rule:
 
 
 def _not(w: Writer, type: Type, xs: list[str]) -> str:
-    return w.emit(f"xor {type_text(type)} {xs[0]}, {constant(-1 if element(type) is not boolean else 1, type)}")
+    return w.emit(
+        f"xor {type_text(type)} {xs[0]}, {constant(-1 if element(type) is not boolean else 1, type)}"
+    )
 
 
 RULES: dict[str, Rule] = {
@@ -268,7 +282,9 @@ def apply(w: Writer, name: str, type: Type, xs: list[str]) -> str:
 
 def _row(name: str) -> Row:
     def row(w: Writer, op: Op) -> None:
-        w.values[op.results[0]] = apply(w, name, op.operands[0].type, [w.text(v) for v in op.operands])
+        w.values[op.results[0]] = apply(
+            w, name, op.operands[0].type, [w.text(v) for v in op.operands]
+        )
 
     return row
 
@@ -310,7 +326,11 @@ def _reduce_lanes(w: Writer, op: Op) -> None:
         halves = []
         for start in (0, lanes):
             order = ", ".join([f"i32 {start + k}" for k in range(lanes)])
-            halves.append(w.emit(f"shufflevector {vector} {known}, {vector} poison, <{lanes} x i32> <{order}>"))
+            halves.append(
+                w.emit(
+                    f"shufflevector {vector} {known}, {vector} poison, <{lanes} x i32> <{order}>"
+                )
+            )
         known = apply(w, op.combiner, VectorType(type_.dtype, lanes), halves)
     w.values[op.result] = w.emit(f"extractelement <1 x {scalar}> {known}, i64 0")
 

@@ -96,4 +96,12 @@ def constant(value: Any, type: Type) -> str:
     return literal(value, type)
 
 
-__all__ = ["constant", "literal", "memory_bits", "memory_text", "scalar_text", "suffix", "type_text"]
+__all__ = [
+    "constant",
+    "literal",
+    "memory_bits",
+    "memory_text",
+    "scalar_text",
+    "suffix",
+    "type_text",
+]

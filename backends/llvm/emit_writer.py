@@ -130,7 +130,11 @@ class Writer(Indexer):
 
     def check_status(self, status: str) -> None:
         """End the function with `status` unless it is ok."""
-        failed, fail, ok = self.emit(f"icmp ne i32 {status}, 0"), self.label("failed"), self.label("ok")
+        failed, fail, ok = (
+            self.emit(f"icmp ne i32 {status}, 0"),
+            self.label("failed"),
+            self.label("ok"),
+        )
         self.branch(failed, fail, ok)
         self.tail += [f"{fail}:", f"  ret i32 {status}"]
         self.start(ok)
