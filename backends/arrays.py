@@ -1,4 +1,5 @@
-"""numpy arrays as kernels want them: aligned, dense, packed below a byte, and their addresses quickly.
+"""numpy arrays as kernels want them: aligned, dense, packed below a byte, and their addresses
+quickly.
 
 May import: ir.
 """
@@ -23,7 +24,9 @@ _SMALL = 1 << 14
 
 _pointer = ctypes.c_void_p.from_address
 _FIELD = object.__basicsize__
-"""Offset of the data pointer in numpy's PyArrayObject_fields: the first field after the object head."""
+"""Offset of the data pointer in numpy's PyArrayObject_fields: the first field after the object
+head.
+"""
 
 
 def _slow_address(array: Array) -> int:
@@ -114,5 +117,13 @@ def weight_image(weights: Sequence[tuple[int, Blob]], size: int) -> Array:
 
 
 __all__ = [
-    "ALIGN", "address", "aligned", "empty", "is_packed", "pack", "stored_bytes", "unpack", "weight_image",
-]  # fmt: skip
+    "ALIGN",
+    "address",
+    "aligned",
+    "empty",
+    "is_packed",
+    "pack",
+    "stored_bytes",
+    "unpack",
+    "weight_image",
+]

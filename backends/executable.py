@@ -1,9 +1,9 @@
 """Running a compiled plan from Python: inputs checked, dims bound, one native call, outputs new.
 
-`Program` is what the compiled code does not say itself: names, types, memory.  `Executable` ties it to an entry
-point with the ABI of ir/kernel_abi.py, wherever that comes from (LLVM, a C compiler, an archive).
-A run may happen in several threads at once: each thread has its own arena.
-May import: ir, passes, arrays.
+`Program` is what the compiled code does not say itself: names, types, memory.  `Executable` ties it
+to an entry point with the ABI of ir/kernel_abi.py, wherever that comes from (LLVM, a C compiler, an
+archive). A run may happen in several threads at once: each thread has its own arena. May import:
+ir, passes, arrays.
 """
 
 from __future__ import annotations
@@ -55,8 +55,10 @@ class Program:
     @classmethod
     def of(cls, planned: Planned) -> Program:
         """The face of a planned module."""
-        steps = [(name, tuple([v.tensor for v in op.operands if v is not None]), tuple([r.tensor for r in op.results]))
-                 for name, op in planned.host_steps.items()]  # fmt: skip
+        steps = []
+        for name, op in planned.host_steps.items():
+            operands = [v.tensor for v in op.operands if v is not None]
+            steps.append((name, tuple(operands), tuple([r.tensor for r in op.results])))
         return cls(
             inputs=planned.inputs,
             results=planned.results,
@@ -74,8 +76,13 @@ class Program:
 class Frame:
     """What one thread needs for runs with one set of input shapes."""
 
-    def __init__(self, program: Program, dims: dict[str, int], shapes: Sequence[tuple[int, ...]],
-                 weights: int) -> None:  # fmt: skip
+    def __init__(
+        self,
+        program: Program,
+        dims: dict[str, int],
+        shapes: Sequence[tuple[int, ...]],
+        weights: int,
+    ) -> None:
         """Evaluate every shape, take the arena, lay out the argument array."""
         count = len(program.inputs) + len(program.results) - len(program.state) + 2
         self.dims = dims
@@ -87,16 +94,25 @@ class Frame:
         self.args_at = ctypes.addressof(self.args)
         self.dims_at = ctypes.addressof(self.values)
         replaced = {r for _, r in program.state}
-        self.outputs = [(k, tuple([evaluate(e, dims) for e in t.shape]), t.dtype)
-                        for k, (_, t) in enumerate(program.results) if k not in replaced]  # fmt: skip
+        self.outputs = [
+            (k, tuple([evaluate(e, dims) for e in t.shape]), t.dtype)
+            for k, (_, t) in enumerate(program.results)
+            if k not in replaced
+        ]
         self.plain = not any([is_packed(t) for _, _, t in self.outputs])
-        self.checks = [(t.dtype.np, shape) for (_, t), shape in zip(program.inputs, shapes, strict=True)]
+        self.checks = [
+            (t.dtype.np, shape) for (_, t), shape in zip(program.inputs, shapes, strict=True)
+        ]
 
     def fits(self, given: Sequence[Any]) -> bool:
         """Whether these are dense arrays of the types and shapes that the frame was made for."""
         for x, (dtype, shape) in zip(given, self.checks):
-            if (type(x) is not np.ndarray or x.dtype is not dtype or x.shape != shape
-                    or not x.flags.c_contiguous):  # fmt: skip
+            if (
+                type(x) is not np.ndarray
+                or x.dtype is not dtype
+                or x.shape != shape
+                or not x.flags.c_contiguous
+            ):
                 return False
         return True
 
@@ -104,19 +120,32 @@ class Frame:
 class Executable:
     """A compiled plan.  `run` takes a dict or a list of arrays and gives the list of results.
 
-    Errors: E0501 missing or unknown input, E0502 shapes that contradict the model, E0503 wrong element type or
-    rank, E0506 an index read from data is out of range, E0507 any other failure in native code.
+    Errors: E0501 missing or unknown input, E0502 shapes that contradict the model, E0503 wrong
+    element type or rank, E0506 an index read from data is out of range, E0507 any other failure in
+    native code.
     """
 
-    def __init__(self, program: Program, entry: int, weights: Array, *, keep: Any = None,
-                 context: Sequence[int] = (), host: Mapping[str, HostStep] | None = None) -> None:  # fmt: skip
-        """`entry` is the address of `NAME.entry`; `context` the fields of ctx; `keep` is kept alive."""
+    def __init__(
+        self,
+        program: Program,
+        entry: int,
+        weights: Array,
+        *,
+        keep: Any = None,
+        context: Sequence[int] = (),
+        host: Mapping[str, HostStep] | None = None,
+    ) -> None:
+        """`entry` is the address of `NAME.entry`; `context` the fields of ctx; `keep` is kept
+        alive.
+        """
         self.program = program
         self.weights = weights
         self.keep = keep
         self.names = tuple([n for n, _ in program.inputs])
         self._local = threading.local()
-        self._entry = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(entry)
+        self._entry = ctypes.CFUNCTYPE(
+            ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p
+        )(entry)
         self._host = dict(host or {})
         fields = [*context, *[0] * (2 - len(context))]
         if program.host_steps:
@@ -137,8 +166,8 @@ class Executable:
     def run(self, inputs: Mapping[str, Any] | Sequence[Any]) -> list[Array]:
         """Run on a dict by name or a sequence in order; the results in order, newly made.
 
-        The result of a `state` input is that input's own array, changed in place (a copy, where the array given is
-        not writable or not dense).
+        The result of a `state` input is that input's own array, changed in place (a copy, where the
+        array given is not writable or not dense).
         """
         names = self.names
         if isinstance(inputs, (list, tuple)):
@@ -183,23 +212,35 @@ class Executable:
         return frame
 
     def _accept(self, k: int, x: Any) -> Array:
-        """A dense array of the right type made of one input, or the error that says what is wrong with it."""
+        """A dense array of the right type made of one input, or the error that says what is wrong
+        with it.
+        """
         name, type_ = self.program.inputs[k]
         dtype = type_.dtype
         if not isinstance(x, (np.ndarray, np.generic)):
             try:
                 x = np.asarray(x, dtype.np)
             except (TypeError, ValueError, OverflowError) as error:
-                raise Error("E0503", f"input '{name}' is no array of {dtype}", details=(str(error),)) from None
+                raise Error(
+                    "E0503", f"input '{name}' is no array of {dtype}", details=(str(error),)
+                ) from None
         x = np.asarray(x)
         found = f"found    {x.dtype}{list(x.shape)}"
         if x.dtype != dtype.np:
-            raise Error("E0503", f"input '{name}' has the wrong element type",
-                        details=(f"expected {type_}", found), hint=f"convert it with .astype('{dtype.np}')")  # fmt: skip
+            raise Error(
+                "E0503",
+                f"input '{name}' has the wrong element type",
+                details=(f"expected {type_}", found),
+                hint=f"convert it with .astype('{dtype.np}')",
+            )
         if x.ndim != type_.rank:
-            raise Error("E0503", f"input '{name}' has the wrong rank", details=(f"expected {type_}", found))
+            raise Error(
+                "E0503", f"input '{name}' has the wrong rank", details=(f"expected {type_}", found)
+            )
         if type_.is_static and x.shape != type_.shape:
-            raise Error("E0502", f"input '{name}' has the wrong shape", details=(f"expected {type_}", found))
+            raise Error(
+                "E0502", f"input '{name}' has the wrong shape", details=(f"expected {type_}", found)
+            )
         if not x.flags.c_contiguous:
             x = np.ascontiguousarray(x).reshape(x.shape)
         return x
@@ -209,11 +250,17 @@ class Executable:
         names = self.names
         wanted = f"the model takes the inputs {', '.join(names) or 'none'}"
         if not isinstance(inputs, Mapping):
-            return Error("E0501", f"{len(names)} inputs are needed, {len(inputs)} given", details=(wanted,))
+            return Error(
+                "E0501", f"{len(names)} inputs are needed, {len(inputs)} given", details=(wanted,)
+            )
         missing = [n for n in names if n not in inputs]
         unknown = [str(n) for n in inputs if n not in names]
-        said = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(unknown)}"] * bool(unknown)
-        return Error("E0501", "missing input" if missing else "unknown input", details=[*said, wanted])
+        said = [f"missing: {', '.join(missing)}"] * bool(missing) + [
+            f"unknown: {', '.join(unknown)}"
+        ] * bool(unknown)
+        return Error(
+            "E0501", "missing input" if missing else "unknown input", details=[*said, wanted]
+        )
 
     def _bind(self, given: Sequence[Array]) -> dict[str, int]:
         """Values of the symbolic dims; E0502 names the input that contradicts."""
@@ -229,8 +276,11 @@ class Executable:
                 want = evaluate(e, known)
                 if want != n:
                     symbols = sorted(e.symbols) if isinstance(e, Dim) else []
-                    details = [f"expected {type_}", f"found    {x.dtype}{list(x.shape)}: axis {axis} is {n}, not {want}",
-                               *[f"{s} = {known[s]}, from {said[s]}" for s in symbols]]  # fmt: skip
+                    details = [
+                        f"expected {type_}",
+                        f"found    {x.dtype}{list(x.shape)}: axis {axis} is {n}, not {want}",
+                        *[f"{s} = {known[s]}, from {said[s]}" for s in symbols],
+                    ]
                     raise Error("E0502", f"input '{name}' has the wrong shape", details=details)
         return known
 
@@ -247,7 +297,9 @@ class Executable:
         return given
 
     def _collect(self, frame: Frame, given: Sequence[Array], outs: Sequence[Array]) -> list[Array]:
-        """All results in order: new outputs, unpacked where needed, and the state that was replaced."""
+        """All results in order: new outputs, unpacked where needed, and the state that was
+        replaced.
+        """
         results: dict[int, Array] = {}
         for (k, shape, dtype), out in zip(frame.outputs, outs, strict=True):
             results[k] = unpack(out, dtype, shape) if is_packed(dtype) else out
@@ -265,7 +317,11 @@ class Executable:
             self._local.error = None
             return raised  # type: ignore[no-any-return]
         if status == STATUS_INDEX:
-            return Error("E0506", "an index is out of range", hint="check the values of integer inputs that select elements")
+            return Error(
+                "E0506",
+                "an index is out of range",
+                hint="check the values of integer inputs that select elements",
+            )
         if status == STATUS_SHAPE:
             return Error("E0502", "a shape known only at run time contradicts the model")
         return Error("E0507", f"the compiled program failed with status {status}")
@@ -278,7 +334,9 @@ class Executable:
             _, operands, results = next(s for s in self.program.host_steps if s[0] == key)
             pointers = (ctypes.c_void_p * (len(operands) + len(results))).from_address(args)
             arrays = [_at(p, t, frame.dims) for p, t in zip(pointers, (*operands, *results))]
-            made = self._host[key]([_read(a, t, frame.dims) for a, t in zip(arrays, operands)], frame.dims)
+            made = self._host[key](
+                [_read(a, t, frame.dims) for a, t in zip(arrays, operands)], frame.dims
+            )
             for array, t, value in zip(arrays[len(operands) :], results, made, strict=True):
                 array[...] = pack(value, t.dtype) if is_packed(t.dtype) else value
         except BaseException as error:
@@ -313,7 +371,7 @@ class Executable:
         return self.program.layout.lower_bound()
 
     def coverage(self) -> dict[str, Any]:
-        """What runs where: kernels, calls of them, copies, and the steps that the host evaluates."""
+        """What runs where: kernels, calls, copies, and the steps that the host evaluates."""
         return {
             "kernels": len(self.program.kernels),
             "calls": self.program.calls,
@@ -322,7 +380,9 @@ class Executable:
         }
 
 
-_HOST_CALL = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p)
+_HOST_CALL = ctypes.CFUNCTYPE(
+    ctypes.c_int32, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p
+)
 
 
 def _room(shape: Shape, dtype: Any) -> Array:
@@ -352,7 +412,9 @@ def _at(pointer: int | None, type_: TensorType, dims: Mapping[str, int]) -> Arra
     """The array of a plan's buffer, as stored."""
     shape = [evaluate(e, dims) for e in type_.shape]
     count = int(np.prod(shape, dtype=np.int64))
-    raw = np.ctypeslib.as_array((ctypes.c_uint8 * stored_bytes(type_.dtype, count)).from_address(pointer or 0))
+    raw = np.ctypeslib.as_array(
+        (ctypes.c_uint8 * stored_bytes(type_.dtype, count)).from_address(pointer or 0)
+    )
     return raw if is_packed(type_.dtype) else raw.view(type_.dtype.np).reshape(shape)
 
 

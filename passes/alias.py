@@ -1,10 +1,10 @@
 """Proof that a plan's memory holds: nothing that is still needed is ever overwritten.
 
-Works on the values of `main` and the places they were given, with liveness computed afresh: sets of live
-values, backward through regions, loops to a fixed point.  A value may share bytes with a live one only when
-both are the same content (views, a loop's carried value handed on), or when a launch writes a result over an
-operand that dies in it and its kernel is proved to allow that.
-May import: ir, lifetimes, places.
+Works on the values of `main` and the places they were given, with liveness computed afresh: sets of
+live values, backward through regions, loops to a fixed point.  A value may share bytes with a live
+one only when both are the same content (views, a loop's carried value handed on), or when a launch
+writes a result over an operand that dies in it and its kernel is proved to allow that. May import:
+ir, lifetimes, places.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ Proof = Callable[[Launch, int, int], bool]
 
 
 def verify_places(main: Func, places: Mapping[Value, Place], proved: Proof) -> None:
-    """Raise E0435, naming two values, where one is overwritten while the other still needs the bytes."""
+    """Raise E0435, naming two values, where one is overwritten while the other still needs the
+    bytes.
+    """
     state = {main.args[k] for k, _ in main.state}
     constant = [v for v in main.args if v not in state]
     checker = _Checker(places, proved, constant)
@@ -31,7 +33,9 @@ def verify_places(main: Func, places: Mapping[Value, Place], proved: Proof) -> N
 
 
 def verify_layout(rows: Iterable[tuple[str, DimLike, DimLike, int, int]]) -> None:
-    """Raise E0435 where two buffers (name, offset, bytes, first, last) overlap in time and in memory."""
+    """Raise E0435 where two buffers (name, offset, bytes, first, last) overlap in time and in
+    memory.
+    """
     listed = list(rows)
     for k, (name, offset, size, first, last) in enumerate(listed):
         for other, offset2, size2, first2, last2 in listed[:k]:
@@ -47,17 +51,25 @@ def disjoint(offset: DimLike, size: DimLike, offset2: DimLike, size2: DimLike) -
 
 
 def _clash(one: object, other: object, why: str) -> Error:
-    return Error("E0435", f"'{one}' and '{other}' overlap in memory", details=(why,), exit_code=EXIT_INTERNAL,
-                 hint="this is a defect of the memory plan; please report it")  # fmt: skip
+    return Error(
+        "E0435",
+        f"'{one}' and '{other}' overlap in memory",
+        details=(why,),
+        exit_code=EXIT_INTERNAL,
+        hint="this is a defect of the memory plan; please report it",
+    )
 
 
 class _Checker:
     """Backward walk; `live` holds roots (a view counts as its root).
 
-    `constant` values may never be written over; `stacks` says into which stack a value is written as a slice.
+    `constant` values may never be written over; `stacks` says into which stack a value is written
+    as a slice.
     """
 
-    def __init__(self, places: Mapping[Value, Place], proved: Proof, constant: Sequence[Value]) -> None:
+    def __init__(
+        self, places: Mapping[Value, Place], proved: Proof, constant: Sequence[Value]
+    ) -> None:
         self.places = places
         self.proved = proved
         self.constant = constant
@@ -126,14 +138,20 @@ class _Checker:
         return found
 
     def loop(self, op: Op, live: set[Value], after: set[Value], uses: set[Value]) -> set[Value]:
-        """Carried values move to the arguments at the end of an iteration; outer values used inside live throughout."""
+        """Carried values move to the arguments at the end of an iteration; outer values used inside
+        live throughout.
+        """
         inits, scanned, body = _parts(op)
         count = len(inits)
         outer = after | scanned | self.used_inside(op)
         args = body.args[1:] if op.name == "for" else body.args[:count]
         for arg, value in zip(args, op.results, strict=False):
             if arg in self.places and value in self.places and not self.same_place(arg, value):
-                raise _clash(arg.name or arg.type, value.name or value.type, "a loop's result lies elsewhere than its value")
+                raise _clash(
+                    arg.name or arg.type,
+                    value.name or value.type,
+                    "a loop's result lies elsewhere than its value",
+                )
             for other in (*outer, *self.constant, *[a for a in args if a is not arg]):
                 self.apart(arg, other, "a loop overwrites a value that is still needed")
         assert body.last is not None
@@ -154,10 +172,16 @@ class _Checker:
         yielded = [root(v) for v in region.last.operands[: len(targets)]]
         for target in targets:
             for other in live:
-                self.apart(target, other, "the end of a region overwrites a value that is still needed")
+                self.apart(
+                    target, other, "the end of a region overwrites a value that is still needed"
+                )
             for other, place in zip(yielded, targets, strict=True):
                 if place is not target and self.same_place(other, place):
-                    self.apart(target, other, "a value that has reached its place is overwritten by another")
+                    self.apart(
+                        target,
+                        other,
+                        "a value that has reached its place is overwritten by another",
+                    )
 
     def used_inside(self, op: Op) -> set[Value]:
         """Values from outside that the regions read."""
@@ -177,6 +201,11 @@ def _parts(op: Op) -> tuple[Sequence[Value], set[Value], Block]:
     return op.operands, set(), op.regions[1]
 
 
-_REGIONS = {"if": _Checker.branch, "for": _Checker.loop, "while": _Checker.loop, "scan": _Checker.loop}
+_REGIONS = {
+    "if": _Checker.branch,
+    "for": _Checker.loop,
+    "while": _Checker.loop,
+    "scan": _Checker.loop,
+}
 
 __all__ = ["Proof", "disjoint", "verify_layout", "verify_places"]

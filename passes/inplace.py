@@ -1,11 +1,10 @@
 """May a kernel write a result over one of its inputs?  Proved on the scheduled loops, else no.
 
-The two buffers have one type.  For each load of the input and each store to the output that could touch
-the same element, the load must come first:
-(1) in different iterations of the loops around both they touch different elements: each such loop's
-    variable moves the index of one dimension further than the rest of that dimension can differ;
-(2) in the same iteration the load comes first in program order, or the elements are different.
-May import: ir.
+The two buffers have one type.  For each load of the input and each store to the output that could
+touch the same element, the load must come first: (1) in different iterations of the loops around
+both they touch different elements: each such loop's variable moves the index of one dimension
+further than the rest of that dimension can differ; (2) in the same iteration the load comes first
+in program order, or the elements are different. May import: ir.
 """
 
 from __future__ import annotations
@@ -24,23 +23,35 @@ _FAR = 1 << 62
 
 
 def overwrites(kernel: Func, source: int, target: int) -> bool:
-    """Whether argument `source` of the kernel may share its memory with the result argument `target`."""
+    """Whether argument `source` of the kernel may share its memory with the result argument
+    `target`.
+    """
     reads, writes = kernel.args[source], kernel.args[target]
-    if reads.type is not writes.type or not isinstance(reads.type, BufferType) or reads.type.dtype.bits < 8:
+    if (
+        reads.type is not writes.type
+        or not isinstance(reads.type, BufferType)
+        or reads.type.dtype.bits < 8
+    ):
         return False
     bound = {op.symbol for op in kernel.walk() if isinstance(op, Bind)}
     loads = _accesses(reads, Load, bound)
     stores = _accesses(writes, Store, bound)
-    return loads is not None and stores is not None and all([_ordered(a, b) for a in loads for b in stores])
+    return (
+        loads is not None
+        and stores is not None
+        and all([_ordered(a, b) for a in loads for b in stores])
+    )
 
 
 def _accesses(buffer: Value, kind: type[Op], bound: set[str]) -> list[Access] | None:
-    """All users of the buffer; None if one is not a load (or store) at an index of loop variables alone."""
+    """All users of the buffer; None if one is not a load (or store) at an index of loop variables
+    alone.
+    """
     users = buffer.users
     for user in users:
         if type(user) is not kind or (isinstance(user, Store) and user.value is buffer):
             return None
-        if any([not bound.isdisjoint(symbols_of(e)) for e in user.index]):
+        if any([not bound.isdisjoint(symbols_of(e)) for e in user.index])  # type: ignore[attr-defined]:
             return None
         parent = user.parent_op
         while parent is not None and not isinstance(parent, Func):
@@ -54,8 +65,10 @@ def _ordered(load: Access, store: Access) -> bool:
     """Whether the load never follows the store on an element that both touch."""
     around = loops_around(load), loops_around(store)
     shared = [a for a in around[0] if a in around[1]]
-    ranges = [_ranges(load, [a for a in around[0] if a not in shared]),
-              _ranges(store, [a for a in around[1] if a not in shared])]  # fmt: skip
+    ranges = [
+        _ranges(load, [a for a in around[0] if a not in shared]),
+        _ranges(store, [a for a in around[1] if a not in shared]),
+    ]
     moving = {a.var: a for a in shared}
     residuals: list[Range] = []
     for e, f in zip(load.index, store.index, strict=True):
@@ -80,22 +93,30 @@ def _lanes(store: Store) -> int:
     return int(getattr(store.value.type, "lanes", 1))
 
 
-def _dimension(e: DimLike, f: DimLike, moving: dict[str, For], ranges: Sequence[dict[str, Range]]) -> Range | None:
-    """The range of e - f in one shared iteration; takes the shared loops that this dimension tells apart off
-    `moving`.  None where it cannot be said."""
+def _dimension(
+    e: DimLike, f: DimLike, moving: dict[str, For], ranges: Sequence[dict[str, Range]]
+) -> Range | None:
+    """The range of e - f in one shared iteration; takes the shared loops that this dimension tells
+    apart off `moving`.  None where it cannot be said.
+    """
     first, second = linear(e), linear(f)
     if first is None or second is None:
         return None
     own: list[dict[str, int]] = []
     for (terms, _), mine in zip((first, second), ranges, strict=True):
         own.append({n: c for n, c in terms.items() if n in mine})
-    common = [{n: c for n, c in t.items() if n not in m} for (t, _), m in zip((first, second), ranges, strict=True)]
+    common = [
+        {n: c for n, c in t.items() if n not in m}
+        for (t, _), m in zip((first, second), ranges, strict=True)
+    ]
     if common[0] != common[1]:
         return None
     low, high = _extremes(own[0], ranges[0], first[1])
     low2, high2 = _extremes(own[1], ranges[1], second[1])
-    residual = (None if low is None or high2 is None else low - high2,
-                None if high is None or low2 is None else high - low2)  # fmt: skip
+    residual = (
+        None if low is None or high2 is None else low - high2,
+        None if high is None or low2 is None else high - low2,
+    )
     _tell_apart(common[0], moving, residual)
     return residual
 
@@ -114,7 +135,7 @@ def _extremes(terms: dict[str, int], ranges: dict[str, Range], const: int) -> Ra
 
 
 def _tell_apart(common: dict[str, int], moving: dict[str, For], residual: Range) -> None:
-    """Mixed radix: a loop whose step exceeds what all smaller steps and the residual can make up."""
+    """Mixed radix: a step must exceed what all smaller ones and the residual make up."""
     low, high = residual
     reach: DimLike = max(-low, high, 0) if isinstance(low, int) and isinstance(high, int) else _FAR
     varying = [(c, n) for n, c in common.items() if n in moving]  # other symbols do not change
@@ -129,7 +150,9 @@ def _tell_apart(common: dict[str, int], moving: dict[str, For], residual: Range)
 def _apart(residual: Range) -> bool:
     """Zero is not among the differences."""
     low, high = residual
-    return (low is not None and nonneg(low - 1) is True) or (high is not None and nonneg(-1 - high) is True)
+    return (low is not None and nonneg(low - 1) is True) or (
+        high is not None and nonneg(-1 - high) is True
+    )
 
 
 def _earlier(load: Op, store: Op) -> bool:

@@ -1,8 +1,8 @@
 """When each value of a structured program is made and last needed, on one line of time.
 
-Every op has a start; an op with regions also has a stop after everything inside it.  A value from outside
-that is used in a loop is needed until the loop stops, for the next iteration reads it again.  Reshapes are
-views: a value is needed as long as its views.  May import: ir.
+Every op has a start; an op with regions also has a stop after everything inside it.  A value from
+outside that is used in a loop is needed until the loop stops, for the next iteration reads it
+again.  Reshapes are views: a value is needed as long as its views.  May import: ir.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Lifetimes:
         return now
 
     def born(self, value: Value) -> int:
-        """When the value is made: the stop of its op, or the start of the op whose block it enters."""
+        """When the value is made: its op's stop, or the start of the op whose block it enters."""
         if isinstance(value.owner, Block):
             parent = value.owner.parent
             return 0 if parent is None or isinstance(parent, Func) else self.start[parent]

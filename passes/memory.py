@@ -1,9 +1,10 @@
-"""Offsets for buffers in one arena: offline dynamic storage allocation (a strip packing in time and space).
+"""Offsets for buffers in one arena: offline dynamic storage allocation (a strip packing in time and
+space).
 
-Several greedy orders are tried, then a local search where the best still exceeds the lower bound (the
-largest live set).  Sizes with symbols are split into a static part times a symbolic factor; buffers with
-the same factor share one region, planned like static ones, and the regions are stacked.
-Every offset and every region is a multiple of 64 bytes.  May import: ir.
+Several greedy orders are tried, then a local search where the best still exceeds the lower bound
+(the largest live set).  Sizes with symbols are split into a static part times a symbolic factor;
+buffers with the same factor share one region, planned like static ones, and the regions are
+stacked. Every offset and every region is a multiple of 64 bytes.  May import: ir.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Item:
 
 @dataclass(frozen=True)
 class Layout:
-    """Offsets in the order of the items, the arena they need, and the lower bound (the largest live set)."""
+    """Offsets in the order of the items, the arena they need, and the lower bound (the largest live
+    set).
+    """
 
     offsets: tuple[DimLike, ...]
     arena: DimLike
@@ -95,7 +98,7 @@ def _split(size: DimLike) -> tuple[int, DimLike]:
 
 
 def _pack(sizes: Sequence[int], items: Sequence[Item]) -> tuple[list[int], int]:
-    """Static offsets and their total: the best of several orders, improved while above the bound."""
+    """Static offsets and their total: the best of several orders, searched on above the bound."""
     if not items:
         return [], 0
     clashes = _clashes(items)
@@ -138,8 +141,10 @@ def _clashes(items: Sequence[Item]) -> list[list[int]]:
     return found
 
 
-def _place(order: Sequence[int], sizes: Sequence[int], clashes: Sequence[Sequence[int]], tightest: bool) -> tuple[list[int], int]:
-    """Put items in order into the lowest gap that fits (or the tightest one below the present top)."""
+def _place(
+    order: Sequence[int], sizes: Sequence[int], clashes: Sequence[Sequence[int]], tightest: bool
+) -> tuple[list[int], int]:
+    """Put items in order into the lowest gap that fits (or into the tightest hole)."""
     offsets = [-1] * len(sizes)
     total = 0
     for k in order:
@@ -151,7 +156,9 @@ def _place(order: Sequence[int], sizes: Sequence[int], clashes: Sequence[Sequenc
 
 
 def _gap(taken: Sequence[tuple[int, int]], size: int, tightest: bool) -> int:
-    """The lowest address where `size` bytes fit between taken ranges; with `tightest` the smallest such hole."""
+    """The lowest address where `size` bytes fit between taken ranges; with `tightest` the smallest
+    such hole.
+    """
     at, best, slack = 0, -1, 0
     for lo, hi in taken:
         if lo - at >= size:
@@ -163,9 +170,15 @@ def _gap(taken: Sequence[tuple[int, int]], size: int, tightest: bool) -> int:
     return best if best >= 0 else at
 
 
-def _search(start: tuple[int, list[int], list[int]], sizes: Sequence[int], clashes: Sequence[Sequence[int]],
-            bound: int) -> tuple[int, list[int]]:  # fmt: skip
-    """Local search over orders: move an item that reaches the top to an earlier turn; seeded, so repeatable."""
+def _search(
+    start: tuple[int, list[int], list[int]],
+    sizes: Sequence[int],
+    clashes: Sequence[Sequence[int]],
+    bound: int,
+) -> tuple[int, list[int]]:
+    """Local search over orders: move an item that reaches the top to an earlier turn; seeded, so
+    repeatable.
+    """
     total, offsets, order = start
     if len(sizes) > 2000:
         return total, offsets

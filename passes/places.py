@@ -1,8 +1,8 @@
 """Where values live: storages, places in them, and the buffers of the plan that show them.
 
-A storage is one run of bytes: an argument of the plan, a constant among the weights, or a piece of the arena,
-whose offset is decided last.  A place is a typed look at (part of) a storage.
-May import: ir, memory.
+A storage is one run of bytes: an argument of the plan, a constant among the weights, or a piece of
+the arena, whose offset is decided last.  A place is a typed look at (part of) a storage. May
+import: ir, memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def bytes_of(type: Type) -> DimLike:
     assert isinstance(type, (TensorType, BufferType))
     if type.dtype.kind == "string" or type.shape is None:
         raise UnsupportedError("E0430", f"values of type {type} have no memory in a plan")
-    size: DimLike = math.prod(type.shape)  # type: ignore[arg-type,assignment]
+    size: DimLike = math.prod(type.shape)
     if type.dtype.bits in (2, 4):
         return ceildiv(size * type.dtype.bits, 8)
     return size * type.dtype.np.itemsize
@@ -39,7 +39,7 @@ def buffer_type(type: Type) -> BufferType:
 
 @dataclass(eq=False)
 class Storage:
-    """`kind` is input, output, weights or arena; `first` to `last` is when arena bytes are needed."""
+    """`kind` is input, output, weights or arena; `first` to `last`: when arena bytes are needed."""
 
     name: str
     bytes: DimLike
@@ -114,7 +114,9 @@ class Memory:
         self.weight_bytes += align(size)
         return storage
 
-    def show(self, storage: Storage, type: Type, offset: DimLike = 0, block: Block | None = None) -> Place:
+    def show(
+        self, storage: Storage, type: Type, offset: DimLike = 0, block: Block | None = None
+    ) -> Place:
         """A typed look at a storage; one whose offset varies in a loop is made in its `block`."""
         wanted = buffer_type(type)
         if offset == 0 and storage.base.type is wanted:

@@ -1,10 +1,11 @@
-"""The plan: `main` with its launches becomes a loop-level function over arguments, one arena and the weights.
+"""The plan: `main` with its launches becomes a loop-level function over arguments, one arena and
+the weights.
 
-Results are computed where they are wanted: in the caller's output buffers, in the state that they replace,
-in the storage of a loop's carried value, in a slice of a stack; where that is not proved safe a reported
-copy is made.  A launch may overwrite a dying input where inplace.py proves it.  Reshapes are views.
-Offsets come last (memory.py), then alias.py proves the result.
-May import: ir, and the files named.
+Results are computed where they are wanted: in the caller's output buffers, in the state that they
+replace, in the storage of a loop's carried value, in a slice of a stack; where that is not proved
+safe a reported copy is made.  A launch may overwrite a dying input where inplace.py proves it.
+Reshapes are views. Offsets come last (memory.py), then alias.py proves the result. May import: ir,
+and the files named.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ class Buffer:
 class Planned:
     """A module whose `plan` function needs no decision any more.
 
-    `weights` are (offset, constant) pairs in one run of `weight_bytes`; `state` pairs (input, result): the
-    result replaces the input in place and is no output of the plan.  `overwriting` names the kernels of which
-    some call lets a result share the memory of an input.  `copies` says which copies could not be avoided.
+    `weights` are (offset, constant) pairs in one run of `weight_bytes`; `state` pairs (input,
+    result): the result replaces the input in place and is no output of the plan.  `overwriting`
+    names the kernels of which some call lets a result share the memory of an input.  `copies` says
+    which copies could not be avoided.
     """
 
     module: Module
@@ -84,14 +86,18 @@ class Planned:
 
 
 def plan(module: Module, name: str = "plan") -> Planned:
-    """Plan `main` of a module whose fused regions are kernels already; the module given stays as it is."""
+    """Plan `main` of a module whose fused regions are kernels already; the module given stays as it
+    is.
+    """
     planner = Planner(module, name)
     planner.run()
     return planner.finished()
 
 
 class Planner:
-    """State while one function is planned: where values live, and homes promised to values not made yet."""
+    """State while one function is planned: where values live, and homes promised to values not made
+    yet.
+    """
 
     def __init__(self, module: Module, name: str) -> None:
         self.main = module.main
@@ -112,22 +118,33 @@ class Planner:
         main = self.main
         replaced = {r for _, r in main.state}
         results = main.returned
-        self.result_names = [main.outputs[k] if k < len(main.outputs) else f"out{k}" for k in range(len(results))]
-        self.input_names = [main.inputs[k] if k < len(main.inputs) else v.name or f"arg{k}"
-                            for k, v in enumerate(main.args)]  # fmt: skip
+        self.result_names = [
+            main.outputs[k] if k < len(main.outputs) else f"out{k}" for k in range(len(results))
+        ]
+        self.input_names = [
+            main.inputs[k] if k < len(main.inputs) else v.name or f"arg{k}"
+            for k, v in enumerate(main.args)
+        ]
         kept = [k for k in range(len(results)) if k not in replaced]
         types = [buffer_type(_dense(v)) for v in (*main.args, *[results[k] for k in kept])]
         outputs = [self.result_names[k] for k in kept]
-        self.func = Func.make(name, types, [*self.input_names, *outputs], kind="plan", outputs=outputs)
+        self.func = Func.make(
+            name, types, [*self.input_names, *outputs], kind="plan", outputs=outputs
+        )
         self.func.set_attr("inputs", self.input_names)
         empty = BufferType(u8, (0,))
-        arena, weights = self.func.body.add_arg(empty, "arena"), self.func.body.add_arg(empty, "weights")
+        arena, weights = (
+            self.func.body.add_arg(empty, "arena"),
+            self.func.body.add_arg(empty, "weights"),
+        )
         self.memory = Memory(self.func, arena, weights)
         self.b = Builder(self.func.body)
         for value, arg in zip(main.args, self.func.args, strict=False):
             self.places[value] = self.memory.argument(arg, "input")
         count = len(main.args)
-        outs = [self.memory.argument(a, "output") for a in self.func.args[count : count + len(kept)]]
+        outs = [
+            self.memory.argument(a, "output") for a in self.func.args[count : count + len(kept)]
+        ]
         self.results: dict[int, Place] = dict(zip(kept, outs, strict=True))
         for param, result in main.state:
             self.results[result] = self.places[main.args[param]]
@@ -147,19 +164,27 @@ class Planner:
         known = self.places.get(value)
         if known is None:
             op = value.op
-            assert isinstance(op, Const) and isinstance(op.value, Blob), f"{value} is used before it is planned"
+            assert isinstance(op, Const) and isinstance(op.value, Blob), (
+                f"{value} is used before it is planned"
+            )
             storage = self.memory.constant(op.value, value.name or "const")
             known = self.places[value] = self.memory.show(storage, value.type)
         return known
 
-    def promise(self, value: Value, place: Place, block: Block, occupant: Value | None = None) -> None:
-        """Have `value`, when made in this block, written to `place` at once, unless `occupant` is needed longer."""
+    def promise(
+        self, value: Value, place: Place, block: Block, occupant: Value | None = None
+    ) -> None:
+        """Have `value`, when made in this block, written to `place` at once, unless `occupant` is
+        needed longer.
+        """
         made = root(value)
         free = made.owner.__class__ is not Block and made.op is not None and made.op.block is block
         if not free or made in self.homes or isinstance(made.op, Const):
             return
         if occupant is None or self.may_take(made, occupant):
-            self.homes[made] = self.memory.show(place.storage, made.type, place.offset, self.b.block)
+            self.homes[made] = self.memory.show(
+                place.storage, made.type, place.offset, self.b.block
+            )
 
     def may_take(self, value: Value, occupant: Value) -> bool:
         """Whether the op that makes `value` may write it over `occupant`."""
@@ -179,7 +204,9 @@ class Planner:
         """Whether the kernel may write this result over this operand."""
         key = (op.callee, operand, result)
         if key not in self._proved:
-            self._proved[key] = overwrites(self.kernels[op.callee], operand, len(op.operands) + result)
+            self._proved[key] = overwrites(
+                self.kernels[op.callee], operand, len(op.operands) + result
+            )
         return self._proved[key]
 
     def fresh(self, type: Type, first: int, last: int, name: str | None = None) -> Place:
@@ -200,7 +227,9 @@ class Planner:
             elif is_view(op):
                 base = self.place(op.operands[0])
                 value = op.results[0]
-                self.places[value] = self.memory.show(base.storage, value.type, base.offset, self.b.block)
+                self.places[value] = self.memory.show(
+                    base.storage, value.type, base.offset, self.b.block
+                )
             elif op.name in CONTROL:
                 CONTROL[op.name](self, op)
             elif isinstance(op, Return):
@@ -215,14 +244,17 @@ class Planner:
         reused: set[Storage] = set()
         outs = [self.destination(op, v, reused).buffer for v in op.results]
         scratch = [self.fresh(t, now, now, "scratch").buffer for t in op.scratch]
-        if set([self.places[v].storage for v in op.operands]) & set([self.places[v].storage for v in op.results]):
+        read = {self.places[v].storage for v in op.operands}
+        if not read.isdisjoint([self.places[v].storage for v in op.results]):
             self.overwriting.add(op.callee)
         self.b.emit(Call, *ins, *outs, *scratch, callee=op.callee, dims=op.dims)
 
     def host(self, op: Op) -> None:
         """Have the runtime evaluate an op that has no kernel."""
         if not hasattr(type(op), "evaluate") or op.regions:
-            raise UnsupportedError("E0431", f"'{op.name}' can be neither compiled nor run by the host", where=op.loc)
+            raise UnsupportedError(
+                "E0431", f"'{op.name}' can be neither compiled nor run by the host", where=op.loc
+            )
         name = f"host{len(self.host_steps)}.{op.name}"
         self.host_steps[name] = op
         ins = [self.place(v).buffer for v in op.operands if v is not None]
@@ -261,34 +293,49 @@ class Planner:
         """Copy all bytes of a value; reported."""
         size = bytes_of(target.buffer.type)
         bytes_ = BufferType(u8, (size,))
-        ends = [self.memory.show(p.storage, bytes_, p.offset, self.b.block).buffer for p in (source, target)]
+        ends = [
+            self.memory.show(p.storage, bytes_, p.offset, self.b.block).buffer
+            for p in (source, target)
+        ]
         self.b.emit(Call, *ends, callee=COPY, dims=(size,))
         self._copied = True
-        self.copies.append(f"{size} bytes from {source.storage.name} to {target.storage.name}: {why}")
+        self.copies.append(
+            f"{size} bytes from {source.storage.name} to {target.storage.name}: {why}"
+        )
 
     def copy_all(self, pairs: Sequence[tuple[Place, Place]], now: int, why: str) -> None:
         """Copies that all read before any writes; a cycle goes through new memory."""
-        pending = [(s, t) for s, t in pairs if s.storage is not t.storage or s.offset is not t.offset]
+        pending = [
+            (s, t) for s, t in pairs if s.storage is not t.storage or s.offset is not t.offset
+        ]
         while pending:
             read = [s.storage for s, _ in pending]
-            for k, (source, target) in enumerate(pending):
-                if read.count(target.storage) == (source.storage is target.storage):
-                    break
-            else:
-                source, target = pending[0]
-                aside = self.fresh(source.buffer.type, now, now)
-                self.copy(source, aside, "values that change places")
-                pending[0] = aside, target
+            free = [
+                p for p in pending if read.count(p[1].storage) == (p[0].storage is p[1].storage)
+            ]
+            if free:
+                self.copy(*free[0], why)
+                pending.remove(free[0])
                 continue
-            self.copy(source, target, why)
-            del pending[k]
+            source, target = pending[0]
+            aside = self.fresh(source.buffer.type, now, now)
+            self.copy(source, aside, "values that change places")
+            pending[0] = aside, target
 
     def finish(self, op: Return) -> None:
         """Copy the results that were not made in place."""
         replaced = {r for _, r in self.main.state}
         pairs = [(k, (self.place(v), self.results[k])) for k, v in enumerate(op.operands)]
-        self.copy_all([p for k, p in pairs if k not in replaced], self.times.end, "a result that is not made in place")
-        self.copy_all([p for k, p in pairs if k in replaced], self.times.end, "a state still read when it changes")
+        self.copy_all(
+            [p for k, p in pairs if k not in replaced],
+            self.times.end,
+            "a result that is not made in place",
+        )
+        self.copy_all(
+            [p for k, p in pairs if k in replaced],
+            self.times.end,
+            "a state still read when it changes",
+        )
 
     # The result ----------------------------------------------------------------------------------
 
@@ -304,12 +351,19 @@ class Planner:
         return Planned(
             module=Module.make([*kernels, self.func]),
             inputs=tuple([(n, v.tensor) for n, v in zip(self.input_names, main.args, strict=True)]),
-            results=tuple([(n, v.tensor) for n, v in zip(self.result_names, main.returned, strict=True)]),
+            results=tuple(
+                [(n, v.tensor) for n, v in zip(self.result_names, main.returned, strict=True)]
+            ),
             state=tuple(main.state),
             weights=tuple(self.memory.blobs),
             weight_bytes=self.memory.weight_bytes,
             layout=layout,
-            buffers=tuple([Buffer(s.name, s.kind, s.offset, s.bytes, s.first, s.last) for s in self.memory.storages]),
+            buffers=tuple(
+                [
+                    Buffer(s.name, s.kind, s.offset, s.bytes, s.first, s.last)
+                    for s in self.memory.storages
+                ]
+            ),
             copies=tuple(self.copies),
             overwriting=frozenset(self.overwriting),
             host_steps=self.host_steps,
@@ -330,11 +384,11 @@ def copy_kernel() -> Func:
     kernel = Func.make(COPY, [BufferType(u8, (n,))] * 2, ["source", "target"], kind="kernel")
     loop = Builder(kernel.body).insert(For.make("i", n))
     b = Builder(loop.body)
-    b.emit(Store, b.emit(Load, kernel.args[0], index=(sym("i"),)), kernel.args[1], index=(sym("i"),))
+    b.emit(
+        Store, b.emit(Load, kernel.args[0], index=(sym("i"),)), kernel.args[1], index=(sym("i"),)
+    )
     Builder(kernel.body).emit(Return)
     return kernel
-
-
 
 
 __all__ = ["COPY", "Buffer", "Planned", "Planner", "copy_kernel", "plan"]

@@ -1,8 +1,9 @@
-"""How `if`, `for`, `while` and `scan` are planned: structurally, with carried values in storages of their own.
+"""How `if`, `for`, `while` and `scan` are planned: structurally, with carried values in storages of
+their own.
 
-A carried value keeps one storage through all iterations: that of its initial value where it dies here, else a
-new one, filled by a copy.  The body writes the next value there at once where the old one is no longer read.
-May import: ir, lifetimes, places.
+A carried value keeps one storage through all iterations: that of its initial value where it dies
+here, else a new one, filled by a copy.  The body writes the next value there at once where the old
+one is no longer read. May import: ir, lifetimes, places.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def plan_if(p: Planner, op: Op) -> None:
     outer = p.b
     for region, block in zip(op.regions, when.regions, strict=True):
         p.b = Builder(block)
-        _region(p, region, places, [None] * len(places), "a branch yields a value that it does not make")
+        _region(
+            p, region, places, [None] * len(places), "a branch yields a value that it does not make"
+        )
     p.b = outer
 
 
@@ -44,12 +47,17 @@ def plan_for(p: Planner, op: Op) -> None:
     """The count is a dim, or read from memory when the loop begins."""
     assert isinstance(op, ForLoop)
     var = _variable(p)
-    places = _carry(p, op, op.inits, op.results)  # type: ignore[arg-type]
+    places = _carry(p, op, op.inits, op.results)
     extent = op.trip
     if op.count is not None:
         count = p.b.emit(Load, p.place(op.count).buffer, index=())
         symbol = f"{var}.count"
-        p.b.emit(Bind, p.b.max(count, p.b.insert(Const(0, i64)).result), symbol=symbol, extent=_MOST_TRIPS)
+        p.b.emit(
+            Bind,
+            p.b.max(count, p.b.insert(Const(0, i64)).result),
+            symbol=symbol,
+            extent=_MOST_TRIPS,
+        )
         extent = sym(symbol)
     loop = p.b.insert(For.make(var, extent))
     outer, p.b = p.b, Builder(loop.body)
@@ -67,7 +75,7 @@ def plan_while(p: Planner, op: Op) -> None:
     """The test is planned into the loop's header."""
     assert isinstance(op, While)
     var = _variable(p)
-    places = _carry(p, op, op.inits, op.results)  # type: ignore[arg-type]
+    places = _carry(p, op, op.inits, op.results)
     loop = p.b.insert(LoopWhile(var=var, regions=[Block(), Block()], loc=op.loc))
     outer, p.b = p.b, Builder(loop.before)
     for arg, place in zip(op.before.args, places, strict=True):
@@ -86,7 +94,9 @@ def plan_while(p: Planner, op: Op) -> None:
 
 
 def plan_scan(p: Planner, op: Op) -> None:
-    """Slices are views whose offset moves with the loop; stacked results are written slice by slice."""
+    """Slices are views whose offset moves with the loop; stacked results are written slice by
+    slice.
+    """
     assert isinstance(op, Scan)
     var = _variable(p)
     places = _carry(p, op, op.inits, op.results[: op.carried])
@@ -112,14 +122,21 @@ def _variable(p: Planner) -> str:
 
 def _slice(p: Planner, whole: Place, type: TensorType, at: DimLike) -> Place:
     if type.dtype.bits in (2, 4):
-        raise UnsupportedError("E0432", f"a scan over {type.dtype} values: slices do not begin at whole bytes",
-                               hint="cast to an 8-bit type first")  # fmt: skip
+        raise UnsupportedError(
+            "E0432",
+            f"a scan over {type.dtype} values: slices do not begin at whole bytes",
+            hint="cast to an 8-bit type first",
+        )
     return p.memory.show(whole.storage, type, whole.offset + at * bytes_of(type), p.b.block)
 
 
 def _result(p: Planner, op: Op, value: Value) -> Place:
-    """The place of a result that regions write: its home, or new memory from the start of the op on."""
-    place = p.homes.get(value) or p.fresh(value.type, p.times.start[op], p.times.dies(value), value.name)
+    """The place of a result that regions write: its home, or new memory from the start of the op
+    on.
+    """
+    place = p.homes.get(value) or p.fresh(
+        value.type, p.times.start[op], p.times.dies(value), value.name
+    )
     place.storage.need(p.times.start[op], p.times.dies(value))
     p.places[value] = place
     return place
@@ -163,15 +180,29 @@ def _release(p: Planner, places: Sequence[Place]) -> None:
         place.storage.pinned = place.storage.kind != "arena"
 
 
-def _body(p: Planner, region: Block, args: Sequence[Value], places: Sequence[Place], slices: Sequence[Place] = ()) -> None:
+def _body(
+    p: Planner,
+    region: Block,
+    args: Sequence[Value],
+    places: Sequence[Place],
+    slices: Sequence[Place] = (),
+) -> None:
     """One iteration: carried values come and go in `places`, further yields go to `slices`."""
     for arg, place in zip(args, places, strict=True):
         p.places[arg] = place
     occupants = [*args, *[None] * len(slices)]
-    _region(p, region, [*places, *slices], occupants, "the old value of a loop is read after the new one is made")
+    _region(
+        p,
+        region,
+        [*places, *slices],
+        occupants,
+        "the old value of a loop is read after the new one is made",
+    )
 
 
-def _region(p: Planner, region: Block, targets: Sequence[Place], occupants: Sequence[Value | None], why: str) -> None:
+def _region(
+    p: Planner, region: Block, targets: Sequence[Place], occupants: Sequence[Value | None], why: str
+) -> None:
     """Plan a region whose yields are wanted in `targets`."""
     last = region.last
     assert last is not None
@@ -183,7 +214,10 @@ def _region(p: Planner, region: Block, targets: Sequence[Place], occupants: Sequ
 
 
 CONTROL: dict[str, Callable[[Planner, Op], None]] = {
-    "if": plan_if, "for": plan_for, "while": plan_while, "scan": plan_scan,
-}  # fmt: skip
+    "if": plan_if,
+    "for": plan_for,
+    "while": plan_while,
+    "scan": plan_scan,
+}
 
 __all__ = ["CONTROL"]

@@ -1,7 +1,8 @@
-"""From a planned module to C99 sources, and to a shared library or a sanitized program made of them.
+"""From a planned module to C99 sources, and to a shared library or a sanitized program made of
+them.
 
-The sources have no writable globals and call no allocator: the caller brings the arena.  Constants are a `const`
-struct of typed arrays, or a pointer of the caller's where they are too many to print.
+The sources have no writable globals and call no allocator: the caller brings the arena.  Constants
+are a `const` struct of typed arrays, or a pointer of the caller's where they are too many to print.
 May import: ir, passes, the files beside it.
 """
 
@@ -23,6 +24,7 @@ from ...ir.dims import evaluate
 from ...ir.errors import EXIT_NO_TOOLCHAIN, Error
 from ...ir.kernel_abi import dim_parameters
 from ...ir.ops.core import Func
+from ...passes.places import bytes_of
 from ...passes.plan import Planned
 from ..arrays import Array, aligned, is_packed, pack, stored_bytes, unpack, weight_image
 from ..executable import Executable, Frame, Program
@@ -38,7 +40,9 @@ EMBED_LIMIT = 4 << 20
 
 @dataclass(frozen=True)
 class Sources:
-    """C text of one model.  `embedded` says whether the constants are in it; else `run` takes their address."""
+    """C text of one model.  `embedded` says whether the constants are in it; else `run` takes their
+    address.
+    """
 
     name: str
     source: str
@@ -57,7 +61,9 @@ class Sources:
 
 
 def sources(planned: Planned, name: str, embed: bool | None = None) -> Sources:
-    """The C text of a planned module whose functions begin with `name`.  E0440 where a host would be needed."""
+    """The C text of a planned module whose functions begin with `name`.  E0440 where a host would
+    be needed.
+    """
     refuse_host_steps(planned)
     embed = planned.weight_bytes <= EMBED_LIMIT if embed is None else embed
     plan = planned.func.copy()
@@ -81,22 +87,31 @@ def write_sources(planned: Planned, folder: Path | str, name: str) -> list[Path]
 def refuse_host_steps(planned: Planned) -> None:
     """Raise E0440, naming every op that only a host could run, unless there is none."""
     if planned.host_steps:
-        ops = [f"'{op.name}'" + (f" at {op.loc}" if op.loc else "") for op in planned.host_steps.values()]
-        raise Error("E0440", f"C has no host to run {len(ops)} of the ops", details=ops, exit_code=3)
+        ops = [
+            f"'{op.name}'" + (f" at {op.loc}" if op.loc else "")
+            for op in planned.host_steps.values()
+        ]
+        raise Error(
+            "E0440", f"C has no host to run {len(ops)} of the ops", details=ops, exit_code=3
+        )
 
 
 class _Face:
     """The public functions of one model."""
 
-    def __init__(self, planned: Planned, plan: Func, module: CModule, name: str, embed: bool) -> None:
+    def __init__(
+        self, planned: Planned, plan: Func, module: CModule, name: str, embed: bool
+    ) -> None:
         self.planned, self.plan, self.name, self.embed = planned, plan, name, embed
         self.dims = dim_parameters(plan)
         printer: Printer = module.printer(module)
         self.dim_names = [printer.bind(d, (0, None)) for d in self.dims]
         self.arena = printer.dim(planned.arena_bytes).text
         written = module.written(plan.sym)
-        self.types = [("" if k in written else "const ") + memory_type(a.buffer.dtype)
-                      for k, a in enumerate(plan.args[:-2])]  # fmt: skip
+        self.types = [
+            ("" if k in written else "const ") + memory_type(a.buffer.dtype)
+            for k, a in enumerate(plan.args[:-2])
+        ]
         taken = {"arena", "weights", *self.dim_names}
         self.args = []
         for arg in plan.args[:-2]:
@@ -116,15 +131,31 @@ class _Face:
 
     def run(self) -> str:
         """The function a program calls."""
-        weights = f"&{self.name}_weights" if self.embed and self.planned.weight_bytes else "0" if self.embed else "weights"
-        passed = ["0", *self.args, "(uint8_t *)arena", f"(const uint8_t *)(const void *){weights}", *self.dim_names]
+        weights = (
+            f"&{self.name}_weights"
+            if self.embed and self.planned.weight_bytes
+            else "0"
+            if self.embed
+            else "weights"
+        )
+        passed = [
+            "0",
+            *self.args,
+            "(uint8_t *)arena",
+            f"(const uint8_t *)(const void *){weights}",
+            *self.dim_names,
+        ]
         return f"{self.prototype()} {{\n    return {self.name}_plan({', '.join(passed)});\n}}\n"
 
     def entry(self) -> str:
-        """The same with the arguments in arrays; the last pointer (the constants) counts only if not embedded."""
+        """The same with the arguments in arrays; the last pointer (the constants) counts only if
+        not embedded.
+        """
         count = len(self.args)
         passed = [f"({t} *)args[{k}]" for k, t in enumerate(self.types)] + [f"args[{count}]"]
-        passed += ([] if self.embed else [f"args[{count + 1}]"]) + [f"(ptrdiff_t)dims[{k}]" for k in range(len(self.dims))]
+        passed += ([] if self.embed else [f"args[{count + 1}]"]) + [
+            f"(ptrdiff_t)dims[{k}]" for k in range(len(self.dims))
+        ]
         unused = "    (void)ctx;\n" + ("" if self.dims else "    (void)dims;\n")
         call = f"    return {self.name}_run({', '.join(passed)});\n"
         return f"{self.entry_prototype()} {{\n{unused}{call}}}\n"
@@ -135,25 +166,46 @@ class _Face:
 
     def header(self) -> str:
         """NAME.h: what each argument is, and how much memory to bring."""
-        guard = f"{self.name.upper()}_H"
-        arena = f"(({self.arena}))" if not self.dims else None
-        size = f"#define {self.name.upper()}_ARENA_BYTES {self.arena}" if arena else (
-            f"#define {self.name.upper()}_ARENA_BYTES({', '.join(self.dim_names)}) ({self.arena})")  # fmt: skip
-        rows = [f" * {n}: {a.buffer.dtype}[{', '.join(map(str, a.buffer.shape))}]"
-                for n, a in zip(self.args, self.plan.args, strict=False)]  # fmt: skip
-        return "\n".join([
-            f"#ifndef {guard}", f"#define {guard}", "#include <stddef.h>", "#include <stdint.h>", "",
-            "/* Bytes of working memory for one run, aligned to 8 bytes or more; its content means nothing between runs. */",
-            size, "",
-            "/* Runs the model: inputs, then outputs, all dense and row-major.  Returns 0, or a status: 1 an index is",
-            f" * out of range, 2 a shape contradicts the model.  {self.planned.weight_bytes} bytes of constants.", *rows, " */",
-            f"{self.prototype()};", "", "/* The same with the arguments in arrays. */", f"{self.entry_prototype()};", "",
-            "#endif", "",
-        ])  # fmt: skip
+        upper = self.name.upper()
+        size = (
+            f"{upper}_ARENA_BYTES({', '.join(self.dim_names)})"
+            if self.dims
+            else f"{upper}_ARENA_BYTES"
+        )
+        rows = [
+            f" *   {name}: {arg.buffer.dtype}[{', '.join(map(str, arg.buffer.shape))}]"
+            for name, arg in zip(self.args, self.plan.args, strict=False)
+        ]
+        lines = [
+            f"#ifndef {upper}_H",
+            f"#define {upper}_H",
+            "#include <stddef.h>",
+            "#include <stdint.h>",
+            "",
+            "/* Bytes of working memory for one run, aligned to 8 or more; between runs its",
+            " * content means nothing. */",
+            f"#define {size} ((size_t)({self.arena}))",
+            "",
+            "/* Runs the model: inputs, then outputs, all dense and row-major.  Returns 0, or",
+            " * a status: 1 an index is out of range, 2 a shape contradicts the model.",
+            f" * The constants take {self.planned.weight_bytes} bytes.",
+            *rows,
+            " */",
+            f"{self.prototype()};",
+            "",
+            "/* The same with the arguments in arrays. */",
+            f"{self.entry_prototype()};",
+            "",
+            "#endif",
+            "",
+        ]
+        return "\n".join(lines)
 
 
 def _constants(name: str, weights: Sequence[tuple[int, Blob]], size: int) -> str:
-    """A const struct whose members lie at the planned offsets (each padded to the next multiple of 64)."""
+    """A const struct whose members lie at the planned offsets (each padded to the next multiple of
+    64).
+    """
     if not weights:
         return ""
     members, values = [], []
@@ -163,19 +215,31 @@ def _constants(name: str, weights: Sequence[tuple[int, Blob]], size: int) -> str
         count = int(text[text.index("[") + 1 : text.index("]")])
         members.append(f"    {memory_type(blob.type.dtype)} w{k}[{count}];")
         values.append(text[text.index("=") + 2 : text.rindex(";")])
-        used = stored_bytes(blob.type.dtype, int(np.prod(blob.type.shape, dtype=np.int64))) or count * blob.dtype.np.itemsize
+        used = (
+            stored_bytes(blob.type.dtype, int(np.prod(blob.type.shape, dtype=np.int64)))
+            or count * blob.dtype.np.itemsize
+        )
         if end - offset > used:
             members.append(f"    uint8_t p{k}[{end - offset - used}];")
             values.append("{0}")
     inside = ",\n".join(values)
-    return "\n".join(["static const struct {", *members, f"}} {name}_weights = {{", inside, "};", ""])
+    return "\n".join(
+        ["static const struct {", *members, f"}} {name}_weights = {{", inside, "};", ""]
+    )
 
 
 def compiler() -> str:
     """The system's C compiler: `CC`, else cc.  E0445 where there is none."""
-    found = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    found = (
+        os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    )
     if not found:
-        raise Error("E0445", "no C compiler is on the PATH", hint="install one or set CC", exit_code=EXIT_NO_TOOLCHAIN)
+        raise Error(
+            "E0445",
+            "no C compiler is on the PATH",
+            hint="install one or set CC",
+            exit_code=EXIT_NO_TOOLCHAIN,
+        )
     return found
 
 
@@ -184,12 +248,19 @@ def run_compiler(arguments: Sequence[str], folder: Path) -> None:
     command = [*compiler().split(), *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Error("E0446", "the C compiler refuses the sources", details=done.stderr.splitlines()[:12],
-                    hint="please report this", exit_code=70)  # fmt: skip
+        raise Error(
+            "E0446",
+            "the C compiler refuses the sources",
+            details=done.stderr.splitlines()[:12],
+            hint="please report this",
+            exit_code=70,
+        )
 
 
 class CExecutable(Executable):
-    """A model printed as C, compiled by the system's compiler and loaded; the face of any executable."""
+    """A model printed as C, compiled by the system's compiler and loaded; the face of any
+    executable.
+    """
 
     def __init__(self, planned: Planned, name: str = "model", flags: Sequence[str] = FLAGS) -> None:
         made = sources(planned, name)
@@ -200,15 +271,20 @@ class CExecutable(Executable):
             library = ctypes.CDLL(str(folder / f"lib{name}.so"))
         entry = ctypes.cast(getattr(library, f"{name}_entry"), ctypes.c_void_p).value
         assert entry is not None
-        weights = weight_image(planned.weights, planned.weight_bytes) if not made.embedded else aligned(0)
+        weights = (
+            weight_image(planned.weights, planned.weight_bytes) if not made.embedded else aligned(0)
+        )
         self.sources = made
         super().__init__(Program.of(planned), entry, weights, keep=library)
 
 
-def run_sanitized(planned: Planned, inputs: Mapping[str, Array], flags: Sequence[str] = SANITIZERS) -> list[Array]:
+def run_sanitized(
+    planned: Planned, inputs: Mapping[str, Array], flags: Sequence[str] = SANITIZERS
+) -> list[Array]:
     """The results of a program of its own, built with address and undefined-behaviour sanitizers.
 
-    Every buffer is a malloc of its exact size.  E0447 with the sanitizer's words where it stops the program.
+    Every buffer is a malloc of its exact size.  E0447 with the sanitizer's words where it stops the
+    program.
     """
     made = sources(planned, "model", embed=planned.weight_bytes <= EMBED_LIMIT)
     program = Program.of(planned)
@@ -219,14 +295,22 @@ def run_sanitized(planned: Planned, inputs: Mapping[str, Array], flags: Sequence
         folder = Path(held)
         made.write(folder)
         (folder / "main.c").write_text(_main(planned, program, frame, made))
-        parts = [pack(x, t.dtype) if is_packed(t.dtype) else x for x, (_, t) in zip(given, program.inputs, strict=True)]
-        weights = b"" if made.embedded else weight_image(planned.weights, planned.weight_bytes).tobytes()
+        parts = [
+            pack(x, t.dtype) if is_packed(t.dtype) else x
+            for x, (_, t) in zip(given, program.inputs, strict=True)
+        ]
+        weights = (
+            b"" if made.embedded else weight_image(planned.weights, planned.weight_bytes).tobytes()
+        )
         (folder / "in.bin").write_bytes(b"".join([p.tobytes() for p in parts]) + weights)
         run_compiler([*FLAGS[:1], *FLAGS[2:], *flags, "-o", "model", "model.c", "main.c"], folder)
         done = subprocess.run(["./model"], cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise Error("E0447", f"the sanitized program ended with status {done.returncode}",
-                        details=done.stderr.splitlines()[:20])  # fmt: skip
+            raise Error(
+                "E0447",
+                f"the sanitized program ended with status {done.returncode}",
+                details=done.stderr.splitlines()[:20],
+            )
         raw = np.fromfile(folder / "out.bin", np.uint8)
     return _split(raw, program, frame, given)
 
@@ -240,33 +324,60 @@ def _split(raw: Array, program: Program, frame: Frame, given: Sequence[Array]) -
         size = stored_bytes(dtype, int(np.prod(shape, dtype=np.int64)))
         part = raw[at : at + size]
         at += size
-        results[k] = unpack(part, dtype, shape) if is_packed(dtype) else part.copy().view(dtype.np).reshape(shape)
+        results[k] = (
+            unpack(part, dtype, shape)
+            if is_packed(dtype)
+            else part.copy().view(dtype.np).reshape(shape)
+        )
     return [results[k] for k in sorted(results)]
 
 
 def _main(planned: Planned, program: Program, frame: Frame, made: Sources) -> str:
     """main.c: reads in.bin, runs once, writes out.bin."""
     plan = planned.func
-    sizes = [stored_bytes(a.buffer.dtype, int(np.prod([evaluate(e, frame.dims) for e in a.buffer.shape], dtype=np.int64)))
-             for a in plan.args]  # fmt: skip
+    sizes = [evaluate(bytes_of(a.type), frame.dims) for a in plan.args]
     count, inputs = len(plan.args), len(program.inputs)
     if made.embedded:
         sizes[-1] = 0
     outs = [p for p, _ in program.state] + list(range(inputs, count - 2))
     read = [*range(inputs), *([] if made.embedded else [count - 1])]
     dims = ", ".join([f"INT64_C({frame.dims[d]})" for d in program.dims]) or "0"
-    lines = ["#include <stdio.h>", "#include <stdlib.h>", '#include "model.h"', "int main(void) {",
-             f"    static const size_t sizes[{count}] = {{{', '.join(map(str, sizes))}}};",
-             f"    static const int64_t dims[] = {{{dims}}};", f"    void *args[{count}];",
-             '    FILE *in = fopen("in.bin", "rb");', '    FILE *out = fopen("out.bin", "wb");',
-             "    int k, bad = !in || !out;",
-             f"    for (k = 0; k < {count}; ++k) bad |= !(args[k] = malloc(sizes[k] + !sizes[k]));",
-             "    if (bad) return 1;"]  # fmt: skip
+    lines = [
+        "#include <stdio.h>",
+        "#include <stdlib.h>",
+        '#include "model.h"',
+        "int main(void) {",
+        f"    static const size_t sizes[{count}] = {{{', '.join(map(str, sizes))}}};",
+        f"    static const int64_t dims[] = {{{dims}}};",
+        f"    void *args[{count}];",
+        '    FILE *in = fopen("in.bin", "rb");',
+        '    FILE *out = fopen("out.bin", "wb");',
+        "    int k, bad = !in || !out;",
+        f"    for (k = 0; k < {count}; ++k) bad |= !(args[k] = malloc(sizes[k] + !sizes[k]));",
+        "    if (bad) return 1;",
+    ]
     lines += [f"    if (fread(args[{k}], 1, sizes[{k}], in) != sizes[{k}]) return 2;" for k in read]
     lines += ["    bad = model_entry(0, args, dims);", "    if (bad) return 64 + bad;"]
-    lines += [f"    if (fwrite(args[{k}], 1, sizes[{k}], out) != sizes[{k}]) return 3;" for k in outs]
-    lines += [f"    for (k = 0; k < {count}; ++k) free(args[k]);", "    fclose(in);", "    return fclose(out);", "}", ""]
+    lines += [
+        f"    if (fwrite(args[{k}], 1, sizes[{k}], out) != sizes[{k}]) return 3;" for k in outs
+    ]
+    lines += [
+        f"    for (k = 0; k < {count}; ++k) free(args[k]);",
+        "    fclose(in);",
+        "    return fclose(out);",
+        "}",
+        "",
+    ]
     return "\n".join(lines)
 
 
-__all__ = ["CExecutable", "EMBED_LIMIT", "FLAGS", "SANITIZERS", "Sources", "run_sanitized", "sources", "write_sources"]
+__all__ = [
+    "CExecutable",
+    "EMBED_LIMIT",
+    "FLAGS",
+    "SANITIZERS",
+    "Sources",
+    "run_sanitized",
+    "sources",
+    "write_sources",
+]

@@ -1,10 +1,10 @@
 """`.ircx` files: a compiled plan with its objects and weights, loaded without compiling anything.
 
-A zip of stored entries: weights.bin first, at a multiple of 64 bytes so that it can be mapped; then the objects,
-host.ir (the ops that the host evaluates), and manifest.json, which says versions, target and checksums.
-Files are written whole or not at all.  Errors: E0508 damaged or of another version, E0509 cannot be read or
-written, E0497 built for another processor.
-May import: ir, build.py, host.py, executable.py.
+A zip of stored entries: weights.bin first, at a multiple of 64 bytes so that it can be mapped; then
+the objects, host.ir (the ops that the host evaluates), and manifest.json, which says versions,
+target and checksums. Files are written whole or not at all.  Errors: E0508 damaged or of another
+version, E0509 cannot be read or written, E0497 built for another processor. May import: ir,
+build.py, host.py, executable.py.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ _ALIGN = 64
 _LOCAL = struct.Struct("<26xHH")
 
 
-def save(built: Built, weights: Array, host_steps: Mapping[str, Op], path: str | os.PathLike[str]) -> None:
+def save(
+    built: Built, weights: Array, host_steps: Mapping[str, Op], path: str | os.PathLike[str]
+) -> None:
     """Write an archive; the old file, if any, stays until the new one is complete."""
     target = Path(path)
     try:
@@ -58,7 +60,9 @@ def save(built: Built, weights: Array, host_steps: Mapping[str, Op], path: str |
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise Error("E0509", f"cannot write {target}", details=(error.strerror or str(error),)) from None
+        raise Error(
+            "E0509", f"cannot write {target}", details=(error.strerror or str(error),)
+        ) from None
 
 
 def _umask() -> int:
@@ -67,7 +71,9 @@ def _umask() -> int:
     return mask
 
 
-def _write(archive: zipfile.ZipFile, built: Built, weights: Array, host_steps: Mapping[str, Op]) -> None:
+def _write(
+    archive: zipfile.ZipFile, built: Built, weights: Array, host_steps: Mapping[str, Op]
+) -> None:
     info = zipfile.ZipInfo(_WEIGHTS)
     head = 30 + len(_WEIGHTS) + (20 if weights.size >= 1 << 31 else 0)
     room = -head % _ALIGN
@@ -102,9 +108,14 @@ def _manifest(built: Built, weights: Array, host_text: str) -> dict[str, Any]:
         "kernels": program.kernels,
         "calls": program.calls,
         "copies": program.copies,
-        "host_steps": [[n, [t.text for t in a], [t.text for t in r]] for n, a, r in program.host_steps],
+        "host_steps": [
+            [n, [t.text for t in a], [t.text for t in r]] for n, a, r in program.host_steps
+        ],
         "host_sha256": hashlib.sha256(host_text.encode()).hexdigest(),
-        "weights": {"bytes": int(weights.size), "crc32": zlib.crc32(memoryview(np.ascontiguousarray(weights)))},
+        "weights": {
+            "bytes": int(weights.size),
+            "crc32": zlib.crc32(memoryview(np.ascontiguousarray(weights))),
+        },
         "objects": {name: hashlib.sha256(body).hexdigest() for name, body in built.objects.items()},
     }
 
@@ -138,7 +149,9 @@ def open_archive(path: str | os.PathLike[str]) -> Executable:
         built = _built(manifest, objects)
         host_ops = _host_ops(text)
     except OSError as error:
-        raise Error("E0509", f"cannot read {source}", details=(error.strerror or str(error),)) from None
+        raise Error(
+            "E0509", f"cannot read {source}", details=(error.strerror or str(error),)
+        ) from None
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, struct.error, zlib.error) as error:
         raise _damaged(source, f"{type(error).__name__}: {error}") from None
     _check_machine(source, built.codegen)
@@ -146,17 +159,26 @@ def open_archive(path: str | os.PathLike[str]) -> Executable:
 
 
 def _damaged(source: Path, why: str) -> InvalidModelError:
-    return InvalidModelError("E0508", f"{source} is damaged or no .ircx file", details=(why,),
-                             hint="compile the model again")  # fmt: skip
+    return InvalidModelError(
+        "E0508",
+        f"{source} is damaged or no .ircx file",
+        details=(why,),
+        hint="compile the model again",
+    )
 
 
 def _check_version(source: Path, manifest: Mapping[str, Any]) -> None:
     if manifest["format"] != FORMAT:
-        raise InvalidModelError("E0508", f"{source} has format {manifest['format']}; this irc reads {FORMAT}",
-                                hint="compile the model again")  # fmt: skip
+        raise InvalidModelError(
+            "E0508",
+            f"{source} has format {manifest['format']}; this irc reads {FORMAT}",
+            hint="compile the model again",
+        )
 
 
-def _check_content(source: Path, manifest: Mapping[str, Any], objects: Mapping[str, bytes], text: str) -> None:
+def _check_content(
+    source: Path, manifest: Mapping[str, Any], objects: Mapping[str, bytes], text: str
+) -> None:
     for name, body in objects.items():
         if hashlib.sha256(body).hexdigest() != manifest["objects"][name]:
             raise _damaged(source, f"the checksum of object {name} is wrong")
@@ -171,8 +193,11 @@ def _check_machine(source: Path, codegen: CodegenTarget) -> None:
     lacking = sorted(wanted - machine.features)
     if codegen.arch != machine.arch or lacking:
         said = f"it was compiled for {codegen.triple} {codegen.cpu}"
-        raise UnsupportedError("E0497", f"{source} does not run on this processor",
-                               details=(said, *([f"lacking here: {', '.join(lacking)}"] if lacking else [])))  # fmt: skip
+        raise UnsupportedError(
+            "E0497",
+            f"{source} does not run on this processor",
+            details=(said, *([f"lacking here: {', '.join(lacking)}"] if lacking else [])),
+        )
 
 
 def _map_weights(source: Path, info: zipfile.ZipInfo, said: Mapping[str, Any]) -> Array:
@@ -194,7 +219,9 @@ def _map_weights(source: Path, info: zipfile.ZipInfo, said: Mapping[str, Any]) -
 def _built(manifest: Mapping[str, Any], objects: dict[str, bytes]) -> Built:
     rows = manifest["buffers"]
     items = tuple([Item(n, parse_dim(size), first, last) for n, size, _, first, last in rows])
-    layout = Layout(tuple([parse_dim(o) for _, _, o, _, _ in rows]), parse_dim(manifest["arena"]), items)
+    layout = Layout(
+        tuple([parse_dim(o) for _, _, o, _, _ in rows]), parse_dim(manifest["arena"]), items
+    )
     program = Program(
         inputs=tuple([(n, _tensor(t)) for n, t in manifest["inputs"]]),
         results=tuple([(n, _tensor(t)) for n, t in manifest["results"]]),

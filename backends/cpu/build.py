@@ -25,7 +25,7 @@ from .pool import pool
 CONTEXT = "irc_context_parallel"
 
 _BRIDGE = f"""\
-; The first field of a context: hands a loop to the pool, whose handle and function are the third and fourth.
+; The first field of a context: hands a loop to the pool (its handle and function: fields 3, 4).
 define i32 @{CONTEXT}(ptr %ctx, ptr %fn, ptr %arg, i64 %n) nounwind {{
   %p = getelementptr ptr, ptr %ctx, i64 2
   %pool = load ptr, ptr %p
@@ -59,8 +59,14 @@ def texts(planned: Planned, bits: int) -> dict[str, str]:
     return found
 
 
-def compile_plan(planned: Planned, *, codegen: CodegenTarget | None = None, threads: int = 1,
-                 bits: int | None = None, workers: int | None = None) -> Built:  # fmt: skip
+def compile_plan(
+    planned: Planned,
+    *,
+    codegen: CodegenTarget | None = None,
+    threads: int = 1,
+    bits: int | None = None,
+    workers: int | None = None,
+) -> Built:
     """Compile every kernel and the plan; `codegen` is this machine by default."""
     codegen = codegen or codegen_target()
     bits = vector_bits(_present(codegen)) if bits is None else bits
@@ -82,9 +88,17 @@ def load(built: Built, weights: Array, host_ops: Mapping[str, Op]) -> Executable
     return CpuExecutable(built, engine, weights, context, host_ops)
 
 
-def build(planned: Planned, target: Target | None = None, *, threads: int | None = None,
-          codegen: CodegenTarget | None = None, workers: int | None = None) -> Executable:  # fmt: skip
-    """The executable of a planned module.  E0440 names every host step where the target has no host."""
+def build(
+    planned: Planned,
+    target: Target | None = None,
+    *,
+    threads: int | None = None,
+    codegen: CodegenTarget | None = None,
+    workers: int | None = None,
+) -> Executable:
+    """The executable of a planned module.  E0440 names every host step where the target has no
+    host.
+    """
     if target is not None and not target.host:
         refuse_host_steps(planned, target.name)
     count = threads or (target.threads if target is not None else 1)
@@ -97,18 +111,35 @@ def build(planned: Planned, target: Target | None = None, *, threads: int | None
 def refuse_host_steps(planned: Planned, target: str) -> None:
     """Raise E0440, naming every op that only a host could run, unless there is none."""
     if planned.host_steps:
-        ops = [f"'{op.name}' at {op.loc}" if op.loc else f"'{op.name}'" for op in planned.host_steps.values()]
-        raise UnsupportedError("E0440", f"target {target} has no host to run {len(ops)} of the ops", details=ops)
+        ops = [
+            f"'{op.name}' at {op.loc}" if op.loc else f"'{op.name}'"
+            for op in planned.host_steps.values()
+        ]
+        raise UnsupportedError(
+            "E0440", f"target {target} has no host to run {len(ops)} of the ops", details=ops
+        )
 
 
 class CpuExecutable(Executable):
     """An executable linked into this process, which can also be written to a file."""
 
-    def __init__(self, built: Built, engine: Engine, weights: Array, context: Sequence[int],
-                 host_ops: Mapping[str, Op]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        built: Built,
+        engine: Engine,
+        weights: Array,
+        context: Sequence[int],
+        host_ops: Mapping[str, Op],
+    ) -> None:
         """Take the entry point of a linked engine."""
-        super().__init__(built.program, engine.address(built.entry), weights, keep=engine, context=context,
-                         host=host_functions(host_ops))  # fmt: skip
+        super().__init__(
+            built.program,
+            engine.address(built.entry),
+            weights,
+            keep=engine,
+            context=context,
+            host=host_functions(host_ops),
+        )
         self.built = built
         self.host_ops = dict(host_ops)
 

@@ -1,6 +1,8 @@
-"""`launch`: a tensor-level op that runs a kernel; what remains of a fused region once it has been lowered.
+"""`launch`: a tensor-level op that runs a kernel; what remains of a fused region once it has been
+lowered.
 
-Imports: the core, dims, the structure and loop ops; the loop interpreter where a launch is interpreted.
+Imports: the core, dims, the structure and loop ops; the loop interpreter where a launch is
+interpreted.
 """
 
 from __future__ import annotations
@@ -33,16 +35,24 @@ class Launch(Op):
     types = attr(tuple, implied=True)
 
     @classmethod
-    def make(cls, callee: str, inputs: Sequence[Value], types: Sequence[Type],
-             scratch: Sequence[BufferType] = (), dims: Sequence[DimLike] = ()) -> Launch:  # fmt: skip
+    def make(
+        cls,
+        callee: str,
+        inputs: Sequence[Value],
+        types: Sequence[Type],
+        scratch: Sequence[BufferType] = (),
+        dims: Sequence[DimLike] = (),
+    ) -> Launch:
         """A launch with these results."""
-        return cls(*inputs, callee=callee, scratch=tuple(scratch), dims=tuple(dims), types=tuple(types))
+        return cls(
+            *inputs, callee=callee, scratch=tuple(scratch), dims=tuple(dims), types=tuple(types)
+        )
 
     def result_types(self) -> tuple[Type, ...]:
         return self.types  # type: ignore[no-any-return]
 
     def interpret(self, interpreter: Any, *arrays: Array) -> tuple[Array, ...] | Array:
-        """The results by the loop interpreter; E0506 where an index read from data is out of range."""
+        """The results by the loop interpreter; E0506 where an index is out of range."""
         from ..interpret_loops import run_kernel  # it imports the op classes
 
         module = self.parent_op
@@ -57,12 +67,22 @@ class Launch(Op):
         dims = {n: evaluate(e, interpreter.dims) for n, e in zip(names, self.dims, strict=True)}
         made = [_empty(t, interpreter.dims) for t in (*self.types, *self.scratch)]
         count = len(arrays)
-        status = run_kernel(kernel, [*arrays, *made], dims, module=module, check=False,
-                            written=range(count, count + len(self.types)))  # fmt: skip
+        status = run_kernel(
+            kernel,
+            [*arrays, *made],
+            dims,
+            module=module,
+            check=False,
+            written=range(count, count + len(self.types)),
+        )
         if status == STATUS_INDEX:
-            raise Error("E0506", "an index is out of range", where=self.loc or f"kernel {self.callee}")
+            raise Error(
+                "E0506", "an index is out of range", where=self.loc or f"kernel {self.callee}"
+            )
         if status != STATUS_OK:
-            raise Error("E0507", f"kernel {self.callee} failed with status {status}", where=self.loc)
+            raise Error(
+                "E0507", f"kernel {self.callee} failed with status {status}", where=self.loc
+            )
         results = tuple(made[: len(self.types)])
         return results[0] if len(results) == 1 else results
 

@@ -1,4 +1,5 @@
-"""Temporaries of a kernel that live in planned memory: taken out of the kernel, passed in by the caller.
+"""Temporaries of a kernel that live in planned memory: taken out of the kernel, passed in by the
+caller.
 
 May import: ir.
 """
@@ -12,11 +13,13 @@ from ...ir.types import BufferType
 
 
 def hoist_scratch(kernel: Func) -> tuple[BufferType, ...]:
-    """Turn heap allocs at the top of a kernel into buffer arguments after its outputs; gives their types.
+    """Turn heap allocs at the top of a kernel into buffer arguments after its outputs; gives their
+    types.
 
-    Allocs inside loops stay: each iteration (each thread) owns one.  An alloc that nobody uses goes.
+    Allocs inside loops stay: each iteration (each thread) owns one.  An alloc that nobody uses
+    goes.
     """
-    hoisted = []
+    hoisted: list[BufferType] = []
     for op in list(kernel.body):
         if not isinstance(op, Alloc) or op.type.space != "heap":
             continue
