@@ -1,9 +1,8 @@
-"""Runs a probe's kernel everywhere it can run: the loop interpreter, LLVM, and C."""
+"""Runs a probe's kernel everywhere it can run: the loop interpreter, LLVM, C, HLS C++."""
 
 from __future__ import annotations
 
 import ctypes
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,6 +14,8 @@ import numpy as np
 import pytest
 
 from irc.backends.c.printer import emit_module as emit_c
+from irc.backends.hls.printer import SHIM
+from irc.backends.hls.printer import emit_module as emit_hls
 from irc.backends.llvm.emit import emit_module as emit_llvm
 from irc.ir import interpret
 from irc.ir.core import Block, Builder
@@ -44,31 +45,45 @@ def _llvm(func: Func) -> Any:
     return engine.get_function_address(func.sym)
 
 
+def _built(command: Sequence[str], name: str, text: str, sym: str) -> Any:
+    """The address of a function in a source text, through the system's compiler."""
+    with tempfile.TemporaryDirectory(prefix="irc-probe-") as folder:
+        source, library = Path(folder, name), Path(folder, "kernel.so")
+        source.write_text(text)
+        done = subprocess.run([*command, "-shared", "-fPIC", str(source), "-o", str(library), "-lm"],
+                              capture_output=True, text=True)  # fmt: skip
+        assert done.returncode == 0, done.stderr + text
+        loaded = ctypes.CDLL(str(library))
+    _alive.append(loaded)
+    return ctypes.cast(loaded[sym], ctypes.c_void_p).value
+
+
 def _c(func: Func) -> Any:
     """The address of the kernel, printed as C and compiled with the system's compiler."""
-    folder = tempfile.mkdtemp(prefix="irc-probe-")
-    source, library = Path(folder, "kernel.c"), Path(folder, "kernel.so")
-    source.write_text(emit_c([func]))
     flags = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-pedantic", "-ffp-contract=off"]
-    command = ["cc", *flags, "-shared", "-fPIC", str(source), "-o", str(library), "-lm"]
-    subprocess.run(command, check=True, capture_output=True)
-    loaded = ctypes.CDLL(str(library))
-    _alive.append(loaded)
-    shutil.rmtree(folder)
-    return ctypes.cast(loaded[func.sym], ctypes.c_void_p).value
+    return _built(["cc", *flags], "kernel.c", emit_c([func]), func.sym)
+
+
+def _hls(func: Func) -> Any:
+    """The address of the kernel, printed for HLS and compiled for simulation with our own stream."""
+    flags = ["-std=c++14", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+    return _built(["c++", *flags, "-I", str(SHIM)], "kernel.cpp", emit_hls([func]), func.sym)
 
 
 _alive: list[Any] = []
 
 
-def _call(address: Any, func: Func, arrays: Sequence[Array]) -> int:
-    """Call a kernel by the convention of ir/kernel_abi.py."""
+def _call(address: Any, func: Func, arrays: Sequence[Array], context: bool) -> int:
+    """Call a kernel by the convention of ir/kernel_abi.py (HLS has no context)."""
     bound = bind_symbols(func, arrays, {})
     dims = [bound[name] for name in dim_parameters(func)]
-    types = [ctypes.c_void_p] * (1 + len(arrays)) + [ctypes.c_int64] * len(dims)
+    types = [ctypes.c_void_p] * (context + len(arrays)) + [ctypes.c_int64] * len(dims)
     held = [_bytes(a, v.buffer.dtype) for a, v in zip(arrays, func.args, strict=True)]
     call = ctypes.CFUNCTYPE(ctypes.c_int32, *types)(address)
-    return int(call(None, *[a.ctypes.data for a in held], *dims))
+    return int(call(*[None] * context, *[a.ctypes.data for a in held], *dims))
+
+
+_TARGETS = {"llvm": (_llvm, True), "c": (_c, True), "hls": (_hls, False)}
 
 
 def _bytes(array: Array, dtype: DType) -> Array:
@@ -83,7 +98,7 @@ def check() -> Check:
     """`check(func, inputs, wants, ...)` runs the kernel and compares its results with `wants`."""
 
     def run(func: Func, inputs: Sequence[Array], wants: Sequence[Array], *, rtol: float = 1e-5, atol: float = 1e-5,
-            native: bool = True, seeds: int = 2) -> list[Array]:  # fmt: skip
+            targets: Sequence[str] = ("llvm", "c"), seeds: int = 2) -> list[Array]:  # fmt: skip
         expand_math(
             func
         )  # the same arithmetic everywhere, so native results are the same to the bit
@@ -93,11 +108,12 @@ def check() -> Check:
             assert run_kernel(func, [*inputs, *outs], seed=seed) == 0
             for out, want in zip(outs, wants, strict=True):
                 np.testing.assert_allclose(out, want, rtol=rtol, atol=atol)
-        for compile_ in (_llvm, _c) if native else ():
+        for target in targets:
+            compiled, context = _TARGETS[target]
             again = [np.full_like(w, 77) for w in wants]
-            assert _call(compile_(func), func, [*inputs, *again]) == 0
+            assert _call(compiled(func), func, [*inputs, *again], context) == 0
             for out, first in zip(again, outs, strict=True):
-                np.testing.assert_array_equal(out, first, err_msg=compile_.__name__)
+                np.testing.assert_array_equal(out, first, err_msg=target)
         return outs
 
     return run
