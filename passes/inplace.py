@@ -51,7 +51,8 @@ def _accesses(buffer: Value, kind: type[Op], bound: set[str]) -> list[Access] | 
     for user in users:
         if type(user) is not kind or (isinstance(user, Store) and user.value is buffer):
             return None
-        if any([not bound.isdisjoint(symbols_of(e)) for e in user.index])  # type: ignore[attr-defined]:
+        index: tuple[DimLike, ...] = user.index  # type: ignore[attr-defined]
+        if any([not bound.isdisjoint(symbols_of(e)) for e in index]):
             return None
         parent = user.parent_op
         while parent is not None and not isinstance(parent, Func):
