@@ -1,7 +1,7 @@
 """Canonical form: rules applied until none matches, then dead code gone.
 
-The rules stand in passes/rules, by subject; they are exact: no rule changes a result by a bit, save the
-folding of normalisations into weights, which is its own pass.  May import: ir, passes.rules.
+The rules stand in passes/rules, by subject; they are exact: no rule changes a result by a bit, save
+the folding of normalisations into weights, which is its own pass.  May import: ir, passes.rules.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from .rules.values import RuleTable, joined
 
 @dataclass(frozen=True)
 class Canonicalize(Pass):
-    """Simplify; constants are folded into results of at most `limit` bytes (more where nothing grows)."""
+    """Simplify; constants are folded into results of at most `limit` bytes (more where nothing
+    grows).
+    """
 
     limit: int = 64 << 10
 

@@ -38,7 +38,12 @@ def merge(block: Block, seen: dict[Any, Op] | None = None) -> int:
             continue
         if not op.pure or op.terminator or not op.results:
             continue
-        key = (type(op), op.operands, tuple([r.type for r in op.results]), *[_key(v) for v in op.attrs])
+        key = (
+            type(op),
+            op.operands,
+            tuple([r.type for r in op.results]),
+            *[_key(v) for v in op.attrs],
+        )
         first = known.setdefault(key, op)
         if first is not op:
             op.replace_by(first.results)

@@ -15,7 +15,9 @@ from .options import Pass
 
 
 def is_composite(cls: type[Op], elementwise: bool = False) -> bool:
-    """Has a decomposition and no loops of its own (with `elementwise`: or is a composite of elementwise ops)."""
+    """Has a decomposition and no loops of its own (with `elementwise`: or is a composite of
+    elementwise ops).
+    """
     if not hasattr(cls, "decompose"):
         return False
     return elementwise or not (hasattr(cls, "generic") or hasattr(cls, "loops"))
@@ -37,10 +39,14 @@ class Decompose(Pass):
 
     def run(self, module: Module) -> Module:
         chosen = [
-            cls for name, cls in OPS.items()
-            if (name in self.only if self.only else is_composite(cls, self.elementwise)) and name not in self.keep
-        ]  # fmt: skip
-        rules: dict[type[Op], list[Rule]] = {cls: [decompose_rule] for cls in chosen if hasattr(cls, "decompose")}
+            cls
+            for name, cls in OPS.items()
+            if (name in self.only if self.only else is_composite(cls, self.elementwise))
+            and name not in self.keep
+        ]
+        rules: dict[type[Op], list[Rule]] = {
+            cls: [decompose_rule] for cls in chosen if hasattr(cls, "decompose")
+        }
         worklist(module, rules)
         return module
 

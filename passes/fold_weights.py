@@ -1,7 +1,8 @@
 """Constant arithmetic moves into weights: scales of a normalisation, transposes, pads.
 
-Unlike canonicalize this changes rounding: (x * w) * s becomes x * (w * s).  It is done where the product has
-no other user, and in floats of 32 bits and more.  May import: ir, passes.options, passes.rules.
+Unlike canonicalize this changes rounding: (x * w) * s becomes x * (w * s).  It is done where the
+product has no other user, and in floats of 32 bits and more.  May import: ir, passes.options,
+passes.rules.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ir.core import OPS, Builder, Op, Value
+from ..ir.core import OPS, Array, Builder, Op, Value
 from ..ir.dims import equal
 from ..ir.ops.contract import parse_equation
 from ..ir.ops.core import Module
@@ -21,7 +22,8 @@ from .rules.values import RuleTable, classes, constant, is_constant, make_consta
 
 @dataclass(frozen=True)
 class FoldWeights(Pass):
-    """Fold constant factors and divisors behind a convolution or product into its weights; merge transposes and pads.
+    """Fold constant factors and divisors behind a convolution or product into its weights; merge
+    transposes and pads.
 
     `scales=false` keeps every rounding as it was.
     """
@@ -36,8 +38,10 @@ class FoldWeights(Pass):
         return module
 
 
-def _per_channel(array: np.ndarray, rank: int, axis: int) -> np.ndarray | None:  # type: ignore[type-arg]
-    """The factors along one axis of a broadcast constant that varies along no other axis; None otherwise."""
+def _per_channel(array: Array, rank: int, axis: int) -> Array | None:
+    """The factors along one axis of a broadcast constant that varies along no other axis; None
+    otherwise.
+    """
     shape = (1,) * (rank - array.ndim) + array.shape
     if array.ndim > rank or any([e != 1 for k, e in enumerate(shape) if k != axis]):
         return None
@@ -45,10 +49,17 @@ def _per_channel(array: np.ndarray, rank: int, axis: int) -> np.ndarray | None: 
 
 
 def scaled_weights(op: Op, b: Builder) -> Value | None:
-    """conv(x, w) * s is conv(x, w * s) where s has one factor per output channel; so for matmul and its columns."""
+    """conv(x, w) * s is conv(x, w * s) where s has one factor per output channel; so for matmul and
+    its columns.
+    """
     for value, factor in ((op.operands[0], op.operands[1]), (op.operands[1], op.operands[0])):
         producer, s = value.op, constant(factor)
-        if producer is None or s is None or only_user(value) is not op or value.type is not op.results[0].type:
+        if (
+            producer is None
+            or s is None
+            or only_user(value) is not op
+            or value.type is not op.results[0].type
+        ):
             continue
         scaled = _scaled(producer, s, op.name, b)
         if scaled is not None:
@@ -58,7 +69,7 @@ def scaled_weights(op: Op, b: Builder) -> Value | None:
     return None
 
 
-def _scaled(producer: Op, s: np.ndarray, how: str, b: Builder) -> Value | None:  # type: ignore[type-arg]
+def _scaled(producer: Op, s: Array, how: str, b: Builder) -> Value | None:  # type: ignore[type-arg]
     """The producer with its constant weights multiplied (or divided) by s."""
     result = producer.results[0].tensor
     if result.dtype.name not in ("f32", "f64"):
@@ -78,7 +89,9 @@ def _scaled(producer: Op, s: np.ndarray, how: str, b: Builder) -> Value | None: 
     if factors.size == 1:
         shape = (1,) * weights.ndim
     with np.errstate(all="ignore"):
-        made = weights * factors.reshape(shape) if how == "mul" else weights / factors.reshape(shape)
+        made = (
+            weights * factors.reshape(shape) if how == "mul" else weights / factors.reshape(shape)
+        )
     if not np.isfinite(made).all():
         return None
     new = make_constant(b, made.astype(weights.dtype), w.tensor)
@@ -86,16 +99,28 @@ def _scaled(producer: Op, s: np.ndarray, how: str, b: Builder) -> Value | None: 
 
 
 def scaled_sum(op: Op, b: Builder) -> Value | None:
-    """(y + c) * s is y * s + c * s for constants c and s, where y is a product with constant weights."""
+    """(y + c) * s is y * s + c * s for constants c and s, where y is a product with constant
+    weights.
+    """
     total, factor = op.operands
     inner = total.op
-    if inner is None or inner.name != "add" or not is_constant(factor) or only_user(total) is not op:
+    if (
+        inner is None
+        or inner.name != "add"
+        or not is_constant(factor)
+        or only_user(total) is not op
+    ):
         return None
     if total.type is not op.results[0].type:
         return None
     y, c = inner.operands
     producer = y.op
-    if not is_constant(c) or producer is None or producer.name not in ("conv", "matmul") or only_user(y) is not inner:
+    if (
+        not is_constant(c)
+        or producer is None
+        or producer.name not in ("conv", "matmul")
+        or only_user(y) is not inner
+    ):
         return None
     s = constant(factor)
     assert s is not None
@@ -114,7 +139,12 @@ def added_twice(op: Op, b: Builder) -> Value | None:
     if inner is None or inner.name != "add" or only_user(total) is not op or not is_constant(d):
         return None
     y, c = inner.operands
-    if not is_constant(c) or y.op is None or y.op.name not in ("conv", "matmul") or y.type is not op.results[0].type:
+    if (
+        not is_constant(c)
+        or y.op is None
+        or y.op.name not in ("conv", "matmul")
+        or y.type is not op.results[0].type
+    ):
         return None
     if not _small(c, y) or not _small(d, y):
         return None
@@ -122,7 +152,11 @@ def added_twice(op: Op, b: Builder) -> Value | None:
 
 
 def _small(c: Value, y: Value) -> bool:
-    return c.tensor.size < y.tensor.size if c.tensor.is_static and y.tensor.is_static else c.tensor.is_static  # type: ignore[operator]
+    return (
+        c.tensor.size < y.tensor.size
+        if c.tensor.is_static and y.tensor.is_static
+        else c.tensor.is_static
+    )  # type: ignore[operator]
 
 
 def conv_of_pad(op: Op, b: Builder) -> Value | None:
@@ -138,9 +172,16 @@ def conv_of_pad(op: Op, b: Builder) -> Value | None:
 
 
 def pool_of_pad(op: Op, b: Builder) -> Value | None:
-    """A pad with the least value before a max pool becomes the pool's pads (where they stay below the kernel)."""
+    """A pad with the least value before a max pool becomes the pool's pads (where they stay below
+    the kernel).
+    """
     pad = op.operands[0].op
-    if pad is None or pad.name != "pad" or op.attributes["channel_block"] or op.attributes["ceil_mode"]:
+    if (
+        pad is None
+        or pad.name != "pad"
+        or op.attributes["channel_block"]
+        or op.attributes["ceil_mode"]
+    ):
         return None
     if not op.operands[0].tensor.dtype.is_float:
         return None
@@ -149,16 +190,27 @@ def pool_of_pad(op: Op, b: Builder) -> Value | None:
     dilations = op.attributes["dilations"] or (1,) * len(kernel)
     if merged is None:
         return None
-    if any([p > d * (k - 1) for p, k, d in zip(merged, (*kernel, *kernel), (*dilations, *dilations), strict=True)]):
+    if any(
+        [
+            p > d * (k - 1)
+            for p, k, d in zip(merged, (*kernel, *kernel), (*dilations, *dilations), strict=True)
+        ]
+    ):
         return None
     return b.emit(type(op), pad.operands[0], **{**op.attributes, "pads": merged})  # type: ignore[no-any-return]
 
 
 def _merged_pads(pad: Op, op: Op, value: float) -> tuple[int, ...] | None:
-    """The pads of a window op plus those of a pad before it; None where the pad does something else."""
+    """The pads of a window op plus those of a pad before it; None where the pad does something
+    else.
+    """
     given = pad.attributes
     low, high = given["low"], given["high"]
-    if given["mode"] != "constant" or given["value"] != value or any([p != 0 for p in (*low[:2], *high[:2])]):
+    if (
+        given["mode"] != "constant"
+        or given["value"] != value
+        or any([p != 0 for p in (*low[:2], *high[:2])])
+    ):
         return None
     more = (*low[2:], *high[2:])
     if any([not isinstance(p, int) or p < 0 for p in more]):
@@ -198,7 +250,9 @@ def _equation(op: Op) -> str | None:
     batch = "abcdefgh"[: x.rank - 2]
     if y.rank == 2 and x.rank - 2 <= 8:
         return f"{batch}mk,kn->{batch}mn"
-    if x.rank == y.rank <= 10 and all([equal(p, q) is True for p, q in zip(x.shape[:-2], y.shape[:-2], strict=True)]):
+    if x.rank == y.rank <= 10 and all(
+        [equal(p, q) is True for p, q in zip(x.shape[:-2], y.shape[:-2], strict=True)]
+    ):
         return f"{batch}mk,{batch}kn->{batch}mn"
     return None
 
@@ -213,7 +267,9 @@ def plain_contract(op: Op, b: Builder) -> Value | None:
 
 
 def transposed_constant(op: Op, b: Builder) -> Value | None:
-    """A constant second operand read column by column is stored the other way round: "mk,nk->mn" is a matmul."""
+    """A constant second operand read column by column is stored the other way round: "mk,nk->mn" is
+    a matmul.
+    """
     x, y, out = parse_equation(op.attributes["equation"])
     array = constant(op.operands[1])
     if array is None or len(x) < 2 or len(y) != 2 or x[-1] != y[1] or out != x[:-1] + y[0]:
@@ -234,7 +290,9 @@ def weight_rules(scales: bool) -> RuleTable:
     if not scales:
         return always
     assert "mul" in OPS
-    scaling = table((classes("mul", "div"), [scaled_weights, scaled_sum]), (classes("add"), [added_twice]))
+    scaling = table(
+        (classes("mul", "div"), [scaled_weights, scaled_sum]), (classes("add"), [added_twice])
+    )
     return {**always, **scaling}
 
 

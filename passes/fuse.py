@@ -1,10 +1,9 @@
 """Fusion: the ops of each block are parted into `fused` regions, which become one kernel each.
 
-A region has an anchor (contraction, pool, reduction) or none, elementwise ops before and behind it, and
-views as index maps.  Nothing costly is computed twice, regions depend on each other without cycles, and
-every refusal is kept with its reason (`Fuse.reasons`).
-What stays outside: constants, control flow, and reshapes, which only rename.
-May import: ir, fuse_kinds, fuse_build, options.
+A region has an anchor (contraction, pool, reduction) or none, elementwise ops before and behind it,
+and views as index maps.  Nothing costly is computed twice, regions depend on each other without
+cycles, and every refusal is kept with its reason (`Fuse.reasons`). What stays outside: constants,
+control flow, and reshapes, which only rename. May import: ir, fuse_kinds, fuse_build, options.
 """
 
 from __future__ import annotations
@@ -33,7 +32,9 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True)
 class Fuse(Pass):
-    """Make regions of at most `max` ops; `pool` joins a pool whose windows lie apart to its producer."""
+    """Make regions of at most `max` ops; `pool` joins a pool whose windows lie apart to its
+    producer.
+    """
 
     max: int = 48
     pool: bool = True
@@ -90,7 +91,9 @@ class Grouping:
     # ---- views that are made again where they are read
 
     def _lazy_ops(self) -> set[Op]:
-        """Views and sources that every user reads through, so that they need no kernel; and all reshapes."""
+        """Views and sources that every user reads through, so that they need no kernel; and all
+        reshapes.
+        """
         lazy: set[Op] = set()
         strict: set[Op] = set()
         for op in reversed(self.ops):
@@ -99,7 +102,9 @@ class Grouping:
             users = op.results[0].users
             if users and all([self._reads(user, op, lazy, strict) for user in users]):
                 lazy.add(op)
-                if any([u in strict or self.kinds.get(u) in ("contraction", "pool") for u in users]):
+                if any(
+                    [u in strict or self.kinds.get(u) in ("contraction", "pool") for u in users]
+                ):
                     strict.add(op)
         return lazy
 
@@ -114,7 +119,9 @@ class Grouping:
         return reads_through(kind, view) or (isinstance(view, SOURCES) and kind != "loops")
 
     def producers(self, op: Op) -> list[tuple[Op, bool]]:
-        """The ops of this block that `op` reads, views looked through: (producer, whether never through a view)."""
+        """The ops of this block that `op` reads, views looked through: (producer, whether never
+        through a view).
+        """
         found: dict[Op, bool] = {}
         todo = [(v, True) for v in _read_by(op)]
         while todo:
@@ -158,7 +165,7 @@ class Grouping:
                 self._merge(theirs, group, op)
 
     def _refuse(self, producer: Op, theirs: Group, op: Op, group: Group, direct: bool) -> str:
-        """Why the producer's group and the group of `op` cannot share a kernel; empty if they can."""
+        """Why the producer's group and that of `op` cannot share a kernel; empty if they can."""
         kind = self.kinds[op]
         if theirs.kind == "loops" or kind == "loops":
             return "it writes its own loops"
@@ -177,7 +184,11 @@ class Grouping:
         if group.kind == "reduction":
             return f"the reduction is a second anchor beside the {theirs.kind}"
         shape = op.results[0].tensor.shape
-        return "" if _alike(theirs.shape, shape) else f"the loops differ: {_dims(theirs.shape)} and {_dims(shape)}"
+        return (
+            ""
+            if _alike(theirs.shape, shape)
+            else f"the loops differ: {_dims(theirs.shape)} and {_dims(shape)}"
+        )
 
     def _prologue(self, theirs: Group, op: Op, group: Group, direct: bool) -> str:
         """Elementwise ops before `op`."""
@@ -186,7 +197,13 @@ class Grouping:
             return "the contraction would compute it again for each row or column"
         if kind == "pool" and not windows_apart(op):
             return "overlapping windows would compute it again"
-        target = group.full if kind == "reduction" else op.operands[0].tensor.shape if kind == "pool" else group.shape
+        target = (
+            group.full
+            if kind == "reduction"
+            else op.operands[0].tensor.shape
+            if kind == "pool"
+            else group.shape
+        )
         if direct and _alike(theirs.shape, target):
             return ""
         if group.kind == "reduction" and direct and _alike(theirs.shape, group.shape):
@@ -206,7 +223,11 @@ class Grouping:
             same = _alike(theirs.full, group.full) and theirs.axes == group.axes
             return "" if same else "it reduces other axes"
         shape = op.results[0].tensor.shape
-        if _alike(shape, theirs.full) or _alike(shape, theirs.shape) or _alike(shape, _kept(theirs)):
+        if (
+            _alike(shape, theirs.full)
+            or _alike(shape, theirs.shape)
+            or _alike(shape, _kept(theirs))
+        ):
             return ""
         return f"the loops differ: {_dims(theirs.full)} and {_dims(shape)}"
 
@@ -283,9 +304,12 @@ def _read_by(op: Op) -> list[Value]:
 
 
 def _alike(a: Shape | None, b: Shape | None) -> bool:
-    return a is not None and b is not None and len(a) == len(b) and all(
-        [x is y or equal(x, y) is True for x, y in zip(a, b, strict=True)]
-    )  # fmt: skip
+    return (
+        a is not None
+        and b is not None
+        and len(a) == len(b)
+        and all([x is y or equal(x, y) is True for x, y in zip(a, b, strict=True)])
+    )
 
 
 def _kept(group: Group) -> Shape:

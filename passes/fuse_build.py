@@ -1,7 +1,7 @@
 """Building the `fused` regions of a block from a partition of its ops.
 
-Groups are put in an order that respects who reads whom; views that regions read through are copied into
-them, reshapes of memory stay outside.  May import: ir, fuse_kinds.
+Groups are put in an order that respects who reads whom; views that regions read through are copied
+into them, reshapes of memory stay outside.  May import: ir, fuse_kinds.
 """
 
 from __future__ import annotations
@@ -24,19 +24,23 @@ class Unit(Protocol):
 
 
 def build(block: Block, groups: Sequence[Unit], lazy: set[Op]) -> None:
-    """Rewrite the block: one `fused` per group of a kind, other ops as they are, in an order that works."""
+    """Rewrite the block: one `fused` per group of a kind, other ops as they are, in an order that
+    works.
+    """
     units: list[tuple[list[Op], bool]] = [(g.ops, bool(g.kind)) for g in groups]
     grouped = {op for ops, _ in units for op in ops}
     units += [([op], False) for op in block if op not in grouped and not op.terminator]
     owner = {op: k for k, (ops, _) in enumerate(units) for op in ops}
-    order = _order(block, units, owner)
+    order = _order(block, units, owner, lazy)
     end = block.terminator
     for k in order:
         ops, fuse = units[k]
         if fuse:
             _fused(block, ops, lazy, end)
         else:
-            for op in ops:
+            for op in [
+                op for op in ops if op.block is block
+            ]:  # a view that only one region read is gone
                 block.remove(op)
                 block.insert_before(op, end)
     for op in reversed(list(block)):
@@ -44,8 +48,11 @@ def build(block: Block, groups: Sequence[Unit], lazy: set[Op]) -> None:
             op.erase()
 
 
-def _order(block: Block, units: Sequence[tuple[list[Op], bool]], owner: dict[Op, int]) -> list[int]:
+def _order(
+    block: Block, units: Sequence[tuple[list[Op], bool]], owner: dict[Op, int], lazy: set[Op]
+) -> list[int]:
     """Units such that each comes after those it reads; else as they were, by their last op."""
+    sets = [set(ops) if fuse else set() for ops, fuse in units]
     at = {op: k for k, op in enumerate(block)}
     needs: list[set[int]] = [set() for _ in units]
     feeds: list[list[int]] = [[] for _ in units]
@@ -54,11 +61,9 @@ def _order(block: Block, units: Sequence[tuple[list[Op], bool]], owner: dict[Op,
         if op.terminator:
             continue
         me = owner[op]
-        for inner in op.walk():
-            for value in inner.operands:
-                made = value.op if value is not None else None
-                if made in owner and owner[made] != me:
-                    needs[me].add(owner[made])
+        for made in _makers(op, sets[me], lazy):
+            if made in owner and owner[made] != me:
+                needs[me].add(owner[made])
         if not op.pure:
             if effect >= 0 and effect != me:
                 needs[me].add(effect)
@@ -82,6 +87,21 @@ def _order(block: Block, units: Sequence[tuple[list[Op], bool]], owner: dict[Op,
     return order
 
 
+def _makers(op: Op, inside: set[Op], lazy: set[Op]) -> list[Op]:
+    """The ops that must stand before `op`; views that its region copies are looked through."""
+    todo = [v for inner in op.walk() for v in inner.operands if v is not None]
+    found: list[Op] = []
+    while todo:
+        made = todo.pop().op
+        if made is None:
+            continue
+        if inside and made in lazy and not _renames(made, inside, lazy):
+            todo.extend(made.operands)
+        else:
+            found.append(made)
+    return found
+
+
 def _fused(block: Block, ops: Sequence[Op], lazy: set[Op], before: Op | None) -> Fused:
     """Move `ops` into a new region before `before`."""
     inside = set(ops)
@@ -95,7 +115,9 @@ def _fused(block: Block, ops: Sequence[Op], lazy: set[Op], before: Op | None) ->
         if known is not None:
             return known
         made = value.op
-        if made is not None and (single(value) or (made in lazy and not _renames(made, inside, lazy))):
+        if made is not None and (
+            single(value) or (made in lazy and not _renames(made, inside, lazy))
+        ):
             for operand in made.operands:
                 local(operand)
             copy = region.append(made.copy(env))
@@ -109,7 +131,12 @@ def _fused(block: Block, ops: Sequence[Op], lazy: set[Op], before: Op | None) ->
             if operand is not None:
                 local(operand)
         region.append(op.copy(env))
-    outs = [r for op in ops for r in op.results if any([u not in inside and not _copied(u, inside, lazy) for u in r.users])]
+    outs = [
+        r
+        for op in ops
+        for r in op.results
+        if any([u not in inside and not _copied(u, inside, lazy) for u in r.users])
+    ]
     outs = outs or list(ops[-1].results)
     region.append(Yield(*[env[v] for v in outs]))
     fused = Fused(*inputs, label=_label(ops), loc=_loc(ops), regions=[region])

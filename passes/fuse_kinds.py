@@ -1,8 +1,8 @@
 """What fusion asks about an op: which kind of loop nest it is, and which views it can read through.
 
-Kinds: "pointwise" (each result element from a few operand elements), "view" (moves elements, computes nothing),
-"reduction", "contraction", "pool", "concat", "loops" (writes its own loops); "" is what no kernel holds.
-May import: ir.
+Kinds: "pointwise" (each result element from a few operand elements), "view" (moves elements,
+computes nothing), "reduction", "contraction", "pool", "concat", "loops" (writes its own loops); ""
+is what no kernel holds. May import: ir.
 """
 
 from __future__ import annotations
@@ -26,14 +26,41 @@ AFFINE_VIEWS = (Transpose, Slice, BroadcastTo, Pad)
 VIEWS = (*AFFINE_VIEWS, Reshape, Pack, Unpack)
 SOURCES = (Iota, DimValue)
 """Ops without operands, made again wherever they are read."""
-COSTLY = frozenset({"exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "sin", "cos", "pow", "softplus", "elu",
-                    "gelu", "silu", "div", "sqrt", "rsqrt", "mod", "rem"})  # fmt: skip
+COSTLY = frozenset(
+    {
+        "exp",
+        "expm1",
+        "log",
+        "log1p",
+        "tanh",
+        "sigmoid",
+        "erf",
+        "sin",
+        "cos",
+        "pow",
+        "softplus",
+        "elu",
+        "gelu",
+        "silu",
+        "div",
+        "sqrt",
+        "rsqrt",
+        "mod",
+        "rem",
+    }
+)
 """Ops too dear to be computed twice."""
 
 
 def kind_of(op: Op) -> str:
     """The kind of an op (see the file's docstring)."""
-    if op.regions or op.terminator or not op.pure or isinstance(op, (Const, Fused)) or not _dense(op):
+    if (
+        op.regions
+        or op.terminator
+        or not op.pure
+        or isinstance(op, (Const, Fused))
+        or not _dense(op)
+    ):
         return ""
     if isinstance(op, VIEWS):
         return "view"
@@ -75,7 +102,11 @@ def _by_generic(op: Op) -> str:
 def single(value: Value) -> bool:
     """A constant of one element: it stands inside regions."""
     op = value.op
-    return isinstance(op, Const) and isinstance(value.type, TensorType) and math.prod(value.type.shape) == 1
+    return (
+        isinstance(op, Const)
+        and isinstance(value.type, TensorType)
+        and math.prod(value.type.shape) == 1
+    )
 
 
 def reduced_axes(op: Op) -> tuple[int, ...]:
@@ -108,5 +139,13 @@ def windows_apart(op: Op) -> bool:
 
 
 __all__ = [
-    "AFFINE_VIEWS", "COSTLY", "SOURCES", "VIEWS", "kind_of", "reads_through", "reduced_axes", "single", "windows_apart",
-]  # fmt: skip
+    "AFFINE_VIEWS",
+    "COSTLY",
+    "SOURCES",
+    "VIEWS",
+    "kind_of",
+    "reads_through",
+    "reduced_axes",
+    "single",
+    "windows_apart",
+]

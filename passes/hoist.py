@@ -1,7 +1,8 @@
-"""Loop-invariant ops leave the bodies of `for`, `while` and `scan`: a weight's transpose is done once.
+"""Loop-invariant ops leave the bodies of `for`, `while` and `scan`: a weight's transpose is done
+once.
 
-Only pure ops without regions move, all of whose operands are known outside; sources of one element stay,
-since they cost nothing where they are.  May import: ir, passes.options.
+Only pure ops without regions move, all of whose operands are known outside; sources of one element
+stay, since they cost nothing where they are.  May import: ir, passes.options.
 """
 
 from __future__ import annotations
@@ -54,9 +55,15 @@ def hoist_from(region: Block, loop: Op) -> int:
 
 
 def _worth(op: Op) -> bool:
-    """A tensor result that no evaluation can fail to give (an index out of range must not come early)."""
-    return all([isinstance(r.type, TensorType) for r in op.results]) and op.name not in ("take", "take_along", "gather",
-                                                                                         "gather_elements")  # fmt: skip
+    """A tensor result that no evaluation can fail to give (an index out of range must not come
+    early).
+    """
+    return all([isinstance(r.type, TensorType) for r in op.results]) and op.name not in (
+        "take",
+        "take_along",
+        "gather",
+        "gather_elements",
+    )
 
 
 __all__ = ["Hoist", "hoist_from"]

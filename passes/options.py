@@ -1,7 +1,7 @@
 """Passes and their text form: `canonicalize,cse,fuse{max=8}` to a list of passes, and back.
 
-A pass is a frozen dataclass; its fields are its options.  A subclass registers itself under `name`, or
-under its class name in kebab case.  Imports: the core, errors.
+A pass is a frozen dataclass; its fields are its options.  A subclass registers itself under `name`,
+or under its class name in kebab case.  Imports: the core, errors.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Pass:
         raise AssertionError(f"the pass {self.name} does not say what it does")
 
     def __str__(self) -> str:
-        """The text that `parse_pipeline` reads back: only options that differ from their defaults."""
+        """The text that `parse_pipeline` reads back: options that differ from their defaults."""
         given = [(f.name, getattr(self, f.name)) for f in options_of(type(self))]
         shown = [f"{key}={_text(v)}" for key, v in given if v != default_of(type(self), key)]
         return self.name + ("{" + " ".join(shown) + "}" if shown else "")
@@ -70,15 +70,19 @@ _ITEM = re.compile(r"\s*([A-Za-z][\w-]*)\s*(?:\{([^{}]*)\})?\s*")
 
 
 def parse_pipeline(text: str) -> list[Pass]:
-    """The passes that `text` names; E0220 for a malformed text, an unknown pass, option or value."""
+    """The passes that `text` names; E0220 for malformed text, an unknown pass, option or value."""
     found: list[Pass] = []
     at = 0
     while at < len(text):
         match = _ITEM.match(text, at)
         end = match.end() if match else at
         if match is None or (end < len(text) and text[end] != ","):
-            raise Error("E0220", f"cannot read the passes '{text}'", details=(f"stopped at '{text[end:]}'",),
-                        hint="canonicalize,cse,fuse{max=8}")  # fmt: skip
+            raise Error(
+                "E0220",
+                f"cannot read the passes '{text}'",
+                details=(f"stopped at '{text[end:]}'",),
+                hint="canonicalize,cse,fuse{max=8}",
+            )
         found.append(make_pass(match.group(1), match.group(2) or ""))
         at = end + 1
     return found
@@ -88,16 +92,24 @@ def make_pass(name: str, options: str = "") -> Pass:
     """The pass called `name` with options `key=value key=value`."""
     cls = PASSES.get(name)
     if cls is None:
-        raise Error("E0220", f"no pass is called '{name}'", details=("passes: " + ", ".join(sorted(PASSES)),),
-                    hint=_near(name, PASSES))  # fmt: skip
+        raise Error(
+            "E0220",
+            f"no pass is called '{name}'",
+            details=("passes: " + ", ".join(sorted(PASSES)),),
+            hint=_near(name, PASSES),
+        )
     kinds = get_type_hints(cls)
     known = [f.name for f in options_of(cls)]
     values: dict[str, Any] = {}
     for item in options.replace(",", " ").split():
         key, equals, value = item.partition("=")
         if key not in known:
-            raise Error("E0220", f"the pass '{name}' has no option '{key}'",
-                        details=("options: " + (", ".join(known) or "none"),), hint=_near(key, known))  # fmt: skip
+            raise Error(
+                "E0220",
+                f"the pass '{name}' has no option '{key}'",
+                details=("options: " + (", ".join(known) or "none"),),
+                hint=_near(key, known),
+            )
         values[key] = _value(name, key, kinds[key], value if equals else "true")
     return cls(**values)
 
@@ -108,7 +120,7 @@ def _near(word: str, known: Any) -> str | None:
 
 
 def _value(name: str, key: str, kind: Any, text: str) -> Any:
-    """`text` as a value of an option's type: bool, int, float, str or a tuple of them joined by +."""
+    """`text` as a value of an option's type: bool, int, float, str, or several joined by +."""
     parts = get_args(kind)
     try:
         if parts and kind not in (bool, int, float, str):
@@ -118,7 +130,9 @@ def _value(name: str, key: str, kind: Any, text: str) -> Any:
         return kind(text)
     except (KeyError, ValueError) as error:
         wanted = getattr(kind, "__name__", str(kind))
-        raise Error("E0220", f"the pass '{name}' wants {wanted} for '{key}'", details=(f"found '{text}'",)) from error
+        raise Error(
+            "E0220", f"the pass '{name}' wants {wanted} for '{key}'", details=(f"found '{text}'",)
+        ) from error
 
 
 def pipeline_text(passes: list[Pass]) -> str:
@@ -126,4 +140,13 @@ def pipeline_text(passes: list[Pass]) -> str:
     return ",".join([str(p) for p in passes])
 
 
-__all__ = ["PASSES", "Pass", "default_of", "hidden", "make_pass", "options_of", "parse_pipeline", "pipeline_text"]
+__all__ = [
+    "PASSES",
+    "Pass",
+    "default_of",
+    "hidden",
+    "make_pass",
+    "options_of",
+    "parse_pipeline",
+    "pipeline_text",
+]

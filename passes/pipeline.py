@@ -1,4 +1,5 @@
-"""The whole compiler, top to bottom: named phases, each a list of passes, and what may be watched on the way.
+"""The whole compiler, top to bottom: named phases, each a list of passes, and what may be watched
+on the way.
 
     import     the module as it came, specialised to the shapes given
     canonical  simplified, constants folded, normalisations in the weights, invariants out of loops
@@ -65,8 +66,8 @@ def passes_of(phase: str, target: Target) -> list[Pass]:
 class Options:
     """What to watch and where to begin and end.
 
-    `from_phase` says which phase the module given has been through; `dump_dir` gets one file per phase;
-    `crash_dir` the reproducer of an internal error.
+    `from_phase` says which phase the module given has been through; `dump_dir` gets one file per
+    phase; `crash_dir` the reproducer of an internal error.
     """
 
     verify_each: bool = False
@@ -80,7 +81,9 @@ class Options:
 
 @dataclass
 class Compiled:
-    """What the pipeline gives: the module as far as it went, the plan at its end, and what was noted."""
+    """What the pipeline gives: the module as far as it went, the plan at its end, and what was
+    noted.
+    """
 
     module: Module
     planned: Planned | None = None
@@ -114,12 +117,18 @@ def compile_module(module: Module, target: Target, options: Options | None = Non
 def phase_index(name: str) -> int:
     """Where a phase stands; E0221 if there is none of that name."""
     if name not in PHASES:
-        raise Error("E0221", f"there is no phase '{name}'", details=("phases: " + ", ".join(PHASES),))
+        raise Error(
+            "E0221", f"there is no phase '{name}'", details=("phases: " + ", ".join(PHASES),)
+        )
     return PHASES.index(name)
 
 
-def run_passes(module: Module, passes: Sequence[Pass], options: Options | None = None,
-               result: Compiled | None = None) -> Module:  # fmt: skip
+def run_passes(
+    module: Module,
+    passes: Sequence[Pass],
+    options: Options | None = None,
+    result: Compiled | None = None,
+) -> Module:
     """Run passes in order, in place where they work so; an internal error leaves a reproducer."""
     options = options or Options()
     result = result or Compiled(module)
@@ -161,7 +170,9 @@ def _dump(options: Options, phase: str, module: Module, wanted: bool = True) -> 
 
 @contextlib.contextmanager
 def quiet_collector() -> Iterator[None]:
-    """Collect garbage seldom: IR is one big graph that stays alive, so that each collection is wasted."""
+    """Collect garbage seldom: IR is one big graph that stays alive, so that each collection is
+    wasted.
+    """
     thresholds = gc.get_threshold()
     gc.set_threshold(200_000, 50, 100)
     try:
@@ -172,10 +183,11 @@ def quiet_collector() -> Iterator[None]:
 
 @contextlib.contextmanager
 def reproducer(module: Module, passes: str, folder: str | None) -> Iterator[None]:
-    """On an internal error write the module, the passes, a command and the traceback; `error.reproducer` says where.
+    """On an internal error write the module, the passes, a command and the traceback;
+    `error.reproducer` says where.
 
-    A user's error (`Error`) passes through.  Where the pass works in place the module saved is as the pass
-    left it, unless `crash_dir` asked for a copy to be kept.
+    A user's error (`Error`) passes through.  Where the pass works in place the module saved is as
+    the pass left it, unless `crash_dir` asked for a copy to be kept.
     """
     try:
         yield
@@ -189,7 +201,9 @@ def reproducer(module: Module, passes: str, folder: str | None) -> Iterator[None
 
 def write_reproducer(module: Module, passes: str, folder: str | None, error: Exception) -> str:
     """The folder that holds module.irc and command.txt."""
-    home = Path(folder or Path(os.environ.get("IRC_CACHE_DIR") or tempfile.gettempdir()) / "irc-crashes")
+    home = Path(
+        folder or Path(os.environ.get("IRC_CACHE_DIR") or tempfile.gettempdir()) / "irc-crashes"
+    )
     home.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix="crash-", dir=home))
     save(module, place / "module.irc")
@@ -200,6 +214,20 @@ def write_reproducer(module: Module, passes: str, folder: str | None, error: Exc
 
 
 __all__ = [
-    "PASSES", "PHASES", "Compiled", "Dce", "Fold", "Options", "Pass", "compile_module", "parse_pipeline", "passes_of",
-    "phase_index", "pipeline_text", "quiet_collector", "reproducer", "run_passes", "specialise",
-]  # fmt: skip
+    "PASSES",
+    "PHASES",
+    "Compiled",
+    "Dce",
+    "Fold",
+    "Options",
+    "Pass",
+    "compile_module",
+    "parse_pipeline",
+    "passes_of",
+    "phase_index",
+    "pipeline_text",
+    "quiet_collector",
+    "reproducer",
+    "run_passes",
+    "specialise",
+]

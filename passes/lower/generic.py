@@ -1,8 +1,9 @@
-"""Inside fused regions every op becomes its `generic`; then producers are merged into the bodies that read them.
+"""Inside fused regions every op becomes its `generic`; then producers are merged into the bodies
+that read them.
 
-What stays: ops with loops of their own, and constants of one element.  A merged body is one loop nest
-less for the schedule to deal with: elementwise chains become one generic, views vanish into index maps.
-May import: ir, passes.decompose, passes.options, the merging beside it.
+What stays: ops with loops of their own, and constants of one element.  A merged body is one loop
+nest less for the schedule to deal with: elementwise chains become one generic, views vanish into
+index maps. May import: ir, passes.decompose, passes.options, the merging beside it.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ class LowerGeneric(Pass):
             elif hasattr(op, "decompose") and not hasattr(op, "loops"):
                 todo[:0] = _decomposed(op)
             elif not hasattr(op, "loops"):
-                raise UnsupportedError("E0401", f"'{op.name}' has no loops", where=op.loc,
-                                       hint="it runs on hosts only")  # fmt: skip
+                raise UnsupportedError(
+                    "E0401", f"'{op.name}' has no loops", where=op.loc, hint="it runs on hosts only"
+                )
         if self.merge:
             merge_generics(block)
 

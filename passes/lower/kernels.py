@@ -1,7 +1,8 @@
 """Fused regions to scheduled kernels: lower, schedule, expand, hoist, and launch in their place.
 
-Regions that say the same become one kernel.  A schedule that a kernel refuses is dropped with its reason:
-plain loops are always right.  May import: ir, passes.schedule, passes.options, the lowering beside it.
+Regions that say the same become one kernel.  A schedule that a kernel refuses is dropped with its
+reason: plain loops are always right.  May import: ir, passes.schedule, passes.options, the lowering
+beside it.
 """
 
 from __future__ import annotations
@@ -28,11 +29,15 @@ from .scratch import hoist_scratch
 
 @dataclass(frozen=True)
 class LowerKernels(Pass):
-    """Make every `fused` a kernel function and a `launch` of it; `schedule=false` leaves plain loops."""
+    """Make every `fused` a kernel function and a `launch` of it; `schedule=false` leaves plain
+    loops.
+    """
 
     schedule: bool = True
     target: Target = hidden(Target("plain"))
-    refused: list[tuple[str, str]] = field(default_factory=list, init=False, compare=False, repr=False)
+    refused: list[tuple[str, str]] = field(
+        default_factory=list, init=False, compare=False, repr=False
+    )
 
     def run(self, module: Module) -> Module:
         self.refused.clear()
@@ -67,7 +72,7 @@ class LowerKernels(Pass):
 
 
 def content(fused: Fused) -> str:
-    """What a region computes, as text without names and locations: equal texts can share a kernel."""
+    """What a region computes, without names and locations: equal texts can share a kernel."""
     func = Func.make("_", [v.type for v in fused.operands])
     env: dict[Value, Value] = dict(zip(fused.body.args, func.args, strict=True))
     for op in fused.body:

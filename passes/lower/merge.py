@@ -1,9 +1,9 @@
 """Merging generics: a pointwise producer moves into the body of the generic that reads it.
 
-The producer's index maps are composed with the reader's.  Done where the producer's value is read only
-there; a copy (a view) is moved into each of its readers.  A reader's fill is kept: what lies outside the
-producer's result becomes an explicit guard, which needs the same fill in both or a producer that copies.
-May import: ir.
+The producer's index maps are composed with the reader's.  Done where the producer's value is read
+only there; a copy (a view) is moved into each of its readers.  A reader's fill is kept: what lies
+outside the producer's result becomes an explicit guard, which needs the same fill in both or a
+producer that copies. May import: ir.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def merge_generics(block: Block) -> int:
 
 
 def _becomes_scalar(reader: Generic, k: int) -> bool:
-    """May a constant of one element stand in the body: it is read everywhere, and indexes nothing."""
+    """May a constant of one element stand in the body: read everywhere, it indexes nothing."""
     return not (reader.fills and reader.fills[k] is not None) and not _indexes(reader, k)
 
 
@@ -60,7 +60,9 @@ def _merge_constant(producer: Const, reader: Generic, k: int) -> Generic:
             _take(made, reader, j, names, ())
     types = [v.tensor.dtype for v in made.operands]
     block = Block(types)
-    given = block.append(Const(producer.value.array.reshape(()).item(), producer.result.tensor.dtype)).result
+    given = block.append(
+        Const(producer.value.array.reshape(()).item(), producer.result.tensor.dtype)
+    ).result
     args = [*reader.body.args[:k], *reader.body.args[k + 1 :]]
     env: dict[Value, Value] = dict(zip(args, block.args, strict=True))
     env[reader.body.args[k]] = given
@@ -73,8 +75,12 @@ def _merge_constant(producer: Const, reader: Generic, k: int) -> Generic:
 def _replaced(reader: Generic, made: _Plan, body: Block, loc: Loc | None) -> Generic:
     """Put a generic with new operands and body in the reader's place."""
     keep = any([f is not None for f in made.fills])
-    attrs = dict(reader.attributes, maps=tuple(made.maps), fills=tuple(made.fills) if keep else (),
-                 where=tuple(made.where) if any(made.where) else ())  # fmt: skip
+    attrs = dict(
+        reader.attributes,
+        maps=tuple(made.maps),
+        fills=tuple(made.fills) if keep else (),
+        where=tuple(made.where) if any(made.where) else (),
+    )
     others = [block.copy() for block in reader.regions[1:]]
     merged = Generic(*made.operands, loc=loc, regions=[body, *others], **attrs)
     assert reader.block is not None
@@ -94,7 +100,12 @@ def is_copy(op: Generic) -> bool:
     """The body gives an operand's element as it is."""
     last = op.body.last
     assert last is not None
-    return not op.reduction and op.body.size == 1 and len(op.operands) == 1 and last.operands == op.body.args
+    return (
+        not op.reduction
+        and op.body.size == 1
+        and len(op.operands) == 1
+        and last.operands == op.body.args
+    )
 
 
 def _mergeable(producer: Generic, reader: Generic, k: int) -> bool:
@@ -111,11 +122,17 @@ def _mergeable(producer: Generic, reader: Generic, k: int) -> bool:
     users = value.users
     if len(users) > 1 and not is_copy(producer):
         return False
-    if any([isinstance(u, Yield) for u in users]) or (is_copy(producer) and not _readers_merge(users)):
+    if any([isinstance(u, Yield) for u in users]) or (
+        is_copy(producer) and not _readers_merge(users)
+    ):
         return False
     if reader.body.size + producer.body.size > MOST_OPS:
         return False
-    if reader.fills and reader.fills[k] is not None and not (is_copy(producer) and _fills_agree(producer, reader, k)):
+    if (
+        reader.fills
+        and reader.fills[k] is not None
+        and not (is_copy(producer) and _fills_agree(producer, reader, k))
+    ):
         return False
     if _gathers(reader) and (_gathers(producer) or (_indexes(reader, k) and not is_copy(producer))):
         return False
@@ -145,7 +162,20 @@ def _window(reader: Generic, k: int) -> bool:
 
 
 def _dear(op: Op) -> bool:
-    cheap = ("add", "sub", "mul", "neg", "max", "min", "cast", "identity", "abs", "yield", "const", "loop.index")
+    cheap = (
+        "add",
+        "sub",
+        "mul",
+        "neg",
+        "max",
+        "min",
+        "cast",
+        "identity",
+        "abs",
+        "yield",
+        "const",
+        "loop.index",
+    )
     return op.name not in cheap
 
 
@@ -163,7 +193,7 @@ def _gathers(op: Generic) -> bool:
 
 
 def _fills_agree(producer: Generic, reader: Generic, k: int) -> bool:
-    """Outside the producer's result and outside its operand the reader gets one and the same fill."""
+    """Outside the producer's result and outside its operand the reader gets one fill."""
     if not producer.fills or producer.fills[0] is None:
         return True
     a, c = producer.fills[0], reader.fills[k]
@@ -206,7 +236,9 @@ def _renumbered(k: int, shift: int, count: int) -> dict[str, DimLike]:
     return {f"_v{j}": sym(f"_v{j + shift}") for j in range(k + 1, count)} if shift else {}
 
 
-def _take(made: _Plan, op: Generic, j: int, names: Mapping[str, DimLike], guard: tuple[DimLike, ...]) -> None:
+def _take(
+    made: _Plan, op: Generic, j: int, names: Mapping[str, DimLike], guard: tuple[DimLike, ...]
+) -> None:
     """Append operand j of `op`, its index expressions renamed."""
     made.operands.append(op.operands[j])
     made.maps.append(tuple([substitute(e, names) for e in op.maps[j]]))
@@ -215,7 +247,9 @@ def _take(made: _Plan, op: Generic, j: int, names: Mapping[str, DimLike], guard:
     made.where.append((*have, *guard))
 
 
-def _guard(producer: Generic, reader: Generic, k: int, ranges: dict[str, Range]) -> tuple[DimLike, ...]:
+def _guard(
+    producer: Generic, reader: Generic, k: int, ranges: dict[str, Range]
+) -> tuple[DimLike, ...]:
     """What the reader's fill for operand k says, as explicit conditions."""
     if not reader.fills or reader.fills[k] is None:
         return ()
@@ -231,7 +265,9 @@ def _joined_body(producer: Generic, reader: Generic, k: int, env: Mapping[str, D
     types[k : k + 1] = [v.tensor.dtype for v in producer.operands]
     block = Block(types)
     count = len(producer.operands)
-    inner: dict[Value, Value] = dict(zip(producer.body.args, block.args[k : k + count], strict=True))
+    inner: dict[Value, Value] = dict(
+        zip(producer.body.args, block.args[k : k + count], strict=True)
+    )
     for op in producer.body:
         if isinstance(op, Yield):
             break

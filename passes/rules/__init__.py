@@ -1,1 +1,3 @@
-"""Rewrite rules of `canonicalize`, by subject: each file gives a table from op class to rules.  May import: ir."""
+"""Rewrite rules of `canonicalize`, by subject: each file gives a table from op class to rules.  May
+import: ir.
+"""

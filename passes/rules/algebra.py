@@ -1,6 +1,7 @@
 """Identities of elementwise ops that hold to the bit, signed zeros and NaN included.
 
-x + 0 is not one of them for floats (-0 + 0 is 0), x + -0 is; x * 0 never is.  May import: ir, values.
+x + 0 is not one of them for floats (-0 + 0 is 0), x + -0 is; x * 0 never is.  May import: ir,
+values.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ Neutral = Callable[[Any], bool]
 
 
 def _zero_to_add(c: Any) -> bool:
-    return bool(c == 0 and (c.dtype.kind in "iu" or (c.dtype.kind in "fV" and np.signbit(np.float64(c)))))
+    return bool(
+        c == 0 and (c.dtype.kind in "iu" or (c.dtype.kind in "fV" and np.signbit(np.float64(c))))
+    )
 
 
 def _zero_to_subtract(c: Any) -> bool:
-    return bool(c == 0 and (c.dtype.kind in "iu" or (c.dtype.kind in "fV" and not np.signbit(np.float64(c)))))
+    return bool(
+        c == 0
+        and (c.dtype.kind in "iu" or (c.dtype.kind in "fV" and not np.signbit(np.float64(c))))
+    )
 
 
 def _one(c: Any) -> bool:
@@ -39,11 +45,30 @@ def _all_bits(c: Any) -> bool:
 
 _TRUE: Neutral = bool
 _RIGHT: dict[str, Neutral] = {
-    "add": _zero_to_add, "sub": _zero_to_subtract, "mul": _one, "div": _one, "bitwise_or": _integer_zero,
-    "bitwise_xor": _integer_zero, "bitwise_and": _all_bits, "shift_left": _integer_zero, "shift_right": _integer_zero,
-    "logical_and": _TRUE, "logical_or": lambda c: not c, "logical_xor": lambda c: not c, "pow": _one,
-}  # fmt: skip
-_COMMUTES = {"add", "mul", "bitwise_or", "bitwise_xor", "bitwise_and", "logical_and", "logical_or", "logical_xor"}
+    "add": _zero_to_add,
+    "sub": _zero_to_subtract,
+    "mul": _one,
+    "div": _one,
+    "bitwise_or": _integer_zero,
+    "bitwise_xor": _integer_zero,
+    "bitwise_and": _all_bits,
+    "shift_left": _integer_zero,
+    "shift_right": _integer_zero,
+    "logical_and": _TRUE,
+    "logical_or": lambda c: not c,
+    "logical_xor": lambda c: not c,
+    "pow": _one,
+}
+_COMMUTES = {
+    "add",
+    "mul",
+    "bitwise_or",
+    "bitwise_xor",
+    "bitwise_and",
+    "logical_and",
+    "logical_or",
+    "logical_xor",
+}
 
 
 def neutral_operand(op: Op, b: Builder) -> Value | None:
@@ -88,7 +113,10 @@ def _widening(source: DType, to: DType) -> bool:
             return False
         if source.name == "f8e4m3fn" or source.name == "f4e2m1":
             return to.bits >= 16
-        return _MANTISSA[source.name] <= _MANTISSA[to.name] and _EXPONENT[source.name] <= _EXPONENT[to.name]
+        return (
+            _MANTISSA[source.name] <= _MANTISSA[to.name]
+            and _EXPONENT[source.name] <= _EXPONENT[to.name]
+        )
     if source.kind == "bool":
         return to.is_integer
     if source.is_integer and to.is_integer:
@@ -185,6 +213,19 @@ def division_by_power_of_two(op: Op, b: Builder) -> Value | None:
     return b.mul(x, inverse)  # type: ignore[no-any-return]
 
 
+def subtracted_constant(op: Op, b: Builder) -> Value | None:
+    """x - c is x + (-c), to the bit, so that sums of constants meet."""
+    x, y = op.operands
+    if (
+        not is_tensor(y)
+        or constant(y) is None
+        or constant(x) is not None
+        or y.tensor.dtype.name not in ("f32", "f64")
+    ):
+        return None
+    return b.add(x, b.neg(y))  # type: ignore[no-any-return]
+
+
 def algebra_rules() -> RuleTable:
     """The table of this file."""
     return table(
@@ -196,9 +237,13 @@ def algebra_rules() -> RuleTable:
         (classes(*_INVOLUTIONS), [twice]),
         (classes(*_IDEMPOTENT), [again]),
         (classes(*_SAME), [compared_with_itself]),
-        (classes("min", "max", "logical_and", "logical_or", "bitwise_and", "bitwise_or"), [both_same]),
+        (
+            classes("min", "max", "logical_and", "logical_or", "bitwise_and", "bitwise_or"),
+            [both_same],
+        ),
         (classes("add", "mul", "bitwise_and", "bitwise_or", "bitwise_xor"), [integer_chain]),
         (classes("pow"), [power]),
+        (classes("sub"), [subtracted_constant]),
         (classes("div"), [division_by_power_of_two]),
     )
 

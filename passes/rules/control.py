@@ -1,4 +1,5 @@
-"""Control flow whose outcome is known: constant conditions, loops of no or one round, what does not change.
+"""Control flow whose outcome is known: constant conditions, loops of no or one round, what does not
+change.
 
 May import: ir, the values and dims beside it.
 """
@@ -70,7 +71,7 @@ def single_scan(op: Op, b: Builder) -> list[Value] | None:
 
 
 def never_entered(op: Op, b: Builder) -> list[Value] | None:
-    """A `while` whose test yields constant false before the first round, or that may run no round."""
+    """A `while` whose test is false before the first round, or that may run no round."""
     last = op.regions[0].last
     assert last is not None
     test = constant(last.operands[0])
@@ -84,7 +85,7 @@ _CARRIED = {"for": (1, 1), "scan": (0, 0), "while": (0, 0)}
 
 
 def unchanged_carried(op: Op, b: Builder) -> list[Value] | None:
-    """A carried value that each round passes on as it came is the same inside and behind the loop."""
+    """A carried value that each round passes on as it came is the same in and behind the loop."""
     first, arg = _CARRIED[op.name]
     body = op.regions[-1]
     assert body.last is not None
@@ -94,7 +95,11 @@ def unchanged_carried(op: Op, b: Builder) -> list[Value] | None:
         if body.last.operands[k] is not inside:
             continue
         init = op.operands[first + k]
-        used = [block.args[arg + k] for block in op.regions if block.args[arg + k].users not in ((), (body.last,))]
+        used = [
+            block.args[arg + k]
+            for block in op.regions
+            if block.args[arg + k].users not in ((), (body.last,))
+        ]
         behind = op.results[k].users
         if not used and not behind:
             continue
@@ -118,7 +123,9 @@ def _again(op: Op, b: Builder) -> list[Value]:
 
 
 def drop_unused_carried(op: Op, b: Builder) -> list[Value] | None:
-    """A carried value used only to carry itself on, and not behind the loop, goes; so does an unused stack."""
+    """A carried value used only to carry itself on, and not behind the loop, goes; so does an
+    unused stack.
+    """
     first, arg = _CARRIED[op.name]
     body = op.regions[-1]
     assert body.last is not None
@@ -163,7 +170,9 @@ def _without(op: Op, b: Builder, k: int, carried: int, first: int, arg: int) -> 
 
 
 def constant_results(op: Op, b: Builder) -> list[Value] | None:
-    """Results of an `if` that both regions give as the same outer value, or as equal constants, are that value."""
+    """Results of an `if` that both regions give as the same outer value, or as equal constants, are
+    that value.
+    """
     then, other = [block.last.operands for block in op.regions]  # type: ignore[union-attr]
     for k, (x, y) in enumerate(zip(then, other, strict=True)):
         if not op.results[k].users:
@@ -171,7 +180,13 @@ def constant_results(op: Op, b: Builder) -> list[Value] | None:
         outer = x is y
         if not outer:
             a, c = constant(x), constant(y)
-            if a is None or c is None or a.nbytes > 256 or x.type is not y.type or a.tobytes() != c.tobytes():
+            if (
+                a is None
+                or c is None
+                or a.nbytes > 256
+                or x.type is not y.type
+                or a.tobytes() != c.tobytes()
+            ):
                 continue
             value = make_constant(b, a, x.tensor)
         else:

@@ -1,4 +1,5 @@
-"""Shape arithmetic on data becomes dim expressions: what `dim_value` starts ends in one `dim_value`, or a constant.
+"""Shape arithmetic on data becomes dim expressions: what `dim_value` starts ends in one
+`dim_value`, or a constant.
 
 A small integer tensor is followed back to dims through arithmetic, concat, slices and picks.
 May import: ir, the values beside it.
@@ -22,11 +23,18 @@ DEPTH = 24
 
 
 def dims_held(value: Value, depth: int = DEPTH) -> list[DimLike] | None:
-    """The elements, in row-major order, of an integer tensor of static shape as dims; None if unknown."""
+    """The elements, in row-major order, of an integer tensor of static shape as dims; None if
+    unknown.
+    """
     type_ = value.type
-    if not isinstance(type_, TensorType) or type_.shape is None or not type_.dtype.is_integer or not type_.is_static:
+    if (
+        not isinstance(type_, TensorType)
+        or type_.shape is None
+        or not type_.dtype.is_integer
+        or not type_.is_static
+    ):
         return None
-    if type_.size > LIMIT or depth == 0:  # type: ignore[operator]
+    if type_.size > LIMIT or depth == 0:
         return None
     array = constant(value)
     if array is not None:
@@ -80,10 +88,13 @@ def _take(op: Op, depth: int) -> list[DimLike] | None:
 
 def _broadcast(op: Op, depth: int) -> list[DimLike] | None:
     held = dims_held(op.operands[0], depth)
-    return held * int(op.results[0].tensor.size) if held is not None and len(held) == 1 else None  # type: ignore[call-overload]
+    size = op.results[0].tensor.size
+    return held * size if held is not None and len(held) == 1 and isinstance(size, int) else None
 
 
-def _reduce(fold: Callable[[DimLike, DimLike], DimLike], start: DimLike) -> Callable[[Op, int], list[DimLike] | None]:
+def _reduce(
+    fold: Callable[[DimLike, DimLike], DimLike], start: DimLike
+) -> Callable[[Op, int], list[DimLike] | None]:
     def reduce(op: Op, depth: int) -> list[DimLike] | None:
         held = dims_held(op.operands[0], depth)
         if held is None or op.results[0].tensor.size != 1:
@@ -96,7 +107,9 @@ def _reduce(fold: Callable[[DimLike, DimLike], DimLike], start: DimLike) -> Call
     return reduce
 
 
-def _binary(compute: Callable[[DimLike, DimLike], DimLike | None]) -> Callable[[Op, int], list[DimLike] | None]:
+def _binary(
+    compute: Callable[[DimLike, DimLike], DimLike | None],
+) -> Callable[[Op, int], list[DimLike] | None]:
     def follow(op: Op, depth: int) -> list[DimLike] | None:
         x, y = [dims_held(v, depth) for v in op.operands]
         size = op.results[0].tensor.size
@@ -122,18 +135,38 @@ def _mod(x: DimLike, y: DimLike) -> DimLike | None:
 
 
 _FOLLOW: dict[str, Callable[[Op, int], list[DimLike] | None]] = {
-    "dim_value": _dim_value, "identity": _same, "reshape": _same, "cast": _cast, "concat": _concat, "slice": _slice,
-    "take": _take, "gather": _take, "broadcast_to": _broadcast,
-    "add": _binary(lambda x, y: x + y), "sub": _binary(lambda x, y: x - y), "mul": _binary(lambda x, y: x * y),
-    "div": _binary(_divide), "mod": _binary(_mod), "rem": _binary(_mod), "min": _binary(min_), "max": _binary(max_),
-    "reduce_prod": _reduce(lambda x, y: x * y, 1), "reduce_sum": _reduce(lambda x, y: x + y, 0),
-}  # fmt: skip
+    "dim_value": _dim_value,
+    "identity": _same,
+    "reshape": _same,
+    "cast": _cast,
+    "concat": _concat,
+    "slice": _slice,
+    "take": _take,
+    "gather": _take,
+    "broadcast_to": _broadcast,
+    "add": _binary(lambda x, y: x + y),
+    "sub": _binary(lambda x, y: x - y),
+    "mul": _binary(lambda x, y: x * y),
+    "div": _binary(_divide),
+    "mod": _binary(_mod),
+    "rem": _binary(_mod),
+    "min": _binary(min_),
+    "max": _binary(max_),
+    "reduce_prod": _reduce(lambda x, y: x * y, 1),
+    "reduce_sum": _reduce(lambda x, y: x + y, 0),
+}
 
 
 def held_by_dims(op: Op, b: Builder) -> Value | None:
-    """A result whose elements are dims: a constant when all are known, a `dim_value` when there is one."""
+    """A result whose elements are dims: a constant when all are known, a `dim_value` when there is
+    one.
+    """
     result = op.results[0]
-    if not isinstance(result.type, TensorType) or result.type.shape is None or not result.type.dtype.is_integer:
+    if (
+        not isinstance(result.type, TensorType)
+        or result.type.shape is None
+        or not result.type.dtype.is_integer
+    ):
         return None
     held = dims_held(result)
     if held is None or not _fits(held, result.tensor):
@@ -183,9 +216,13 @@ def _zero(gap: DimLike) -> bool | None:
 
 
 _COMPARE: dict[str, Callable[[DimLike], bool | None]] = {
-    "le": nonneg, "lt": lambda gap: nonneg(gap - 1), "ge": lambda gap: nonneg(-gap), "gt": lambda gap: nonneg(-gap - 1),
-    "eq": _zero, "ne": lambda gap: _not(_zero(gap)),
-}  # fmt: skip
+    "le": nonneg,
+    "lt": lambda gap: nonneg(gap - 1),
+    "ge": lambda gap: nonneg(-gap),
+    "gt": lambda gap: nonneg(-gap - 1),
+    "eq": _zero,
+    "ne": lambda gap: _not(_zero(gap)),
+}
 
 
 def dim_rules() -> RuleTable:

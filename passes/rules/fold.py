@@ -23,7 +23,7 @@ GROWTH = 1.1
 
 
 def fold_rule(limit: int) -> Rule:
-    """The rule that folds; results of more than `limit` bytes must not be larger than the operands."""
+    """The rule that folds; results above `limit` bytes must not be larger than the operands."""
 
     def fold(op: Op, b: Builder) -> list[Value] | None:
         for value in op.operands:
@@ -41,7 +41,7 @@ def fold_rule(limit: int) -> Rule:
 
 
 def _bytes(type: TensorType) -> int:
-    return math.prod(type.shape) * type.dtype.bytes  # type: ignore[arg-type]
+    return math.prod([e for e in type.shape if isinstance(e, int)]) * type.dtype.bytes
 
 
 def _static(op: Op) -> bool:
@@ -66,15 +66,20 @@ def _evaluated(op: Op, b: Builder) -> list[Value] | None:
     except Error:
         return None  # the error belongs to the run that meets it
     results = found if isinstance(found, (tuple, list)) and len(op.results) != 1 else (found,)
-    return [make_constant(b, np.asarray(a), r.tensor) for a, r in zip(results, op.results, strict=True)]
+    return [
+        make_constant(b, np.asarray(a), r.tensor) for a, r in zip(results, op.results, strict=True)
+    ]
 
 
 def fold_rules(limit: int) -> RuleTable:
     """The folding rule for every class that has values."""
     rule = fold_rule(limit)
     skipped = {Const}
-    return {cls: [rule] for cls in OPS.values()
-            if hasattr(cls, "evaluate") and cls.pure and cls not in skipped and not cls.spec.regions}  # fmt: skip
+    return {
+        cls: [rule]
+        for cls in OPS.values()
+        if hasattr(cls, "evaluate") and cls.pure and cls not in skipped and not cls.spec.regions
+    }
 
 
 __all__ = ["GROWTH", "fold_rule", "fold_rules"]

@@ -5,9 +5,11 @@ May import: ir, the values beside it.
 
 from __future__ import annotations
 
-from ...ir.core import Builder, Op, Value
+import numpy as np
+
+from ...ir.core import Array, Builder, Op, Value
 from ...ir.dims import DimLike, equal, nonneg
-from .values import RuleTable, classes, is_tensor, table
+from .values import RuleTable, classes, constant, is_tensor, table
 
 
 def _same_shape(a: Value, b: Value) -> bool:
@@ -45,7 +47,11 @@ def broadcast_is_reshape(op: Op, b: Builder) -> Value | None:
     """A broadcast that only adds axes of extent 1."""
     x, shape = op.operands[0], op.attributes["shape"]
     skip = len(shape) - x.tensor.rank
-    if skip == 0 or any([e != 1 for e in shape[:skip]]) or not _equal_dims(x.tensor.shape, shape[skip:]):
+    if (
+        skip == 0
+        or any([e != 1 for e in shape[:skip]])
+        or not _equal_dims(x.tensor.shape, shape[skip:])
+    ):
         return None
     return b.reshape(x, shape=shape)  # type: ignore[no-any-return]
 
@@ -91,8 +97,12 @@ def slice_of_slice(op: Op, b: Builder) -> Value | None:
     first, then = inner.attributes, op.attributes
     ones = (1,) * rank
     steps = list(zip(first["steps"] or ones, then["steps"] or ones, strict=True))
-    starts = [a + s * step for a, s, (step, _) in zip(first["starts"], then["starts"], steps, strict=True)]
-    return b.slice(inner.operands[0], starts=starts, sizes=then["sizes"], steps=[p * q for p, q in steps])  # type: ignore[no-any-return]
+    starts = [
+        a + s * step for a, s, (step, _) in zip(first["starts"], then["starts"], steps, strict=True)
+    ]
+    both = [p * q for p, q in steps]
+    x = inner.operands[0]
+    return b.slice(x, starts=starts, sizes=then["sizes"], steps=both)  # type: ignore[no-any-return]
 
 
 def slice_of_concat(op: Op, b: Builder) -> Value | None:
@@ -108,7 +118,11 @@ def slice_of_concat(op: Op, b: Builder) -> Value | None:
     offset: DimLike = 0
     for part in inner.operands:
         end = offset + part.tensor.shape[axis]
-        if nonneg(starts[axis] - offset) is True and nonneg(end - 1 - last) is True and nonneg(sizes[axis] - 1) is True:
+        if (
+            nonneg(starts[axis] - offset) is True
+            and nonneg(end - 1 - last) is True
+            and nonneg(sizes[axis] - 1) is True
+        ):
             moved = [s - offset if k == axis else s for k, s in enumerate(starts)]
             return b.slice(part, starts=moved, sizes=sizes, steps=op.attributes["steps"])  # type: ignore[no-any-return]
         offset = end
@@ -124,7 +138,11 @@ def concat_parts(op: Op, b: Builder) -> Value | None:
         inner = part.op
         if part.tensor.shape[axis] == 0 and part.tensor.is_static:
             continue
-        if inner is not None and inner.name == "concat" and inner.attributes["axis"] % part.tensor.rank == axis:
+        if (
+            inner is not None
+            and inner.name == "concat"
+            and inner.attributes["axis"] % part.tensor.rank == axis
+        ):
             kept.extend(inner.operands)
         else:
             kept.append(part)
@@ -146,7 +164,11 @@ def pad_of_pad(op: Op, b: Builder) -> Value | None:
         return None
     first, then = inner.attributes, op.attributes
     counts = (*first["low"], *first["high"], *then["low"], *then["high"])
-    if first["mode"] != "constant" or then["mode"] != "constant" or any([nonneg(c) is not True for c in counts]):
+    if (
+        first["mode"] != "constant"
+        or then["mode"] != "constant"
+        or any([nonneg(c) is not True for c in counts])
+    ):
         return None
     if first["value"] != then["value"]:
         return None
@@ -166,8 +188,22 @@ def pack_of_unpack(op: Op, b: Builder) -> Value | None:
     if inner.operands[0].type is not op.results[0].type:
         return None
     shape = had["shape"]
-    whole = all([equal(shape[a] % c, 0) is True for a, c in zip(given["axes"], given["blocks"], strict=True)])
-    return inner.operands[0] if whole or zero_lanes(inner.operands[0]) else None
+    whole = all(
+        [
+            equal(shape[a] % c, 0) is True
+            for a, c in zip(given["axes"], given["blocks"], strict=True)
+        ]
+    )
+    if whole:
+        return inner.operands[0]
+    one = (
+        len(given["axes"]) == 1 and not given["order"] and isinstance(shape[given["axes"][0]], int)
+    )
+    return (
+        inner.operands[0]
+        if one and zero_lanes(inner.operands[0], given["axes"][0], shape[given["axes"][0]])
+        else None
+    )
 
 
 def unpack_of_pack(op: Op, b: Builder) -> Value | None:
@@ -180,29 +216,74 @@ def unpack_of_pack(op: Op, b: Builder) -> Value | None:
     return inner.operands[0] if alike and inner.operands[0].type is op.results[0].type else None
 
 
-_KEEP_ZERO = {"relu", "leaky_relu", "max_pool", "neg", "abs", "tanh", "erf", "silu", "gelu", "hard_swish", "sqrt",
-              "elu", "identity", "cast", "sign", "floor", "ceil", "trunc", "round_even", "sin", "expm1"}  # fmt: skip
+_KEEP_ZERO = {
+    "relu",
+    "leaky_relu",
+    "max_pool",
+    "avg_pool",
+    "neg",
+    "abs",
+    "tanh",
+    "erf",
+    "silu",
+    "gelu",
+    "hard_swish",
+    "sqrt",
+    "elu",
+    "identity",
+    "cast",
+    "sign",
+    "floor",
+    "ceil",
+    "trunc",
+    "round_even",
+    "sin",
+    "expm1",
+}
 _ZERO_OF_ZEROS = {"add", "sub", "mul", "max", "min"}
 
 
-def zero_lanes(value: Value) -> bool:
-    """The padding of a packed value is known to be zero: its ops map zero to zero."""
+def zero_lanes(value: Value, axis: int, extent: int, depth: int = 32) -> bool:
+    """What pads a value packed along `axis` (of logical `extent`) is known to be zero."""
     op = value.op
-    if op is None:
+    if op is None or depth == 0:
         return False
+    array = constant(value)
+    if array is not None:
+        return _constant_lanes(array, axis, extent)
     if op.name == "pack" or (op.name == "conv" and op.attributes["channel_block"]):
         return True
-    if op.name in _KEEP_ZERO or (op.name == "avg_pool"):
-        return zero_lanes(op.operands[0])
+    if op.name in _KEEP_ZERO:
+        return zero_lanes(op.operands[0], axis, extent, depth - 1)
     if op.name in _ZERO_OF_ZEROS:
-        return all([zero_lanes(v) and v.type is value.type for v in op.operands])
+        return all([zero_lanes(v, axis, extent, depth - 1) for v in op.operands])
     return False
+
+
+def _constant_lanes(array: Array, axis: int, extent: int) -> bool:
+    """The same for a constant: all zero, or packed too."""
+    if not array.any():
+        return True
+    if (
+        array.ndim <= axis + 1
+        or array.shape[axis] * array.shape[-1] < extent
+        or array.shape[-1] == 1
+    ):
+        return False
+    last = np.take(array, -1, axis)
+    kept = extent - (array.shape[axis] - 1) * array.shape[-1]
+    return not last[..., kept:].any()
 
 
 def sunk_transpose(op: Op, b: Builder) -> Value | None:
     """A unary elementwise op between two transposes moves before the first, so that they meet."""
     inner = op.operands[0].op
-    if inner is None or len(inner.operands) != 1 or inner.name not in _UNARY or not is_tensor(inner.operands[0]):
+    if (
+        inner is None
+        or len(inner.operands) != 1
+        or inner.name not in _UNARY
+        or not is_tensor(inner.operands[0])
+    ):
         return None
     first = inner.operands[0].op
     if first is None or first.name != "transpose" or len(op.operands[0].users) != 1:
@@ -212,7 +293,21 @@ def sunk_transpose(op: Op, b: Builder) -> Value | None:
     return b.transpose(moved, perm=perm)  # type: ignore[no-any-return]
 
 
-_UNARY = {"relu", "neg", "abs", "exp", "tanh", "sigmoid", "sqrt", "gelu", "silu", "leaky_relu", "cast", "erf", "log"}
+_UNARY = {
+    "relu",
+    "neg",
+    "abs",
+    "exp",
+    "tanh",
+    "sigmoid",
+    "sqrt",
+    "gelu",
+    "silu",
+    "leaky_relu",
+    "cast",
+    "erf",
+    "log",
+}
 
 
 def shape_rules() -> RuleTable:

@@ -57,7 +57,9 @@ def constant(value: Value | None) -> Array | None:
 
 def is_constant(value: Value | None) -> bool:
     """A tensor constant (nothing is read)."""
-    return value is not None and isinstance(value.owner, Const) and isinstance(value.owner.value, Blob)
+    return (
+        value is not None and isinstance(value.owner, Const) and isinstance(value.owner.value, Blob)
+    )
 
 
 def repeated(value: Value | None) -> Any:
@@ -74,14 +76,20 @@ def repeated(value: Value | None) -> Any:
     first = array.reshape(-1)[0]
     if array.size > 1 and not (array == first).all():
         return None
-    if array.size > 1 and first == 0 and array.dtype.kind == "f" and np.signbit(array).any() != np.signbit(array).all():
+    if (
+        array.size > 1
+        and first == 0
+        and array.dtype.kind == "f"
+        and np.signbit(array).any() != np.signbit(array).all()
+    ):
         return None
     return first
 
 
 def make_constant(b: Builder, array: Array, type: TensorType) -> Value:
     """A constant of this type; the array is copied into dense row-major order."""
-    dense = np.array(array, dtype=type.dtype.np, order="C", copy=True).reshape(type.shape)
+    shape = [e for e in type.shape if isinstance(e, int)]
+    dense = np.array(array, dtype=type.dtype.np, order="C", copy=True).reshape(shape)
     return b.insert(Const(Blob(dense, type))).result
 
 
@@ -95,6 +103,14 @@ def only_user(value: Value) -> Op | None:
 
 
 __all__ = [
-    "RuleTable", "classes", "constant", "is_constant", "is_tensor", "joined", "make_constant", "only_user", "repeated",
+    "RuleTable",
+    "classes",
+    "constant",
+    "is_constant",
+    "is_tensor",
+    "joined",
+    "make_constant",
+    "only_user",
+    "repeated",
     "table",
-]  # fmt: skip
+]

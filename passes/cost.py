@@ -1,0 +1,125 @@
+"""What things cost, roughly: operations, bytes, and the choice between two layouts of a
+convolution.
+
+One model for layout, fusion and schedules; all figures are estimates from shapes.  May import: ir.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..ir.core import Op, Value
+from ..ir.dims import Dim, DimLike, evaluate
+from ..ir.ops.contract import parse_equation
+from ..ir.types import TensorType
+
+ASSUMED = 16
+"""The value of a symbolic dim where a figure needs one."""
+PLAIN_CONV = 2.5
+"""How much slower a convolution in plain layout runs than a blocked one, per useful operation."""
+BYTES_PER_FLOP = 8.0
+"""Operations that take as long as moving one byte through memory."""
+
+
+def extent(dim: DimLike) -> int:
+    """A dim as a number; symbols count as `ASSUMED`."""
+    return evaluate(dim, dict.fromkeys(dim.symbols, ASSUMED)) if isinstance(dim, Dim) else dim
+
+
+def elements(type: TensorType) -> int:
+    """Number of elements."""
+    return math.prod([extent(e) for e in type.shape])
+
+
+def size_of(value: Value) -> int:
+    """Bytes of a tensor."""
+    return elements(value.tensor) * max(8, value.tensor.dtype.bits) // 8
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Arithmetic operations and bytes moved, operands and results each once."""
+
+    flops: int
+    bytes: int
+
+    @property
+    def intensity(self) -> float:
+        """Operations per byte."""
+        return self.flops / max(1, self.bytes)
+
+
+def cost_of(op: Op) -> Cost:
+    """The cost of one tensor-level op."""
+    values = [
+        v for v in (*op.operands, *op.results) if v is not None and isinstance(v.type, TensorType)
+    ]
+    moved = sum([size_of(v) for v in values])
+    count = _FLOPS.get(op.name)
+    if count is not None:
+        return Cost(count(op), moved)
+    if op.name in _VIEWS:
+        return Cost(0, moved)
+    return Cost(max([elements(v.tensor) for v in values], default=0), moved)
+
+
+_VIEWS = frozenset(
+    {"reshape", "transpose", "slice", "broadcast_to", "pad", "concat", "pack", "unpack", "const"}
+)
+
+
+def _matmul(op: Op) -> int:
+    return 2 * elements(op.results[0].tensor) * extent(op.operands[0].tensor.shape[-1])
+
+
+def _contract(op: Op) -> int:
+    x, _, out = parse_equation(op.attributes["equation"])
+    shape = dict(zip(x, op.operands[0].tensor.shape, strict=True))
+    return (
+        2
+        * elements(op.results[0].tensor)
+        * math.prod([extent(shape[c]) for c in x if c not in out])
+    )
+
+
+def _conv(op: Op) -> int:
+    out, w = op.results[0].tensor, op.operands[1].tensor
+    per = math.prod([extent(e) for e in w.shape[1:]])
+    if op.attributes["channel_block"]:
+        per //= max(1, extent(w.shape[-1]))
+    return 2 * elements(out) * per
+
+
+def _pool(op: Op) -> int:
+    kernel: tuple[int, ...] = op.attributes["kernel"]
+    return elements(op.results[0].tensor) * math.prod(kernel)
+
+
+_FLOPS: dict[str, Callable[[Op], int]] = {
+    "matmul": _matmul,
+    "contract": _contract,
+    "conv": _conv,
+    "max_pool": _pool,
+    "avg_pool": _pool,
+}
+
+
+def blocked_pays(conv: Op, block: int, packed_input: bool) -> bool:
+    """Is a plain convolution cheaper in layout NCHW`block`c, its padded lanes and its packs
+    counted?
+    """
+    flops = _conv(conv)
+    x, y = conv.operands[0], conv.results[0]
+    channels, outs = extent(x.tensor.shape[1]), extent(y.tensor.shape[1])
+    groups = conv.attributes["groups"]
+    waste = -(-outs // block) * block / outs
+    if groups == 1:
+        waste *= -(-channels // block) * block / channels
+    moves = 0 if packed_input else 2 * size_of(x)
+    blocked = flops * waste + moves * BYTES_PER_FLOP
+    return blocked < flops * PLAIN_CONV + 2 * size_of(y) * BYTES_PER_FLOP
+
+
+__all__ = ["Cost", "blocked_pays", "cost_of", "elements", "extent", "size_of"]

@@ -1,0 +1,320 @@
+"""Physical layouts: convolutions in blocks of channels, constant matrices in panels.
+
+A convolution becomes unpack(conv(pack(x), packed w)); `unpack` then sinks through what follows
+(elementwise ops, pools, reductions over space, concats) until it meets the `pack` of the next one
+and both vanish.  Logical shapes stay; packs of constants are folded.  Nothing happens where `block`
+is 0. May import: ir, passes.cost, passes.options, passes.rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..ir.core import OPS, Builder, Op, Value
+from ..ir.dims import equal
+from ..ir.ops.core import Module
+from ..ir.ops.elementwise import _Elementwise
+from ..ir.rewrite import Rule, worklist
+from ..ir.target import Target
+from .cost import blocked_pays
+from .fuse_kinds import reduced_axes
+from .options import Pass, hidden
+from .rules.fold import fold_rules
+from .rules.shapes import pack_of_unpack, unpack_of_pack
+from .rules.values import RuleTable, classes, is_constant, joined, table
+
+_FOLD_ALWAYS = 1 << 40
+
+
+@dataclass(frozen=True)
+class Layout(Pass):
+    """Blocks of `block` channels; `panel` columns per panel of a constant matrix (0: plain).
+
+    With `always` every convolution that can be blocked is, whatever it costs.
+    """
+
+    block: int = 0
+    panel: int = 0
+    always: bool = False
+    target: Target = hidden(Target("plain"))
+
+    def run(self, module: Module) -> Module:
+        if self.block == 0 and self.panel == 0:
+            return module
+        rules = self.rules()
+        for func in module.funcs:
+            if func.kind == "func":
+                worklist(func, rules)
+                worklist(
+                    func,
+                    table(
+                        (classes("unpack"), [unpack_is_reshape]),
+                        (classes("pack"), [pack_is_reshape]),
+                    ),
+                )
+        return module
+
+    def rules(self) -> RuleTable:
+        """Introduce, sink, cancel; packs of constants are folded on the way."""
+        elementwise = [cls for cls in OPS.values() if issubclass(cls, _Elementwise)]
+        folding = fold_rules(_FOLD_ALWAYS)
+        folds: RuleTable = {cls: folding[cls] for cls in classes("pack", "reshape")}
+        made = table(
+            (elementwise, [sunk_elementwise]),
+            (classes("max_pool", "avg_pool"), [sunk_pool]),
+            (classes("reduce_mean", "reduce_sum", "reduce_max", "reduce_min"), [sunk_reduction]),
+            (classes("concat"), [sunk_concat]),
+            (classes("pad"), [sunk_pad]),
+            (classes("pack"), [pack_of_unpack]),
+            (classes("unpack"), [unpack_of_pack]),
+        )
+        if self.block:
+            made = joined(made, table((classes("conv"), [self.conv_rule()])))
+        if self.panel:
+            made = joined(made, table((classes("matmul"), [self.panel_rule()])))
+        return joined(folds, made)
+
+    def conv_rule(self) -> Rule:
+        """Convolutions that gain."""
+
+        def blocked(op: Op, b: Builder) -> Value | None:
+            if op.attributes["channel_block"] or not _blockable(op):
+                return None
+            ready = _packed_by(op.operands[0], self.block)
+            if not (self.always or blocked_pays(op, self.block, ready)):
+                return None
+            return blocked_conv(op, b, self.block, self.out_block(op))
+
+        return blocked
+
+    def out_block(self, op: Op) -> int:
+        """Columns of a weight block: two vectors where the output channels fill them."""
+        outs = op.operands[1].tensor.shape[0]
+        return (
+            2 * self.block if isinstance(outs, int) and outs % (2 * self.block) == 0 else self.block
+        )
+
+    def panel_rule(self) -> Rule:
+        """Products with a constant matrix whose columns fill panels."""
+
+        def panels(op: Op, b: Builder) -> Value | None:
+            x, w = op.operands
+            if not is_constant(w) or w.tensor.rank != 2 or x.tensor.rank < 2 or x.tensor.rank > 8:
+                return None
+            columns = w.tensor.shape[1]
+            if not isinstance(columns, int) or columns % self.panel or columns == self.panel:
+                return None
+            return panel_product(op, b, self.panel)
+
+        return panels
+
+
+def _blockable(op: Op) -> bool:
+    """Static channels; one group, or as many as channels with one output each (depthwise)."""
+    x, w = op.operands
+    channels, outs, groups = x.tensor.shape[1], w.tensor.shape[0], op.attributes["groups"]
+    if not isinstance(channels, int) or not isinstance(outs, int) or not is_constant(w):
+        return False
+    return groups == 1 or (groups == channels == outs and w.tensor.shape[1] == 1 and groups > 1)
+
+
+def _packed_by(value: Value, block: int) -> bool:
+    """The value comes out of this blocked layout."""
+    op = value.op
+    return (
+        op is not None
+        and op.name == "unpack"
+        and op.attributes["axes"] == (1,)
+        and op.attributes["blocks"] == (block,)
+    )
+
+
+def blocked_conv(op: Op, b: Builder, block: int, out_block: int) -> Value:
+    """unpack(conv(pack(x), pack(w))) in blocks of channels."""
+    x, w = op.operands
+    outs = w.tensor.shape[0]
+    given = dict(op.attributes, channel_block=block)
+    packed = b.pack(x, axes=(1,), blocks=(block,))
+    if op.attributes["groups"] == 1:
+        weights = b.pack(w, axes=(1, 0), blocks=(block, out_block))
+        given.update(out_block=out_block, out_channels=outs)
+    else:
+        flat = b.reshape(w, shape=(outs, *w.tensor.shape[2:]))
+        weights = b.pack(flat, axes=(0,), blocks=(block,))
+    made = b.emit(type(op), packed, weights, **given)
+    return b.unpack(made, axes=(1,), blocks=(block,), shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
+
+
+def panel_product(op: Op, b: Builder, panel: int) -> Value:
+    """x times w with w in panels [N/panel, K, panel]."""
+    x, w = op.operands
+    rank = x.tensor.rank
+    rows = "abcdefgh"[: rank - 1]
+    panels = b.pack(w, axes=(1,), blocks=(panel,), order=(1, 0, 2))
+    made = b.contract(x, panels, equation=f"{rows}k,jkn->{rows}jn", out=op.attributes["out"])
+    return b.unpack(made, axes=(rank - 1,), blocks=(panel,), shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
+
+
+def _layout(value: Value) -> tuple[int, int] | None:
+    """(axis, block) of an `unpack` along one axis; None for anything else."""
+    op = value.op
+    if (
+        op is None
+        or op.name != "unpack"
+        or len(op.attributes["axes"]) != 1
+        or op.attributes["order"]
+    ):
+        return None
+    return op.attributes["axes"][0], op.attributes["blocks"][0]
+
+
+def sunk_elementwise(op: Op, b: Builder) -> Value | None:
+    """f(unpack(x), unpack(y)) is unpack(f(x, y)); broadcast operands are packed alike."""
+    found = [_layout(v) for v in op.operands if v is not None]
+    layouts = {f for f in found if f is not None}
+    if len(layouts) != 1 or not op.results:
+        return None
+    (layout,) = layouts
+    result = op.results[0].tensor
+    leaders = [
+        v
+        for v, f in zip(op.operands, found, strict=True)
+        if f is not None and v.tensor.shape == result.shape
+    ]
+    if not leaders:
+        return None
+    plans = [_plan_for(v, layout, result.rank, result.shape[layout[0]]) for v in op.operands]
+    if None in plans:
+        return None
+    operands = [
+        _apply(plan, v, b, layout, result.rank) for plan, v in zip(plans, op.operands, strict=True)
+    ]
+    made = b.emit(type(op), *operands, **op.attributes)
+    return b.unpack(made, axes=(layout[0],), blocks=(layout[1],), shape=result.shape)  # type: ignore[no-any-return]
+
+
+def _plan_for(value: Value, layout: tuple[int, int], rank: int, channels: object) -> str | None:
+    """How an operand gets into the layout: it is packed, one element, one channel, or a constant to
+    pack.
+    """
+    if _layout(value) == layout and value.tensor.rank == rank:
+        return "unwrap"
+    shape = (1,) * (rank - value.tensor.rank) + value.tensor.shape
+    if all([e == 1 for e in shape]):
+        return "scalar"
+    if shape[layout[0]] == 1:
+        return "lane"
+    whole = value.tensor.is_static and shape[layout[0]] == channels
+    return "pack" if whole and is_constant(value) else None
+
+
+def _apply(plan: str | None, value: Value, b: Builder, layout: tuple[int, int], rank: int) -> Value:
+    """The operand in the layout."""
+    if plan == "unwrap":
+        assert value.op is not None
+        return value.op.operands[0]
+    if plan == "scalar" and is_constant(value):
+        return b.reshape(value, shape=())  # type: ignore[no-any-return]
+    shape = (1,) * (rank - value.tensor.rank) + value.tensor.shape
+    if plan == "scalar" or plan == "lane":
+        return b.reshape(value, shape=(*shape, 1))  # type: ignore[no-any-return]
+    full = value if value.tensor.rank == rank else b.reshape(value, shape=shape)
+    return b.pack(full, axes=(layout[0],), blocks=(layout[1],))  # type: ignore[no-any-return]
+
+
+def sunk_pool(op: Op, b: Builder) -> Value | None:
+    """A pool of unpacked channels runs on the blocks."""
+    x = op.operands[0]
+    layout = _layout(x)
+    if layout is None or layout[0] != 1 or op.attributes["channel_block"]:
+        return None
+    assert x.op is not None
+    made = b.emit(type(op), x.op.operands[0], **{**op.attributes, "channel_block": layout[1]})
+    return b.unpack(made, axes=(1,), blocks=(layout[1],), shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
+
+
+def sunk_reduction(op: Op, b: Builder) -> Value | None:
+    """A reduction over other axes than the blocked one."""
+    x = op.operands[0]
+    layout = _layout(x)
+    axes = reduced_axes(op)
+    if layout is None or layout[0] in axes or not axes:
+        return None
+    assert x.op is not None
+    made = b.emit(type(op), x.op.operands[0], axes=axes, keepdims=op.attributes["keepdims"])
+    axis = (
+        layout[0] if op.attributes["keepdims"] else layout[0] - sum([a < layout[0] for a in axes])
+    )
+    return b.unpack(made, axes=(axis,), blocks=(layout[1],), shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
+
+
+def sunk_concat(op: Op, b: Builder) -> Value | None:
+    """A concat of values in one layout; along the blocked axis only of whole blocks."""
+    layouts = {_layout(v) for v in op.operands}
+    if len(layouts) != 1 or None in layouts:
+        return None
+    (layout,) = layouts
+    assert layout is not None
+    rank = op.results[0].tensor.rank
+    axis = op.attributes["axis"] % rank
+    if axis == layout[0] and not _whole(op.operands, layout):
+        return None
+    made = b.concat(*[v.op.operands[0] for v in op.operands if v.op is not None], axis=axis)
+    return b.unpack(made, axes=(layout[0],), blocks=(layout[1],), shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
+
+
+def _whole(values: Sequence[Value], layout: tuple[int, int]) -> bool:
+    return all([equal(v.tensor.shape[layout[0]] % layout[1], 0) is True for v in values])
+
+
+def sunk_pad(op: Op, b: Builder) -> Value | None:
+    """A pad of other axes than the blocked one."""
+    x = op.operands[0]
+    layout = _layout(x)
+    given = op.attributes
+    if layout is None or given["low"][layout[0]] != 0 or given["high"][layout[0]] != 0:
+        return None
+    assert x.op is not None
+    made = b.pad(
+        x.op.operands[0],
+        low=(*given["low"], 0),
+        high=(*given["high"], 0),
+        mode=given["mode"],
+        value=given["value"],
+    )
+    return b.unpack(made, axes=(layout[0],), blocks=(layout[1],), shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
+
+
+def unpack_is_reshape(op: Op, b: Builder) -> Value | None:
+    """An unpack that moves nothing: whole blocks, and only axes of extent 1 between block and
+    lanes.
+    """
+    shape, given = op.results[0].tensor.shape, op.attributes
+    if (
+        len(given["axes"]) != 1
+        or given["order"]
+        or not _moves_nothing(shape, given["axes"][0], given["blocks"][0])
+    ):
+        return None
+    return b.reshape(op.operands[0], shape=shape)  # type: ignore[no-any-return]
+
+
+def pack_is_reshape(op: Op, b: Builder) -> Value | None:
+    """A pack that moves nothing."""
+    shape, given = op.operands[0].tensor.shape, op.attributes
+    if (
+        len(given["axes"]) != 1
+        or given["order"]
+        or not _moves_nothing(shape, given["axes"][0], given["blocks"][0])
+    ):
+        return None
+    return b.reshape(op.operands[0], shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
+
+
+def _moves_nothing(shape: Sequence[object], axis: int, block: int) -> bool:
+    behind = all([e == 1 for e in shape[axis + 1 :]])
+    return behind and equal(shape[axis] % block, 0) is True  # type: ignore[operator]
+
+
+__all__ = ["Layout", "blocked_conv", "panel_product"]
