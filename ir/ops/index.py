@@ -7,14 +7,16 @@ ONNX's, where a negative index counts from the end.  An index out of range is an
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Int, Op, Plain, Value, attr, operand, sample
+from ..core import Array, Builder, Int, Plain, Value, attr, operand, sample
 from ..dims import DimLike, sym
 from ..errors import Error
 from ..types import DType, Shape, TensorType, boolean, i64
+from .axis import _Axis
 from .constraints import axis_of, require, same
 from .contract import as_type
 from .core import Const, generic, indices, iterators
@@ -22,7 +24,7 @@ from .loop import IndexValue
 from .shape import DimValue
 
 
-class Iota(Op):
+class Iota(_Axis):
     """The index along `axis` as a value.  C1: axis < the rank of `shape`.  C2: `dtype` is a number
     type.
     """
@@ -30,6 +32,10 @@ class Iota(Op):
     shape = attr(tuple)
     axis = attr(int, 0)
     dtype = attr(DType, i64)
+
+    @classmethod
+    def axes(cls, operands: Sequence[Value], attrs: Mapping[str, Any]) -> int:
+        return len(attrs.get("shape", ()))
 
     @staticmethod
     def infer(shape: Shape, axis: int, dtype: DType) -> TensorType:
@@ -94,7 +100,7 @@ def _counted_up(b: Builder, index: Value, extent: DimLike) -> Value:
     return b.where(b.lt(index, zero), b.add(index, size), index)  # type: ignore[no-any-return]
 
 
-class Take(Op):
+class Take(_Axis):
     """x with `axis` replaced by the axes of `index`: x[..., index, ...].  C1: axis < rank(x).
 
     Indices are from 0 to the extent - 1; others are a run-time error.
@@ -117,7 +123,7 @@ class Take(Op):
         """Over the result; x is read where the index says."""
         x, index = xs
         out = self.result.tensor
-        axis = self.axis % x.tensor.rank
+        axis = self.axis
         rank = index.tensor.rank
         its = iterators("i", out.shape)
         at = indices(its)
@@ -135,7 +141,7 @@ class Take(Op):
     rejects: ClassVar[Any] = (("C1", sample((5, 3), (4,), dtypes=("f32", "i64"), axis=2)),)
 
 
-class Gather(Op):
+class Gather(_Axis):
     """As `take`, but a negative index counts from the end (ONNX Gather).  C1: axis < rank(x)."""
 
     x = operand(Plain)
@@ -178,7 +184,7 @@ def _along(op: str, x: TensorType, index: TensorType, axis: int) -> TensorType:
     return TensorType(x.dtype, index.shape)
 
 
-class TakeAlong(Op):
+class TakeAlong(_Axis):
     """x picked along `axis` by an index of its own rank (numpy's take_along_axis).
 
     C1: axis < rank(x).  C2: the other extents of x and index are equal.  Indices as for `take`.
@@ -217,7 +223,7 @@ class TakeAlong(Op):
     )
 
 
-class GatherElements(Op):
+class GatherElements(_Axis):
     """As `take_along`, but a negative index counts from the end (ONNX GatherElements).
 
     C1: axis < rank(x).  C2: the other extents of x and index are equal.
@@ -250,7 +256,7 @@ class GatherElements(Op):
     )
 
 
-class OneHot(Op):
+class OneHot(_Axis):
     """True where the position along the new `axis` (of extent `depth`) is the index; a negative
     index counts from the end, and one out of range gives no true element.  C1: axis <=
     rank(index).
@@ -259,6 +265,10 @@ class OneHot(Op):
     index = operand(Int)
     depth = attr(object)
     axis = attr(int, -1)
+
+    @classmethod
+    def axes(cls, operands: Sequence[Value], attrs: Mapping[str, Any]) -> int:
+        return super().axes(operands, attrs) + 1
 
     @staticmethod
     def infer(index: TensorType, depth: DimLike, axis: int) -> TensorType:
@@ -276,7 +286,7 @@ class OneHot(Op):
     def decompose(self, b: Builder) -> Value:
         """An iota compared with the index."""
         shape = self.index.tensor.shape
-        at = self.axis % (len(shape) + 1)
+        at = self.axis
         index = _counted_up(b, self.index, self.depth)
         lifted = b.reshape(index, shape=(*shape[:at], 1, *shape[at:]))
         along = [self.depth if k == at else 1 for k in range(len(shape) + 1)]

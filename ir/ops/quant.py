@@ -15,6 +15,7 @@ import numpy as np
 from ..core import Array, Builder, Float, Int, Op, Real, Value, attr, operand, optional, sample
 from ..dims import DimLike, ceildiv
 from ..types import DType, Shape, TensorType, f32, from_numpy, i32, i64
+from .axis import _Axis
 from .constraints import axis_of, require, same
 from .contract import as_type
 from .convert import convert, highest, lowest, widen
@@ -76,7 +77,7 @@ def _pointwise(b: Builder, op: Op, xs: Sequence[Value], axis: int, group: int, b
     return generic(b, xs, its, maps, [at], [op.result.tensor], body)  # type: ignore[no-any-return]
 
 
-class Quantize(Op):
+class Quantize(_Axis):
     """saturate(round(x / scale) + zero_point) in element type `to`, rounding half to even; NaN
     gives 0.
 
@@ -228,7 +229,7 @@ class Quantize(Op):
     )
 
 
-class Dequantize(Op):
+class Dequantize(_Axis):
     """(x - zero_point) * scale in scale's element type, computed in f32 (f64 for f64).
 
     The difference is exact for integers of at most 16 bits and wraps in i32 otherwise.
@@ -330,7 +331,7 @@ class Dequantize(Op):
     )
 
 
-class Requantize(Op):
+class Requantize(_Axis):
     """saturate(round(x * multiplier / 2**shift) + zero_point) in integer type `to`; the product is
     exact in i64.
 

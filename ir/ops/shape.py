@@ -16,6 +16,7 @@ import numpy as np
 from ..core import Any_, Array, Builder, Op, Plain, Value, attr, operand, sample, variadic
 from ..dims import DimLike, Range, equal, nonneg, simplify, sym
 from ..types import DType, Shape, TensorType, dense_strides, dims_text, i64
+from .axis import _Axis
 from .constraints import axis_of, least, permutation, require, same
 from .contract import as_type
 from .core import generic, indices, iterators
@@ -282,7 +283,7 @@ class BroadcastTo(Op):
     )
 
 
-class Concat(Op):
+class Concat(_Axis):
     """The operands one after the other along `axis`.
 
     C1: at least one operand, all of one element type and rank.  C2: axis < rank.  C3: the other
@@ -321,7 +322,7 @@ class Concat(Op):
     def loops(self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
         """One nest per operand, which copies it to its slice."""
         (target,) = outputs
-        axis = self.axis % target.buffer.rank
+        axis = self.axis
         offset: DimLike = 0
         for k, source in enumerate(inputs):
             copy_into(b, source, target, f"x{k}.", {axis: offset})

@@ -9,16 +9,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Block, Builder, Op, Real, Value, attr, operand, sample
+from ..core import Array, Block, Builder, Real, Value, attr, operand, sample
 from ..dims import DimLike, sym
 from ..types import BufferType, TensorType, i64
+from .axis import _Axis
 from .constraints import axis_of, least, require
 from .convert import widen
 from .elementwise import constant
 from .loop import Alloc, For, IndexValue, Load, Store, When
 
 
-class TopK(Op):
+class TopK(_Axis):
     """(values, indices) of the k greatest elements along `axis` (least, if not `largest`), best
     first.
 
@@ -57,7 +58,7 @@ class TopK(Op):
         steps on random data.
         """
         (x,) = inputs
-        axis = self.axis % x.buffer.rank
+        axis = self.axis
         if type(self.k) is int and self.k == 0:
             return
         at: list[DimLike] = []

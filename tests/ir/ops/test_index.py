@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from irc.ir.core import OPS
 from irc.ir.dims import sym
 from irc.ir.errors import Error
+from irc.ir.ops.core import Func
 from irc.ir.ops.index import Gather
 from irc.ir.types import parse_type
 
@@ -81,3 +83,15 @@ def test_top_k_along_an_outer_axis(apply: Any) -> None:
     values, indices = apply("top_k", x, k=2, axis=0)
     np.testing.assert_array_equal(values, -np.sort(-x, axis=0)[:2])
     np.testing.assert_array_equal(np.take_along_axis(x, indices, 0), values)
+
+
+def test_axes_are_held_counted_from_the_front() -> None:
+    x = Func.make("f", [parse_type("f32[2, 3, 4]"), parse_type("i64[2]")]).args
+    made = [
+        OPS["concat"](x[0], x[0], axis=-1),
+        OPS["gather"](*x, axis=-2),
+        OPS["one_hot"](x[1], depth=3),
+        OPS["iota"](shape=(2, 3), axis=-1),
+        OPS["top_k"](x[0], k=1),
+    ]
+    assert [op.attributes["axis"] for op in made] == [2, 1, 1, 1, 2]
