@@ -1,4 +1,5 @@
-"""The meaning of an instruction call as plain loop-level ops: what an emitter prints that has no text for it.
+"""The meaning of an instruction call as plain loop-level ops: what an emitter prints that has no
+text for it.
 
 Imports: ir.
 """

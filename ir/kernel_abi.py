@@ -1,10 +1,11 @@
 """The calling convention that kernels, plans, printers and loaders share.
 
-`i32 NAME(ptr ctx, ptr arg0, ..., i64 dim0, ...)`: one pointer per buffer argument, then one i64 per free symbol
-of the function, sorted by name.  The result is a status (`loop.STATUS_*`).  `ctx` may be null; its first field is
-`i32 (*parallel_for)(ptr ctx, i32 (*fn)(ptr arg, i64 index), ptr arg, i64 n)`, its second
-`i32 (*host_call)(ptr ctx, ptr name, ptr args, ptr dims)` with arrays of pointers and of i64; either may be null
-(then loops are serial, and a host call fails with `STATUS_SHAPE`).
+`i32 NAME(ptr ctx, ptr arg0, ..., i64 dim0, ...)`: one pointer per buffer argument, then one i64
+per free symbol of the function, sorted by name.  The result is a status (`loop.STATUS_*`).  `ctx`
+may be null; its first field is `i32 (*parallel_for)(ptr ctx, i32 (*fn)(ptr arg, i64 index), ptr
+arg, i64 n)`, its second `i32 (*host_call)(ptr ctx, ptr name, ptr args, ptr dims)` with arrays of
+pointers and of i64; either may be null (then loops are serial, and a host call fails with
+`STATUS_SHAPE`).
 Imports: the core, types, the loop ops.
 """
 

@@ -1,7 +1,8 @@
 """Scalar arithmetic and index expressions as C expressions: one row per op.
 
-An expression carries its precedence, so that parentheses stand where C (or a compiler's warnings) wants them.
-Integer arithmetic wraps through the unsigned type; nothing here is undefined for any operand.
+An expression carries its precedence, so that parentheses stand where C (or a compiler's
+warnings) wants them. Integer arithmetic wraps through the unsigned type; nothing here is
+undefined for any operand.
 Imports: ir, types.
 """
 
@@ -26,7 +27,9 @@ class Expr(NamedTuple):
     text: str
     level: int = PRIMARY
     wide: str = ""
-    """The same number modulo the type's width, as an unsigned primary expression, where there is one."""
+    """The same number modulo the type's width, as an unsigned primary expression, where there is
+    one.
+    """
 
     def at(self, level: int) -> str:
         """The text, in parentheses when its operator binds less than `level`."""
@@ -39,7 +42,9 @@ def binary(operator: str, level: int, x: Expr, y: Expr) -> Expr:
 
 
 def apart(operator: str, level: int, x: Expr, y: Expr) -> Expr:
-    """The same for operators whose mixing compilers warn about: operands are simple or in parentheses."""
+    """The same for operators whose mixing compilers warn about: operands are simple or in
+    parentheses.
+    """
     return Expr(f"{x.at(UNARY)} {operator} {y.at(UNARY)}", level)
 
 
@@ -54,7 +59,9 @@ def cast(type: str, x: Expr) -> Expr:
 
 
 class Expressions:
-    """What printing an expression needs to know: names of symbols, their ranges, and which helpers are used."""
+    """What printing an expression needs to know: names of symbols, their ranges, and which helpers
+    are used.
+    """
 
     cplusplus = False
 
@@ -125,7 +132,9 @@ class Expressions:
         return total
 
     def holds(self, where: Sequence[DimLike]) -> Expr | None:
-        """Every expression is at least zero, as comparisons of positive sums; None where that is plain."""
+        """Every expression is at least zero, as comparisons of positive sums; None where that is
+        plain.
+        """
         known: Expr | None = None
         for e in where:
             if not isinstance(e, Dim):
@@ -332,19 +341,40 @@ def _shift(operator: str) -> Rule:
 
 
 RULES: dict[str, Rule] = {
-    "add": _arithmetic("+", ADD), "sub": _arithmetic("-", ADD), "mul": _arithmetic("*", MULTIPLY),
-    "div": _division("div"), "rem": _division("rem"), "min": _extremum("min", "<"), "max": _extremum("max", ">"),
-    "fma": _helper("irc_fma", rounds=True), "sqrt": _sqrt, "floor": _helper("irc_floor"),
-    "ceil": _helper("irc_ceil"), "trunc": _helper("irc_trunc"), "round_even": _helper("irc_round_even"),
-    "copy_sign": _helper("irc_copysign"), "neg": _negate, "abs": _absolute,
+    "add": _arithmetic("+", ADD),
+    "sub": _arithmetic("-", ADD),
+    "mul": _arithmetic("*", MULTIPLY),
+    "div": _division("div"),
+    "rem": _division("rem"),
+    "min": _extremum("min", "<"),
+    "max": _extremum("max", ">"),
+    "fma": _helper("irc_fma", rounds=True),
+    "sqrt": _sqrt,
+    "floor": _helper("irc_floor"),
+    "ceil": _helper("irc_ceil"),
+    "trunc": _helper("irc_trunc"),
+    "round_even": _helper("irc_round_even"),
+    "copy_sign": _helper("irc_copysign"),
+    "neg": _negate,
+    "abs": _absolute,
     "identity": lambda p, dtype, xs, op: xs[0],
-    "eq": _relation("==", EQUALITY), "ne": _relation("!=", EQUALITY), "lt": _relation("<", RELATION),
-    "le": _relation("<=", RELATION), "gt": _relation(">", RELATION), "ge": _relation(">=", RELATION),
-    "logical_and": _logic("&&", AND), "logical_or": _logic("||", OR), "logical_xor": _logic("!=", EQUALITY),
-    "logical_not": _complement, "bitwise_and": _bitwise("&"), "bitwise_or": _bitwise("|"),
-    "bitwise_xor": _bitwise("^"), "bitwise_not": _complement,
-    "shift_left": _shift("<<"), "shift_right": _shift(">>"),
-}  # fmt: skip
+    "eq": _relation("==", EQUALITY),
+    "ne": _relation("!=", EQUALITY),
+    "lt": _relation("<", RELATION),
+    "le": _relation("<=", RELATION),
+    "gt": _relation(">", RELATION),
+    "ge": _relation(">=", RELATION),
+    "logical_and": _logic("&&", AND),
+    "logical_or": _logic("||", OR),
+    "logical_xor": _logic("!=", EQUALITY),
+    "logical_not": _complement,
+    "bitwise_and": _bitwise("&"),
+    "bitwise_or": _bitwise("|"),
+    "bitwise_xor": _bitwise("^"),
+    "bitwise_not": _complement,
+    "shift_left": _shift("<<"),
+    "shift_right": _shift(">>"),
+}
 
 
 def choose(condition: Expr, x: Expr, y: Expr) -> Expr:
@@ -402,6 +432,21 @@ def bitcast(p: Expressions, x: Expr, source: DType, to: DType) -> Expr:
 
 
 __all__ = [
-    "ADD", "AND", "PRIMARY", "RELATION", "RULES", "TERNARY", "UNARY", "Expr", "Expressions", "Rule", "binary", "bitcast",
-    "call", "cast", "choose", "convert", "wrapped",
-]  # fmt: skip
+    "ADD",
+    "AND",
+    "PRIMARY",
+    "RELATION",
+    "RULES",
+    "TERNARY",
+    "UNARY",
+    "Expr",
+    "Expressions",
+    "Rule",
+    "binary",
+    "bitcast",
+    "call",
+    "cast",
+    "choose",
+    "convert",
+    "wrapped",
+]

@@ -186,9 +186,12 @@ class Printer(Expressions):
             row = rows.get(op.name)
             if row is None or any(isinstance(r.type, VectorType) for r in op.results):
                 raise UnsupportedError(
-                    "E0431", f"the {self.module.language} printer has no row for {op.name}", where=Op.where(op),
+                    "E0431",
+                    f"the {self.module.language} printer has no row for {op.name}",
+                    where=Op.where(op),
                     details=tuple(f"gives {r.type}" for r in op.results),
-                    hint="vectors stay loops here, and functions of mathematics are expanded before printing")  # fmt: skip
+                    hint="vectors stay loops here; functions of mathematics are expanded before",
+                )
             self.reading = False
             row(self, op)
 

@@ -1,7 +1,7 @@
 """The inline functions that printed C may need; a file gets only those it uses.
 
-Each entry names what it needs first.  They are C99 without undefined behaviour and without libm, except sqrt
-(and fma where the machine has it).
+Each entry names what it needs first.  They are C99 without undefined behaviour and without libm,
+except sqrt (and fma where the machine has it).
 Imports: nothing of the package.
 """
 
@@ -14,8 +14,10 @@ CONTEXT = """\
 #define IRC_CTX
 typedef struct irc_ctx irc_ctx;
 struct irc_ctx {
-    int32_t (*parallel_for)(const irc_ctx *ctx, int32_t (*fn)(void *arg, int64_t index), void *arg, int64_t n);
-    int32_t (*host_call)(const irc_ctx *ctx, const char *name, void *const *args, const int64_t *dims);
+    int32_t (*parallel_for)(const irc_ctx *ctx, int32_t (*fn)(void *arg, int64_t index),
+                            void *arg, int64_t n);
+    int32_t (*host_call)(const irc_ctx *ctx, const char *name, void *const *args,
+                         const int64_t *dims);
 };
 #endif
 """
@@ -122,7 +124,10 @@ static inline {_t} irc_fma{_s}({_t} x, {_t} y, {_t} z) {{ return x * y + z; }}
         _bound = f"{2.0 ** (_n - 1)!r}{_l}"
         _add(f"irc_{_t}_to_i{_n}", f"""
 static inline int{_n}_t irc_{_t}_to_i{_n}({_t} x) {{
-    return x >= {_bound} ? INT{_n}_MAX : x >= -{_bound} ? (int{_n}_t)x : x < {_zero} ? INT{_n}_MIN : 0;
+    if (x >= -{_bound} && x < {_bound}) {{
+        return (int{_n}_t)x;
+    }}
+    return x > {_zero} ? INT{_n}_MAX : x < {_zero} ? INT{_n}_MIN : 0; /* NaN gives 0 */
 }}
 """)  # fmt: skip
         _add(f"irc_{_t}_to_u{_n}", f"""
@@ -180,12 +185,12 @@ static inline float irc_f16_load(uint16_t bits) {
 }
 """, "irc_bitsf", "irc_from_bitsf")  # fmt: skip
 _add("irc_f16_bits", """
-static inline uint16_t irc_f16_bits(float x) { /* to nearest even; too large is infinite, NaN stays NaN */
+static inline uint16_t irc_f16_bits(float x) { /* to nearest even; NaN stays NaN */
     const uint32_t bits = irc_bitsf(x), sign = bits >> 16 & 0x8000u, rest = bits & 0x7fffffffu;
     uint32_t half = 0x7c00u;
     if (rest > 0x7f800000u) {
         half = 0x7e00u | (rest >> 13 & 0x3ffu);
-    } else if (rest < 0x38800000u) { /* the sum's own rounding drops the bits below the last subnormal one */
+    } else if (rest < 0x38800000u) { /* the sum rounds at the last subnormal bit */
         half = irc_bitsf(irc_from_bitsf(rest) + 0.5f) - 0x3f000000u;
     } else if (rest < 0x477ff000u) {
         half = (rest - (112u << 23) + 0xfffu + (rest >> 13 & 1u)) >> 13;
@@ -218,7 +223,9 @@ static inline void irc_put_{_bits}(uint8_t *a, ptrdiff_t at, int value) {{
 
 
 def prelude(used: Iterable[str], context: bool = True) -> str:
-    """Includes, the context type, and the helpers in `used` with all they need, in order of the table."""
+    """Includes, the context type, and the helpers in `used` with all they need, in order of the
+    table.
+    """
     wanted: set[str] = set()
 
     def want(name: str) -> None:

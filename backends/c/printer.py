@@ -1,8 +1,10 @@
-"""Kernels and plans as C99: one function each, plain loops, expressions as a person would write them.
+"""Kernels and plans as C99: one function each, plain loops, expressions as a person would write
+them.
 
-A value used once is written into its use, unless memory may change in between.  Vector and unrolled
-loops are printed as the plain loops they are; vectors themselves have no C.  See ir/kernel_abi.py for
-the convention, here with `const irc_ctx *ctx`, typed pointers and `ptrdiff_t` dims.
+A value used once is written into its use, unless memory may change in between.  Vector and
+unrolled loops are printed as the plain loops they are; vectors themselves have no C.  See
+ir/kernel_abi.py for the convention, here with `const irc_ctx *ctx`, typed pointers and
+`ptrdiff_t` dims.
 Imports: ir, the files of this folder.
 """
 
@@ -147,7 +149,8 @@ class CModule:
         """`const float *restrict x` for each buffer argument."""
         params = []
         for arg, name in zip(func.args, self.buffer_names(p, func), strict=True):
-            restrict = "" if func.kind == "plan" else "restrict "
+            alone = func.kind != "plan" and func.sym not in self.overwriting
+            restrict = "restrict " if alone else ""
             const = "" if arg in p.written else "const "
             params.append(f"{const}{p.element_type(arg.buffer.dtype)} *{restrict}{name}")
         return params
@@ -187,8 +190,8 @@ def _entry(module: CModule, func: Func) -> str:
 def emit_module(funcs: Sequence[Func], public: Sequence[str] | None = None) -> str:
     """One C99 file with these kernels and plans.
 
-    Functions named in `public` (all, by default) have external linkage; the others are static.  E0430 to E0434
-    name what C cannot say.
+    Functions named in `public` (all, by default) have external linkage; the others are
+    static.  E0430 to E0434 name what C cannot say.
     """
     return CModule(funcs, [f.sym for f in funcs] if public is None else public).text()
 
@@ -217,7 +220,8 @@ def emit_blob(name: str, blob: Blob, per_line: int = 8) -> str:
         values = [literal(v, dtype) for v in flat]
     rows = [", ".join(values[k : k + per_line]) for k in range(0, len(values), per_line)]
     inside = ",\n    ".join(rows)
-    return f"static const {memory_type(dtype)} {name}[{max(1, len(values))}] = {{\n    {inside or '0'}\n}};\n"
+    head = f"static const {memory_type(dtype)} {name}[{max(1, len(values))}]"
+    return f"{head} = {{\n    {inside or '0'}\n}};\n"
 
 
 __all__ = ["ROWS", "CModule", "Printer", "Row", "emit_blob", "emit_func", "emit_module"]

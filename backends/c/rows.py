@@ -114,8 +114,12 @@ def _alloc(p: Printer, op: Op) -> None:
         p.module.declare_stream(p, op)
         return
     if type_.space not in p.module.spaces or not isinstance(type_.size, int):
-        raise UnsupportedError("E0433", f"a {p.module.language} kernel cannot allocate {type_}", where=Op.where(op),
-                               hint="plan it in the arena, or give it a static shape on the stack")  # fmt: skip
+        raise UnsupportedError(
+            "E0433",
+            f"a {p.module.language} kernel cannot allocate {type_}",
+            where=Op.where(op),
+            hint="plan it in the arena, or give it a static shape on the stack",
+        )
     name = p.new_name(op.label or type_.space)
     shape: Sequence[DimLike] = type_.shape
     bits = packed_bits(type_.dtype)
@@ -189,12 +193,10 @@ def _call(p: Printer, op: Op) -> None:
     args = ["ctx"]
     for value, type_ in zip(op.args, wanted, strict=True):
         name = p.name_of(value)
-        same = p.element_type(value.buffer.dtype) == type_.removeprefix("const ")
-        args.append(
-            name
-            if same
-            else f"({type_} *)({type_.split(' ')[0] + ' ' if type_ != type_.split(' ')[-1] else ''}void *){name}"
-        )
+        if p.element_type(value.buffer.dtype) != type_.removeprefix("const "):
+            through = "const void *" if type_.startswith("const ") else "void *"
+            name = f"({type_} *)({through}){name}"
+        args.append(name)
     args += [p.dim(e).text for e in op.dims]
     p.mentions.add("ctx")
     p.open(f"if ((status = {op.callee}({', '.join(args)})) != 0)")
@@ -244,10 +246,26 @@ def _arithmetic(p: Printer, op: Op) -> None:
 Row = Callable[[Printer, Op], None]
 ROWS: dict[str, Row] = {
     **dict.fromkeys(RULES, _arithmetic),
-    "where": _where, "cast": _cast, "bitcast": _bitcast, "const": _nothing, "return": _nothing, "yield": _nothing,
-    "loop.for": _for, "loop.if": _if, "loop.when": _when, "loop.while": _while, "loop.fail": _fail,
-    "loop.bind": _bind, "loop.alloc": _alloc, "loop.view": _view, "loop.load": _load, "loop.store": _store,
-    "loop.index": _index, "loop.call": _call, "loop.host_call": _host_call, "loop.call_instr": _call_instr,
-}  # fmt: skip
+    "where": _where,
+    "cast": _cast,
+    "bitcast": _bitcast,
+    "const": _nothing,
+    "return": _nothing,
+    "yield": _nothing,
+    "loop.for": _for,
+    "loop.if": _if,
+    "loop.when": _when,
+    "loop.while": _while,
+    "loop.fail": _fail,
+    "loop.bind": _bind,
+    "loop.alloc": _alloc,
+    "loop.view": _view,
+    "loop.load": _load,
+    "loop.store": _store,
+    "loop.index": _index,
+    "loop.call": _call,
+    "loop.host_call": _host_call,
+    "loop.call_instr": _call_instr,
+}
 
 __all__ = ["ROWS", "Row"]

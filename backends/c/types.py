@@ -1,7 +1,8 @@
 """How element types, constants and names read in C99.
 
-In registers f16 and bf16 are floats that hold a representable value, an odd integer the next wider one, always
-normalised; in memory f16 and bf16 are uint16_t, a bool is a byte, integers below 8 bits are packed.
+In registers f16 and bf16 are floats that hold a representable value, an odd integer the next
+wider one, always normalised; in memory f16 and bf16 are uint16_t, a bool is a byte, integers
+below 8 bits are packed.
 Imports: ir types and errors.
 """
 
@@ -17,10 +18,11 @@ from ...ir.errors import UnsupportedError
 from ...ir.types import DType, bf16, boolean, f16, f32, f64
 
 _KEYWORDS = frozenset(
-    "auto break case char const continue default do double else enum extern float for goto if inline int long "
-    "register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while "
-    "bool true false ctx status main asm class delete export new operator private public template this "
-    "throw try catch using virtual namespace not and or xor".split()
+    "auto break case char const continue default do double else enum extern float for goto if "
+    "inline int long register restrict return short signed sizeof static struct switch "
+    "typedef union unsigned void volatile while bool true false ctx status main asm class "
+    "delete export new operator private public template this throw try catch using virtual "
+    "namespace not and or xor".split()
 )
 
 
@@ -99,5 +101,11 @@ def identifier(name: str, taken: set[str]) -> str:
 
 
 __all__ = [
-    "f32", "identifier", "literal", "memory_type", "packed_bits", "register_type", "width",
-]  # fmt: skip
+    "f32",
+    "identifier",
+    "literal",
+    "memory_type",
+    "packed_bits",
+    "register_type",
+    "width",
+]

@@ -1,8 +1,9 @@
 """Kernels as C++ for Vitis HLS: the C printer with streams, processes and pragmas.
 
-A process becomes a function of its own, called in a DATAFLOW region; a stream is an `hls::stream`; buffers in
-space `register` are partitioned, `bram` ones bound to block memory.  There is no context argument: every loop is
-what its kind says.  The text also compiles with a plain C++ compiler and the header in shim/, for simulation.
+A process becomes a function of its own, called in a DATAFLOW region; a stream is an
+`hls::stream`; buffers in space `register` are partitioned, `bram` ones bound to block
+memory.  There is no context argument: every loop is what its kind says.  The text also compiles
+with a plain C++ compiler and the header in shim/, for simulation.
 Imports: ir, backends/c.
 """
 
@@ -83,8 +84,12 @@ def _process(p: Printer, op: Op) -> None:
     for value, known in p.names.items():
         if known in inner.mentions:
             if not isinstance(value.type, BufferType):
-                raise UnsupportedError("E0435", f"process {op.label} uses a scalar computed outside it",
-                                       where=Op.where(op), hint="compute it inside, or send it by a stream")  # fmt: skip
+                raise UnsupportedError(
+                    "E0435",
+                    f"process {op.label} uses a scalar computed outside it",
+                    where=Op.where(op),
+                    hint="compute it inside, or send it by a stream",
+                )
             params.append(p.parameter(value, known))
             args.append(known)
     for known in p.symbols.values():

@@ -1,9 +1,9 @@
 """Kernels and plans as LLVM text: a table from op class to lines, which takes no decisions.
 
-Loops come scheduled and vectors made; functions of mathematics come expanded.  The text is written directly and
-deterministically; target features and optimisation belong to whoever compiles it.  See ir/kernel_abi.py for the
-calling convention.  emit_index.py places index arithmetic, emit_control.py, emit_memory.py and
-emit_ops.py hold the rows.
+Loops come scheduled and vectors made; functions of mathematics come expanded.  The text is
+written directly and deterministically; target features and optimisation belong to whoever
+compiles it.  See ir/kernel_abi.py for the calling convention.  emit_index.py places index
+arithmetic, emit_control.py, emit_memory.py and emit_ops.py hold the rows.
 Imports: ir, and the other emit_* files.
 """
 
@@ -80,8 +80,10 @@ def _entry(func: Func, names: Sequence[str]) -> str:
     passed = ["ptr %ctx"]
     for array, type_, count in (("args", "ptr", len(func.args)), ("dims", "i64", len(names))):
         for k in range(count):
-            lines += [f"  %{array}.{k} = getelementptr {type_}, ptr %{array}, i64 {k}",
-                      f"  %{array}.v{k} = load {type_}, ptr %{array}.{k}"]  # fmt: skip
+            lines += [
+                f"  %{array}.{k} = getelementptr {type_}, ptr %{array}, i64 {k}",
+                f"  %{array}.v{k} = load {type_}, ptr %{array}.{k}",
+            ]
             passed.append(f"{type_} %{array}.v{k}")
     lines += [f"  %status = call i32 @{func.sym}({', '.join(passed)})", "  ret i32 %status", "}\n"]
     return "\n".join(lines)
@@ -90,8 +92,9 @@ def _entry(func: Func, names: Sequence[str]) -> str:
 def emit_module(funcs: Sequence[Func], *, vector_bits: int = 0, noalias: bool = True) -> str:
     """LLVM text of kernels and plans.
 
-    `vector_bits` is the width that LLVM may assume to be wanted (512 keeps zmm registers on x86).  `noalias=False`
-    is for kernels whose plan lets outputs share the memory of inputs.  E0420 to E0425 name what cannot be printed.
+    `vector_bits` is the width that LLVM may assume to be wanted (512 keeps zmm registers on
+    x86).  `noalias=False` is for kernels whose plan lets outputs share the memory of
+    inputs.  E0420 to E0425 name what cannot be printed.
     """
     module = ModuleText(ROWS, noalias)
     for func in funcs:
@@ -104,8 +107,14 @@ def emit_module(funcs: Sequence[Func], *, vector_bits: int = 0, noalias: bool = 
         if vector_bits
         else ""
     )
-    parts = [*module.declared, "", _PARALLEL if module.needs_parallel else "", *module.texts,
-             f"attributes #0 = {{ nounwind{width} }}", ""]  # fmt: skip
+    parts = [
+        *module.declared,
+        "",
+        _PARALLEL if module.needs_parallel else "",
+        *module.texts,
+        f"attributes #0 = {{ nounwind{width} }}",
+        "",
+    ]
     return "\n".join(parts)
 
 

@@ -1,6 +1,7 @@
 """Control flow, buffers and calls as LLVM text.
 
-Invariant: an inner scope is written before the jump into it, because what it hoists goes before that jump.
+Invariant: an inner scope is written before the jump into it, because what it hoists goes before
+that jump.
 Imports: ir, emit_writer.
 """
 
@@ -58,7 +59,9 @@ def _serial(w: Writer, op: loop.For) -> None:
 
 
 def _parallel(w: Writer, op: loop.For) -> None:
-    """Outline the body: `.body` has its captures as parameters (so that noalias holds), the thunk unpacks them."""
+    """Outline the body: `.body` has its captures as parameters (so that noalias holds), the thunk
+    unpacks them.
+    """
     name = f"{w.function}.par{w.outlined}"
     w.outlined += 1
     child = Writer(w.module, name, w)
@@ -80,8 +83,10 @@ def _parallel(w: Writer, op: loop.For) -> None:
     for (type_, inside, outside), (at, _) in zip(child.captured, slots, strict=True):
         field_ = w.emit(f"getelementptr i8, ptr {frame}, i64 {at}")
         w.line(f"store {type_} {outside}, ptr {field_}, align 8")
-        thunk += [f"  %p{at} = getelementptr i8, ptr %arg, i64 {at}",
-                  f"  {inside} = load {type_}, ptr %p{at}, align 8"]  # fmt: skip
+        thunk += [
+            f"  %p{at} = getelementptr i8, ptr %arg, i64 {at}",
+            f"  {inside} = load {type_}, ptr %p{at}, align 8",
+        ]
     passed = ", ".join([*[f"{t} {n}" for t, n, _ in child.captured], "i64 %index"])
     thunk += [f"  %status = call i32 @{name}.body({passed})", "  ret i32 %status", "}\n"]
     w.module.texts.append("\n".join(thunk))
@@ -194,8 +199,12 @@ def _alloc(w: Writer, op: Op) -> None:
         w.tiles[op.result] = len(w.tiles)
         return
     if type_.space not in ("register", "stack") or not isinstance(size, int):
-        raise UnsupportedError("E0424", f"a CPU kernel cannot allocate {type_}", where=Op.where(op),
-                               hint="plan it in the arena, or give it a static shape on the stack")  # fmt: skip
+        raise UnsupportedError(
+            "E0424",
+            f"a CPU kernel cannot allocate {type_}",
+            where=Op.where(op),
+            hint="plan it in the arena, or give it a static shape on the stack",
+        )
     if type_.strides is not None:
         size = 1 + sum((d - 1) * s for d, s in zip(type_.shape, type_.strides, strict=True))  # type: ignore[operator,misc]
     name = w.name(_plain(op.label) or "buffer")
@@ -282,9 +291,19 @@ def _nothing(w: Writer, op: Op) -> None:
 
 
 CONTROL_ROWS: dict[str, Row] = {
-    "loop.for": _for, "loop.if": _if, "loop.when": _when, "loop.while": _while, "loop.fail": _fail,
-    "loop.bind": _bind, "loop.alloc": _alloc, "loop.view": _view, "loop.call": _call,
-    "loop.host_call": _host_call, "const": _const, "return": _nothing, "yield": _nothing,
-}  # fmt: skip
+    "loop.for": _for,
+    "loop.if": _if,
+    "loop.when": _when,
+    "loop.while": _while,
+    "loop.fail": _fail,
+    "loop.bind": _bind,
+    "loop.alloc": _alloc,
+    "loop.view": _view,
+    "loop.call": _call,
+    "loop.host_call": _host_call,
+    "const": _const,
+    "return": _nothing,
+    "yield": _nothing,
+}
 
 __all__ = ["CONTROL_ROWS"]

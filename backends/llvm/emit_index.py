@@ -1,10 +1,12 @@
-"""Index arithmetic: dim expressions and addresses as LLVM text, each part computed once, where it is bound.
+"""Index arithmetic: dim expressions and addresses as LLVM text, each part computed once, where it
+is bound.
 
-A function under emission is a stack of scopes (entry, loop bodies, conditional bodies).  While an inner scope is
-being written, the end of an outer scope's lines is the place just before it, so an expression is put at the end
-of the outermost scope in which all its symbols are bound, and remembered there.  Invariant: whatever a scope
-remembers dominates everything written to it later.  Index arithmetic has no effect and never traps, so it may
-run although the access that wants it does not.
+A function under emission is a stack of scopes (entry, loop bodies, conditional bodies).  While an
+inner scope is being written, the end of an outer scope's lines is the place just before it, so
+an expression is put at the end of the outermost scope in which all its symbols are bound, and
+remembered there.  Invariant: whatever a scope remembers dominates everything written to it
+later.  Index arithmetic has no effect and never traps, so it may run although the access that
+wants it does not.
 Imports: ir dims and core.
 """
 
@@ -22,7 +24,9 @@ from .emit_types import memory_bits
 
 @dataclass(slots=True)
 class Scope:
-    """Lines that run together under one set of bound symbols; `label` is the basic block at their end."""
+    """Lines that run together under one set of bound symbols; `label` is the basic block at their
+    end.
+    """
 
     label: str
     lines: list[str] = field(default_factory=list)
@@ -32,7 +36,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Where a buffer lies: `base` (a pointer, defined in scope `level`) and `offset` bytes from it."""
+    """Where a buffer lies: `offset` bytes from `base`, a pointer defined in scope `level`."""
 
     base: str
     level: int
@@ -125,7 +129,9 @@ class Indexer:
         return known
 
     def _sum(self, e: Dim, level: int) -> str:
-        """Terms bound further out first, as one shared sum, then those of this level, then the constant."""
+        """Terms bound further out first, as one shared sum, then those of this level, then the
+        constant.
+        """
         outer = tuple([t for t in e.terms if self.level(t[0].symbols) < level])
         inner = [t for t in e.terms if self.level(t[0].symbols) == level]
         total = self.dim(dim(outer, 0)) if outer else ""
@@ -186,7 +192,9 @@ class Indexer:
         return known
 
     def _divide(self, a: Atom, level: int) -> str:
-        """Floor division and modulo: shifts for powers of two, unsigned where the numerator is proved >= 0."""
+        """Floor division and modulo: shifts for powers of two, unsigned where the numerator is
+        proved >= 0.
+        """
         x, b = a.args
         n = self.dim(x)
         if isinstance(b, int) and b & (b - 1) == 0:
@@ -243,7 +251,9 @@ class Indexer:
         return known
 
     def _pointer(self, memory: Memory, e: DimLike) -> tuple[str, int]:
-        """The pointer base + e (no constant in e) and its level, extended level by level from the base."""
+        """The pointer base + e (no constant in e) and its level, extended level by level from the
+        base.
+        """
         if not isinstance(e, Dim):
             return memory.base, memory.level
         level = max(memory.level, self.level(e.symbols))

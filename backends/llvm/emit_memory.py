@@ -1,7 +1,8 @@
 """Loads, stores and lanes as LLVM text.
 
-A vector access is contiguous when its flattened index moves one element per lane, a broadcast when it does not
-move, else a gather or scatter.  A guard free of the lane becomes a branch, one over the lanes a mask.
+A vector access is contiguous when its flattened index moves one element per lane, a broadcast
+when it does not move, else a gather or scatter.  A guard free of the lane becomes a branch, one
+over the lanes a mask.
 Imports: ir, emit_writer, emit_types.
 """
 
@@ -57,14 +58,11 @@ def splat(w: Writer, type: str, lanes: int, text: str) -> str:
     """A vector with `text` in every lane."""
     if text[0] != "%":
         return f"splat ({type} {text})"
-    one = w.emit(f"insertelement <{lanes} x {type}> poison, {type} {text}, i64 0")
-    return w.emit(
-        f"shufflevector <{lanes} x {type}> {one}, <{lanes} x {type}> poison, <{lanes} x i32> zeroinitializer"
-    )
+    return _splat_at(w, -1, type, lanes, text)
 
 
 def _splat_at(w: Writer, level: int, type: str, lanes: int, text: str) -> str:
-    """The same at the end of an outer scope."""
+    """The same at the end of a scope (-1: the innermost)."""
     vector = f"<{lanes} x {type}>"
     one = w.emit_at(level, f"insertelement {vector} poison, {type} {text}, i64 0")
     return w.emit_at(
@@ -73,6 +71,7 @@ def _splat_at(w: Writer, level: int, type: str, lanes: int, text: str) -> str:
 
 
 def iota(lanes: int, step: int = 1, type: str = "i32") -> str:
+    """The constant vector 0, step, 2 * step ..."""
     return "<" + ", ".join([f"{type} {k * step}" for k in range(lanes)]) + ">"
 
 
@@ -107,8 +106,11 @@ def _new_mask(w: Writer, e: Dim, lane: str, lanes: int, level: int) -> str:
         on = [k >= limit if relation == "sge" else k <= limit for k in range(lanes)]
         return "<" + ", ".join([f"i1 {'true' if b else 'false'}" for b in on]) + ">"
     narrow = w.emit_at(level, f"trunc i64 {w.dim(limit)} to i32")
-    return w.emit_at(level, f"icmp {relation} <{lanes} x i32> {iota(lanes)}, "
-                            f"{_splat_at(w, level, 'i32', lanes, narrow)}")  # fmt: skip
+    return w.emit_at(
+        level,
+        f"icmp {relation} <{lanes} x i32> {iota(lanes)}, "
+        f"{_splat_at(w, level, 'i32', lanes, narrow)}",
+    )
 
 
 def _guards(w: Writer, where: tuple[DimLike, ...], lane: str, lanes: int) -> tuple[str, str]:
@@ -226,7 +228,9 @@ def lanes_of(e: DimLike, lane: str) -> tuple[DimLike | None, DimLike]:
 
 
 def _contiguous(w: Writer, buffer: Value, index: tuple[DimLike, ...], lane: str) -> str:
-    """The address of lane 0 where the lanes are consecutive whole-byte elements, else ""; remembered."""
+    """The address of lane 0 where the lanes are consecutive whole-byte elements, else "";
+    remembered.
+    """
     memo = w.scopes[-1].memo
     key = buffer, index, lane
     known = memo.get(key)
@@ -257,29 +261,22 @@ def _load_vector(w: Writer, op: loop.Load, memory: Memory) -> str:
     if step == 0:
         return _load_splat(w, op, memory, first, condition, mask)
     pass_ = fill if text == scalar_text(dtype) else f"splat ({text} {int(op.fill or 0)})"
-    if pointer:
-        make = lambda: w.emit(f"load {vector}, ptr {pointer}, align {align}")  # noqa: E731
-        if mask:
-            name = _intrinsic(
-                w,
-                "masked.load",
-                vector,
-                f"{suffix_of(text, lanes)}.p0",
-                f"ptr, i32, <{lanes} x i1>, {vector}",
-            )
-            make = lambda: w.emit(
-                f"call {vector} {name}(ptr {pointer}, i32 {align}, <{lanes} x i1> {mask}, {vector} {pass_})"
-            )  # noqa: E731, E501
-    else:
+    line = f"load {vector}, ptr {pointer}, align {align}"
+    if not pointer:
         pointers = _lane_pointers(w, memory, e, op.lane, lanes)
-        name = _intrinsic(w, "masked.gather", vector, f"{suffix_of(text, lanes)}.v{lanes}p0",
-                          f"<{lanes} x ptr>, i32, <{lanes} x i1>, {vector}")  # fmt: skip
-        on = mask or "splat (i1 true)"
-        make = lambda: w.emit(
-            f"call {vector} {name}(<{lanes} x ptr> {pointers}, i32 {align}, <{lanes} x i1> {on}, {vector} {pass_})"
-        )  # noqa: E731, E501
+        many, on = f"<{lanes} x ptr>", f"<{lanes} x i1>"
+        overload = f"{suffix_of(text, lanes)}.v{lanes}p0"
+        name = _intrinsic(w, "masked.gather", vector, overload, f"{many}, i32, {on}, {vector}")
+        given = (
+            f"{many} {pointers}, i32 {align}, {on} {mask or 'splat (i1 true)'}, {vector} {pass_}"
+        )
+        line = f"call {vector} {name}({given})"
+    elif mask:
+        on, overload = f"<{lanes} x i1>", f"{suffix_of(text, lanes)}.p0"
+        name = _intrinsic(w, "masked.load", vector, overload, f"ptr, i32, {on}, {vector}")
+        line = f"call {vector} {name}(ptr {pointer}, i32 {align}, {on} {mask}, {vector} {pass_})"
     return _guarded_value(
-        w, condition, type_text(type_), fill, lambda: from_memory(w, make(), dtype, lanes)
+        w, condition, type_text(type_), fill, lambda: from_memory(w, w.emit(line), dtype, lanes)
     )
 
 
@@ -314,7 +311,8 @@ def _load_splat(
         return value
     vector = type_text(op.result.type)
     return w.emit(
-        f"select <{lanes} x i1> {mask}, {vector} {value}, {vector} {constant(op.fill or 0, op.result.type)}"
+        f"select <{lanes} x i1> {mask}, {vector} {value}, "
+        f"{vector} {constant(op.fill or 0, op.result.type)}"
     )
 
 
@@ -339,7 +337,8 @@ def _store_vector(w: Writer, op: loop.Store, memory: Memory) -> None:
     if pointer and not op.where:
         value = to_memory(w, w.text(op.value), dtype, lanes)
         w.line(
-            f"store {vector_text(dtype, lanes)} {value}, ptr {pointer}, align {memory_bits(dtype) // 8}"
+            f"store {vector_text(dtype, lanes)} {value}, ptr {pointer}, "
+            f"align {memory_bits(dtype) // 8}"
         )
         return
     e = w.element_offset(memory, op.index)
@@ -361,15 +360,23 @@ def _store_vector(w: Writer, op: loop.Store, memory: Memory) -> None:
                 f"{suffix_of(text, lanes)}.p0",
                 f"{vector}, ptr, i32, <{lanes} x i1>",
             )
-            line = f"call void {name}({vector} {value}, ptr {pointer}, i32 {align}, <{lanes} x i1> {mask})"
+            where = f"ptr {pointer}, i32 {align}, <{lanes} x i1> {mask}"
+            line = f"call void {name}({vector} {value}, {where})"
     elif step == 0:
         raise UnsupportedError("E0426", "a vector is stored to one element", where=Op.where(op))
     else:
         pointers = _lane_pointers(w, memory, e, op.lane, lanes)
-        name = _intrinsic(w, "masked.scatter", "void", f"{suffix_of(text, lanes)}.v{lanes}p0",
-                          f"{vector}, <{lanes} x ptr>, i32, <{lanes} x i1>")  # fmt: skip
-        line = (f"call void {name}({vector} {value}, <{lanes} x ptr> {pointers}, i32 {align}, "
-                f"<{lanes} x i1> {mask or 'splat (i1 true)'})")  # fmt: skip
+        name = _intrinsic(
+            w,
+            "masked.scatter",
+            "void",
+            f"{suffix_of(text, lanes)}.v{lanes}p0",
+            f"{vector}, <{lanes} x ptr>, i32, <{lanes} x i1>",
+        )
+        line = (
+            f"call void {name}({vector} {value}, <{lanes} x ptr> {pointers}, i32 {align}, "
+            f"<{lanes} x i1> {mask or 'splat (i1 true)'})"
+        )
     _guarded(w, condition, lambda: w.line(line))
 
 
@@ -390,7 +397,9 @@ def _whole_bytes(
 def _load_packed(
     w: Writer, op: loop.Load, memory: Memory, e: DimLike, step: DimLike | None, first: DimLike
 ) -> str:
-    """Bytes spread over the lanes, shifted and cut; lane by lane where they do not fill whole bytes."""
+    """Bytes spread over the lanes, shifted and cut; lane by lane where they do not fill whole
+    bytes.
+    """
     dtype, lanes, bits = memory.type.dtype, op.lanes, memory_bits(memory.type.dtype)
     register = type_text(op.result.type)
     if not _whole_bytes(op, memory, step, first, lanes):
@@ -451,8 +460,6 @@ def _store_packed(
     _guarded(w, condition, lambda: w.line(f"store <{count} x i8> {total}, ptr {pointer}, align 1"))
 
 
-MEMORY_ROWS: dict[str, Row] = {
-    "loop.load": _load, "loop.store": _store
-}  # fmt: skip
+MEMORY_ROWS: dict[str, Row] = {"loop.load": _load, "loop.store": _store}
 
 __all__ = ["MEMORY_ROWS", "from_memory", "iota", "lanes_of", "splat", "to_memory"]

@@ -1,7 +1,7 @@
 """Arithmetic on scalars and vectors as LLVM text: one row per op.
 
-A row gets the operand type and the operand texts and gives the result's text.  bf16 is computed in float and
-rounded once; no fast-math flag is ever printed.
+A row gets the operand type and the operand texts and gives the result's text.  bf16 is computed
+in float and rounded once; no fast-math flag is ever printed.
 Imports: ir, emit_memory, emit_types, emit_writer.
 """
 
@@ -41,7 +41,8 @@ def bf16_to_f32(w: Writer, type: Type, x: str) -> str:
     """Upper half of a float."""
     wide = type_text(_bits(type, 32))
     shifted = w.emit(
-        f"shl {wide} {w.emit(f'zext {type_text(type)} {x} to {wide}')}, {constant(16, _bits(type, 32))}"
+        f"shl {wide} {w.emit(f'zext {type_text(type)} {x} to {wide}')}, "
+        f"{constant(16, _bits(type, 32))}"
     )
     return w.emit(f"bitcast {wide} {shifted} to {type_text(_wide(type))}")
 
@@ -104,7 +105,9 @@ def cast_value(w: Writer, x: str, from_: Type, to: DType) -> str:
 
 
 def _to_f32_odd(w: Writer, x: str, from_: Type) -> str:
-    """f32 on the way to 16 bits; wider values are rounded to odd, so that only the last rounding counts."""
+    """f32 on the way to 16 bits; wider values are rounded to odd, so that only the last rounding
+    counts.
+    """
     source = element(from_)
     if source is not f64 and not (source.is_integer and source.bits > 24):
         return cast_value(w, x, from_, f32)
@@ -117,11 +120,12 @@ def _to_f32_odd(w: Writer, x: str, from_: Type) -> str:
     near = w.emit(f"fptrunc {wide} {x} to {narrow}")
     back = w.emit(f"fpext {narrow} {near} to {wide}")
     raw = w.emit(f"bitcast {narrow} {near} to {text}")
-    # Away from zero: step back one, then set the last bit; towards zero or inexact: set the last bit.
+    # Rounded away from zero: step back one.  Inexact: set the last bit.
     size, size_back = _intrinsic(w, "fabs", from_, [x]), _intrinsic(w, "fabs", from_, [back])
     over = w.emit(f"fcmp ogt {wide} {size_back}, {size}")
     less = w.emit(
-        f"select {flag} {over}, {text} {w.emit(f'sub {text} {raw}, {constant(1, ints)}')}, {text} {raw}"
+        f"select {flag} {over}, {text} {w.emit(f'sub {text} {raw}, {constant(1, ints)}')}, "
+        f"{text} {raw}"
     )
     odd = w.emit(f"or {text} {less}, {constant(1, ints)}")
     inexact = w.emit(f"fcmp one {wide} {x}, {back}")
@@ -143,7 +147,9 @@ def _by_kind(float_: str, int_: str, uint: str = "", bool_: str = "") -> Rule:
 
 
 def _divide(quotient: bool) -> Rule:
-    """Integers: 0 where the divisor is 0, wrapping for the least integer over -1; LLVM traps on both."""
+    """Integers: 0 where the divisor is 0, wrapping for the least integer over -1; LLVM traps on
+    both.
+    """
 
     def rule(w: Writer, type: Type, xs: list[str]) -> str:
         text, dtype = type_text(type), element(type)
@@ -171,7 +177,7 @@ def _divide(quotient: bool) -> Rule:
 
 
 def _extremum(greater: bool) -> Rule:
-    """Min or max: NaN if either operand is; one instruction where the second is a constant number."""
+    """Min or max: NaN if either operand is; one comparison where one is a constant number."""
 
     def rule(w: Writer, type: Type, xs: list[str]) -> str:
         text, kind = type_text(type), element(type).kind
@@ -251,23 +257,45 @@ def _shift(signed: str, unsigned: str) -> Rule:
 
 def _not(w: Writer, type: Type, xs: list[str]) -> str:
     return w.emit(
-        f"xor {type_text(type)} {xs[0]}, {constant(-1 if element(type) is not boolean else 1, type)}"
+        f"xor {type_text(type)} {xs[0]}, {constant(1 if element(type) is boolean else -1, type)}"
     )
 
 
 RULES: dict[str, Rule] = {
-    "add": _by_kind("fadd", "add"), "sub": _by_kind("fsub", "sub"), "mul": _by_kind("fmul", "mul"),
-    "div": _divide(True), "rem": _divide(False), "min": _extremum(False), "max": _extremum(True),
-    "fma": _native("fma"), "sqrt": _native("sqrt"), "floor": _native("floor"), "ceil": _native("ceil"),
-    "trunc": _native("trunc"), "round_even": _native("roundeven"), "copy_sign": _native("copysign"),
-    "neg": _neg, "abs": _abs, "identity": lambda w, type, xs: xs[0],
-    "eq": _compare("oeq", "eq"), "ne": _compare("une", "ne"), "lt": _compare("olt", "slt", "ult"),
-    "le": _compare("ole", "sle", "ule"), "gt": _compare("ogt", "sgt", "ugt"), "ge": _compare("oge", "sge", "uge"),
-    "logical_and": _by_kind("", "and"), "logical_or": _by_kind("", "or"), "logical_xor": _by_kind("", "xor"),
-    "logical_not": _not, "bitwise_and": _by_kind("", "and"), "bitwise_or": _by_kind("", "or"),
-    "bitwise_xor": _by_kind("", "xor"), "bitwise_not": _not,
-    "shift_left": _shift("shl", "shl"), "shift_right": _shift("ashr", "lshr"),
-}  # fmt: skip
+    "add": _by_kind("fadd", "add"),
+    "sub": _by_kind("fsub", "sub"),
+    "mul": _by_kind("fmul", "mul"),
+    "div": _divide(True),
+    "rem": _divide(False),
+    "min": _extremum(False),
+    "max": _extremum(True),
+    "fma": _native("fma"),
+    "sqrt": _native("sqrt"),
+    "floor": _native("floor"),
+    "ceil": _native("ceil"),
+    "trunc": _native("trunc"),
+    "round_even": _native("roundeven"),
+    "copy_sign": _native("copysign"),
+    "neg": _neg,
+    "abs": _abs,
+    "identity": lambda w, type, xs: xs[0],
+    "eq": _compare("oeq", "eq"),
+    "ne": _compare("une", "ne"),
+    "lt": _compare("olt", "slt", "ult"),
+    "le": _compare("ole", "sle", "ule"),
+    "gt": _compare("ogt", "sgt", "ugt"),
+    "ge": _compare("oge", "sge", "uge"),
+    "logical_and": _by_kind("", "and"),
+    "logical_or": _by_kind("", "or"),
+    "logical_xor": _by_kind("", "xor"),
+    "logical_not": _not,
+    "bitwise_and": _by_kind("", "and"),
+    "bitwise_or": _by_kind("", "or"),
+    "bitwise_xor": _by_kind("", "xor"),
+    "bitwise_not": _not,
+    "shift_left": _shift("shl", "shl"),
+    "shift_right": _shift("ashr", "lshr"),
+}
 
 
 def apply(w: Writer, name: str, type: Type, xs: list[str]) -> str:
@@ -296,7 +324,8 @@ def _where(w: Writer, op: Op) -> None:
     condition, x, y = op.operands
     text = type_text(x.type)
     w.values[op.results[0]] = w.emit(
-        f"select {type_text(condition.type)} {w.text(condition)}, {text} {w.text(x)}, {text} {w.text(y)}"
+        f"select {type_text(condition.type)} {w.text(condition)}, "
+        f"{text} {w.text(x)}, {text} {w.text(y)}"
     )
 
 
@@ -372,8 +401,12 @@ def _splat(w: Writer, op: Op) -> None:
 
 OP_ROWS: dict[str, Row] = {
     **{name: _row(name) for name in RULES},
-    "where": _where, "cast": _cast, "bitcast": _bitcast, "loop.reduce_lanes": _reduce_lanes,
-    "loop.index": _index, "loop.splat": _splat,
-}  # fmt: skip
+    "where": _where,
+    "cast": _cast,
+    "bitcast": _bitcast,
+    "loop.reduce_lanes": _reduce_lanes,
+    "loop.index": _index,
+    "loop.splat": _splat,
+}
 
 __all__ = ["OP_ROWS", "RULES", "apply", "cast_value"]

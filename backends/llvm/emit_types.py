@@ -1,7 +1,8 @@
 """How types and constants read in LLVM text.
 
-In registers a bool is i1, bf16 is i16 (arithmetic goes through float, so that no target needs a library
-call), a sub-byte integer is iN; in memory a bool is one byte, an odd integer the next wider one.
+In registers a bool is i1, bf16 is i16 (arithmetic goes through float, so that no target needs a
+library call), a sub-byte integer is iN; in memory a bool is one byte, an odd integer the next
+wider one.
 Imports: ir types and errors.
 """
 

@@ -31,7 +31,8 @@ class ModuleText:
 class Writer(Indexer):
     """One LLVM function being written.
 
-    `parent` is the function whose parallel loop this one outlines: what it needs of the parent becomes a parameter.
+    `parent` is the function whose parallel loop this one outlines: what it needs of the parent
+    becomes a parameter.
     """
 
     def __init__(self, module: ModuleText, name: str, parent: Writer | None = None) -> None:
@@ -115,7 +116,9 @@ class Writer(Indexer):
         return made
 
     def leave(self, *jump: str) -> None:
-        """End the innermost scope: the enclosing one goes on with `jump` (its terminator) and the inner lines."""
+        """End the innermost scope: the enclosing one goes on with `jump` (its terminator) and the
+        inner lines.
+        """
         inner = self.pop()
         self.scope.lines += [*jump, *inner.lines]
         self.scope.label = inner.label
@@ -169,15 +172,28 @@ class Writer(Indexer):
             row = rows.get(op.name)
             if row is None:
                 raise UnsupportedError(
-                    "E0422", f"the LLVM printer has no row for {op.name}", where=Op.where(op),
-                    hint="functions of mathematics and composites are expanded before printing")  # fmt: skip
+                    "E0422",
+                    f"the LLVM printer has no row for {op.name}",
+                    where=Op.where(op),
+                    hint="functions of mathematics and composites are expanded before printing",
+                )
             row(self, op)
 
     def finished(self, header: str) -> str:
         """The function's text."""
         release = ["  call void @llvm.x86.tilerelease()"] if self.tiles else []
-        return "\n".join([f"{header} {{", "entry:", *self.allocas, *self.scopes[0].lines, *release,
-                          "  ret i32 0", *self.tail, "}\n"])  # fmt: skip
+        return "\n".join(
+            [
+                f"{header} {{",
+                "entry:",
+                *self.allocas,
+                *self.scopes[0].lines,
+                *release,
+                "  ret i32 0",
+                *self.tail,
+                "}\n",
+            ]
+        )
 
 
 Row = Callable[[Writer, Op], None]
