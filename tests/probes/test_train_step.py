@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 import irc.ir.ops  # noqa: F401  # registers the ops that the builder names
+from irc.backends.cpu.build import build, weight_image
 from irc.ir import interpret
 from irc.ir.core import Builder, Value
-from irc.ir.dims import sym
-from irc.ir.ops.core import Const, Func, Return
+from irc.ir.dims import evaluate, sym
+from irc.ir.interpret_loops import run_kernel
+from irc.ir.ops.core import Const, Func, Module, Return
+from irc.ir.target import Target
 from irc.ir.types import TensorType, boolean, f32
+from irc.passes.pipeline import compile_module
 
 SIZES = (6, 5, 3)
 RATE, MOMENTUM = 0.5, 0.9
@@ -103,3 +107,29 @@ def test_state_says_what_is_donated() -> None:
     for param, result in func.state:
         assert func.args[param].type is func.returned[result].type
         assert func.outputs[result] == func.inputs[param] + ".next"
+
+
+@pytest.mark.parametrize("n", [1, 7])
+def test_compiled_step_updates_its_state_in_place(n: int) -> None:
+    """Through every phase: the plan by the strict loop interpreter, then natively; parameters in place."""
+    target = Target("plain")
+    planned = compile_module(Module.make([train_step()]), target).planned
+    assert planned is not None
+    exe = build(planned, target)
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((n, 6)).astype(np.float32)
+    y = np.eye(3, dtype=np.float32)[rng.integers(0, 3, n)]
+    state, wide = start(), [s.astype(np.float64) for s in start()]
+    for _ in range(3):
+        again = [s.copy() for s in state]
+        arena = np.zeros(evaluate(planned.arena_bytes, {"N": n}), np.uint8)
+        loss = np.empty((), np.float32)
+        weights = weight_image(planned.weights, planned.weight_bytes)
+        args = [x, y, *again, loss, arena, weights]
+        assert run_kernel(planned.func, args, {"N": n}, module=planned.module) == 0
+        native = exe.run([x, y, *state])
+        want, wide = numpy_step(x.astype(np.float64), y.astype(np.float64), wide)
+        assert float(loss) == float(native[0]) == pytest.approx(want, rel=1e-4)
+        for mine, other, exact in zip(state, again, wide, strict=True):
+            np.testing.assert_array_equal(mine, other)
+            np.testing.assert_allclose(mine, exact, rtol=1e-3, atol=1e-4)
