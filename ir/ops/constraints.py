@@ -12,10 +12,10 @@ from ..errors import Error
 def require(
     ok: bool | None, code: str, message: str, *details: str, hint: str | None = None
 ) -> None:
-    """Raise `Error` when `ok` is False; None (unknown: symbolic dims) passes, to be checked at run
-    time.
+    """Raise `Error` when `ok` is False; None (unknown, for symbolic dims) passes.
 
-    `message` names op and constraint: "matmul (C2): inner extents differ".
+    What passes unknown is checked at run time.  `message` names op and constraint: "matmul (C2):
+    inner extents differ".
     """
     if ok is False:
         raise Error(code, message, details=details, hint=hint)

@@ -73,9 +73,7 @@ def product_sum(
     acc: DType,
     fills: Sequence[Any] = (),
 ) -> Value:
-    """The generic that sums x * y, both read at `maps`, in `acc` and rounds once to `out` at
-    `target`.
-    """
+    """The sum of x * y, both read at `maps`, in type `acc`, rounded once to `out` at `target`."""
 
     def multiply(b: Builder, x: Value, y: Value) -> Value:
         return b.mul(as_type(b, x, acc), as_type(b, y, acc))  # type: ignore[no-any-return]
@@ -102,9 +100,7 @@ def zero(acc: DType) -> int | float:
 
 
 def exact_matmul(x: Array, y: Array, acc: DType) -> Array:
-    """numpy's matmul, summed in `acc`; narrow integers go through f64, which holds their sums
-    exactly.
-    """
+    """numpy's matmul, summed in `acc`; narrow integers go through f64, exactly."""
     if not acc.is_integer:
         return np.asarray(np.matmul(x.astype(acc.np), y.astype(acc.np)))
     bits = 8 * (x.dtype.itemsize + y.dtype.itemsize)
@@ -218,8 +214,7 @@ def parse_equation(equation: str) -> Letters:
 
 
 class Contract(Op):
-    """The product-sum that `equation` says: "bik,bkj->bij" sums over the letters missing on the
-    right.
+    """The product-sum that `equation` says: "bik,bkj->bij" sums over k.
 
     C1: element types as for matmul.  C2: `equation` is two terms and a result of distinct single
     letters each.  C3: each term has as many letters as its operand has axes.  C4: a letter has one

@@ -127,8 +127,7 @@ class If(Op):
 
 
 class ForLoop(Op, name="for"):
-    """Runs `body` for index 0, 1, ... with carried values, which start as `inits` and end as the
-    results.
+    """Runs `body` for index 0, 1, ... with values carried from `inits` to the results.
 
     The trip count is the attribute `trip` (a dim) or, where that is None, the operand `count`; a
     negative count is none.  C1: exactly one of them is given; count is i64[].  C2: the region's

@@ -25,8 +25,9 @@ from .shape import DimValue
 
 
 class Iota(_Axis):
-    """The index along `axis` as a value.  C1: axis < the rank of `shape`.  C2: `dtype` is a number
-    type.
+    """The index along `axis` as a value.
+
+    C1: axis < the rank of `shape`.  C2: `dtype` is an integer or float type.
     """
 
     shape = attr(tuple)
@@ -257,8 +258,9 @@ class GatherElements(_Axis):
 
 
 class OneHot(_Axis):
-    """True where the position along the new `axis` (of extent `depth`) is the index; a negative
-    index counts from the end, and one out of range gives no true element.  C1: axis <=
+    """True where the position along the new `axis`, of extent `depth`, is the index.
+
+    A negative index counts from the end; one out of range gives no true element.  C1: axis <=
     rank(index).
     """
 

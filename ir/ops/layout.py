@@ -47,8 +47,9 @@ def _check(
 
 
 class Pack(Op):
-    """x with each of `axes` split into blocks, the blocks last, then permuted by `order`; zeros
-    pad.
+    """x with each of `axes` split into blocks, these last, then permuted by `order`.
+
+    Zeros fill the last block.
 
     C1: axes are distinct, one block of at least 1 each.  C2: `order` is empty or a permutation of
     the packed axes: axis k of the result is packed axis order[k].

@@ -1,5 +1,4 @@
-"""Pooling over any number of spatial axes: `max_pool` and `avg_pool`; global pooling is a
-reduction.
+"""Pooling over any number of spatial axes; global pooling is a reduction.
 
 With `channel_block` the operand has a trailing axis of channel lanes, which pooling leaves alone.
 Imports: the core, types, dims, windows.
@@ -101,8 +100,9 @@ class _Pool(Op):
 
 
 class MaxPool(_Pool):
-    """The greatest element of each window; pads do not take part, NaN wins.  C2 to C5 as for all
-    pools.
+    """The greatest element of each window; pads do not take part, NaN wins.
+
+    C2 to C5 as for all pools.
     """
 
     @classmethod
@@ -111,9 +111,7 @@ class MaxPool(_Pool):
         return _fold(cls, x, attrs, low, np.maximum, x.dtype).astype(x.dtype)
 
     def generic(self, b: Builder, *xs: Value) -> Value:
-        """Parallel n, c, s0.. (and the lane cb), reductions k0...; reads outside x give the lowest
-        value.
-        """
+        """Parallel n, c, s0.. (and the lane cb), reductions k0..; outside x is the lowest value."""
         x = xs[0].tensor
         win, its, names, at = self.nest(x)
         low = lowest(x.dtype)
@@ -157,9 +155,10 @@ class MaxPool(_Pool):
 
 
 class AvgPool(_Pool):
-    """The mean of each window; divided by the elements inside x, with `count_include_pad` by those
-    inside x and its pads (a partial last window under `ceil_mode` reaches further: that does not
-    count).
+    """The mean of each window.
+
+    The sum is divided by the number of elements inside x, with `count_include_pad` inside x and its
+    pads (a partial last window under `ceil_mode` reaches further: that does not count).
 
     f8, f16 and bf16 are summed in f32.    C2 to C5 as for all pools.
     """
@@ -188,9 +187,7 @@ class AvgPool(_Pool):
         return np.asarray(total / taps.astype(acc.np)).astype(x.dtype)
 
     def generic(self, b: Builder, *xs: Value) -> Value:
-        """As max_pool; the last step divides by the number of counted taps, an expression of
-        s0...
-        """
+        """As max_pool; the end divides by the number of counted taps, an expression of s0..."""
         x = xs[0].tensor
         acc = f32 if x.dtype.bits < 32 else x.dtype
         win, its, names, at = self.nest(x)

@@ -78,12 +78,11 @@ def _pointwise(b: Builder, op: Op, xs: Sequence[Value], axis: int, group: int, b
 
 
 class Quantize(_Axis):
-    """saturate(round(x / scale) + zero_point) in element type `to`, rounding half to even; NaN
-    gives 0.
+    """saturate(round(x / scale) + zero_point) in type `to`, rounding half to even.
 
-    Computed in f32 (f64 for f64).  To a float type (f8, f4) nothing is rounded before the
-    conversion, which saturates at the greatest finite value and keeps NaN. C1: scale has x's type,
-    zero_point the type `to`, an integer of at most 16 bits; a float `to` has at most 8 and no
+    NaN gives 0.  Computed in f32 (f64 for f64).  To a float type (f8, f4) nothing is rounded before
+    the conversion, which saturates at the greatest finite value and keeps NaN. C1: scale has x's
+    type, zero_point the type `to`, an integer of at most 16 bits; a float `to` has at most 8 and no
     zero_point.  C2: axis < rank(x).  C3: scale and zero_point have rank 0, or x's extent of `axis`,
     or with `group` x's shape with one element per group of that axis.
     """
@@ -332,13 +331,13 @@ class Dequantize(_Axis):
 
 
 class Requantize(_Axis):
-    """saturate(round(x * multiplier / 2**shift) + zero_point) in integer type `to`; the product is
-    exact in i64.
+    """saturate(round(x * multiplier / 2**shift) + zero_point) in integer type `to`.
 
-    `rounding` says where a half goes: "away" from zero, to "even", or "up" (toward plus infinity).
-    Multipliers are 0 to 2**31 - 1, shifts 1 to 62: others have no stated result. C1: x, multiplier
-    and shift are i32, `to` is an integer of at most 16 bits, zero_point has type `to`, `rounding`
-    is known.  C2: axis < rank(x).  C3: the parameters have rank 0, or x's extent of `axis`.
+    The product is exact in i64.      `rounding` says where a half goes: "away" from zero, to
+    "even", or "up" (toward plus infinity). Multipliers are 0 to 2**31 - 1, shifts 1 to 62: others
+    have no stated result. C1: x, multiplier and shift are i32, `to` is an integer of at most 16
+    bits, zero_point has type `to`, `rounding` is known.  C2: axis < rank(x).  C3: the parameters
+    have rank 0, or x's extent of `axis`.
     """
 
     x = operand(Int)

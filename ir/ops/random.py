@@ -1,5 +1,4 @@
-"""Random numbers from an explicit counter: Philox4x32-10 (Salmon et al. 2011, "Parallel random
-numbers").
+"""Random numbers from an explicit counter: Philox4x32-10 (Salmon et al. 2011).
 
 The state is a key u32[2] and a counter u32[4], least significant word first; who draws advances the
 counter by `philox_next`.  Equal state gives equal bits on every target.
@@ -56,8 +55,9 @@ def _check_state(op: str, key: TensorType | None, counter: TensorType) -> None:
 
 
 class PhiloxBits(Op):
-    """Random u32 of `shape`: element n, counted in row-major order, is word n % 4 of block counter
-    + n // 4.
+    """Random u32 of `shape`: element n in row-major order is word n % 4 of block n // 4.
+
+    Block k is Philox of counter + k.
 
     C1: key is u32[2], counter u32[4].
     """
@@ -194,8 +194,7 @@ class PhiloxNext(Op):
 
 
 class RandomUniform(Op):
-    """Uniform on [low, high) from Philox: 24 bits per element in f32, 53 in f64, 11 in f16, 8 in
-    bf16.
+    """Uniform on [low, high): 24 random bits per element in f32, 53 in f64, 11 in f16, 8 in bf16.
 
     Element n is low + u * (high - low), u = (bits >> (32 - p)) / 2**p of word n (f64: of words 2n,
     2n + 1, 27 and 26 bits); computed in f32 and rounded.  C1: state as for philox_bits.  C2:

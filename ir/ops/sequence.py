@@ -137,9 +137,7 @@ class Lstm(Op):
         )
 
     def decompose(self, b: Builder) -> tuple[Value, ...]:
-        """Per direction: the products of x with w for all steps at once, then a scan of the
-        recurrent part.
-        """
+        """Per direction: one product of all steps with w, then a scan of the recurrent part."""
         x = self.x
         dtype = x.tensor.dtype
         wide = f32 if dtype.bits < 32 else dtype
@@ -266,9 +264,7 @@ class _NumpyCell:
 
 @dataclass(frozen=True, slots=True)
 class _Direction:
-    """One direction as IR: `given` are its parameters by operand name, without the direction
-    axis.
-    """
+    """One direction as IR; `given` are its parameters, without the direction axis."""
 
     op: Lstm
     b: Builder
@@ -319,9 +315,7 @@ class _Direction:
     def step(
         self, b: Builder, h: Value, c: Value, entering: Value, at: Value | None
     ) -> tuple[Value, Value, Value]:
-        """The next h and c, and the step's y; `at` is the step's number where sequences have
-        lengths.
-        """
+        """The next h and c, and y; `at` is the step's number where sequences have lengths."""
         r = _known(self.given["r"])
         gates = b.add(entering, b.contract(h, r, equation="bh,gh->bg"))
         new_h, new_c = self.cell(b, gates, c)

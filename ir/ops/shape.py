@@ -57,9 +57,7 @@ class Reshape(Op):
         return x.reshape(shape)
 
     def generic(self, b: Builder, *xs: Value) -> Value:
-        """Over the result; x's index is affine per group of axes, with // and % where axes
-        split.
-        """
+        """Over the result; x's index is affine, with // and % where axes of x split."""
         return element_by_element(
             b, self, xs[0], lambda at: reshape_map(xs[0].tensor.shape, self.shape, at)
         )
@@ -234,8 +232,9 @@ class Slice(Op):
 
 
 class BroadcastTo(Op):
-    """x repeated to `shape`, by numpy's rules.  C1: x's axes, from the last, are 1 or equal to
-    shape's.
+    """x repeated to `shape`, by numpy's rules.
+
+    C1: x's axes, from the last, are 1 or equal to the shape's.
     """
 
     x = operand(Plain)
@@ -347,9 +346,7 @@ class Concat(_Axis):
 def copy_into(
     b: Builder, source: Value, target: Value, prefix: str, offsets: dict[int, DimLike]
 ) -> None:
-    """A nest that copies a buffer to the place in `target` that starts at `offsets` (0 where not
-    given).
-    """
+    """A nest that copies a buffer into `target` at `offsets` (0 where not given)."""
     at: list[DimLike] = []
     for k, extent in enumerate(source.buffer.shape):
         loop = b.insert(For.make(f"{prefix}i{k}", extent))

@@ -1,5 +1,6 @@
-"""The k greatest or least elements along an axis, by loops of its own.  Imports: the core, loop
-level.
+"""The k greatest or least elements along an axis, by loops of its own.
+
+Imports: the core, types, the loop level.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from .loop import Alloc, For, IndexValue, Load, Store, When
 
 
 class TopK(_Axis):
-    """(values, indices) of the k greatest elements along `axis` (least, if not `largest`), best
-    first.
+    """(values, indices) of the k greatest elements along `axis`, the greatest first.
 
-    Stable: of equal elements the one with the lower index comes first.  NaN counts as the greatest.
-    C1: axis < rank(x).  C2: 0 <= k <= the axis's extent.
+    Without `largest` of the k least, the least first.  Stable: of equal elements the one with the
+    lower index comes first.  NaN counts as the greatest. C1: axis < rank(x).  C2: 0 <= k <= the
+    axis's extent.
     """
 
     x = operand(Real)
