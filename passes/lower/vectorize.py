@@ -20,8 +20,9 @@ from ...ir.types import DType, VectorType, boolean, i32
 
 def vectorize(kernel: Func) -> None:
     """Turn every loop of kind `vector` into vector ops."""
-    for loop in [op for op in kernel.walk() if isinstance(op, For) and op.kind == "vector"]:
-        _Lanes(loop).run()
+    # Masks are decided for all loops before the first is rewritten, while every index still has its range.
+    for lanes in [_Lanes(op) for op in kernel.walk() if isinstance(op, For) and op.kind == "vector"]:
+        lanes.run()
 
 
 class _Lanes:
@@ -38,7 +39,7 @@ class _Lanes:
         masked = not isinstance(extent, int) or extent != self.lanes
         self.tail: tuple[DimLike, ...] = (extent - 1 - sym(self.var),) if masked else ()
         self.wide: dict[Value, Value] = {}
-        self.done: list[Op] = []
+        self.masks = {op: self.open_tail(op) for op in loop.body if self.tail and isinstance(op, (Load, Store))}
 
     def put(self, op: Op) -> Op:
         """Insert before the loop."""
@@ -72,7 +73,7 @@ class _Lanes:
         """The vector form of a lane-dependent load or index."""
         if isinstance(op, IndexValue):
             return IndexValue(value=op.value, lane=self.var, lanes=self.lanes, dtype=op.dtype, loc=op.loc)
-        where = (*op.where, *self.open_tail(op))
+        where = (*op.where, *self.masks.get(op, ()))
         return Load(op.source, index=op.index, where=where, fill=op.fill, lane=self.var, lanes=self.lanes, loc=op.loc)
 
     def open_tail(self, op: Load | Store) -> tuple[DimLike, ...]:
@@ -107,7 +108,7 @@ class _Lanes:
             self.combine(op)
             return
         value = self.splat(op.value)
-        where = (*op.where, *self.open_tail(op))
+        where = (*op.where, *self.masks.get(op, ()))
         made = Store(value, op.target, index=op.index, where=where, lane=self.var, loc=op.loc)
         self.put(made)
 

@@ -16,7 +16,7 @@ from ...ir.types import BufferType
 from .nests import Refused, child_of, contains, find_alloc, find_buffer, find_loop
 from .simplify import simplify_under
 from .steps import Step
-from .window import position, sink
+from .window import covers, position, sink
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,7 @@ class Stage(Step):
         fill = _padding(reads, source)
         shape = source.buffer.shape
         top = min([child_of(r, kernel.body) for r in reads], key=position)
+        _check_settled(source, top, kernel)
         b = Builder(kernel.body, top, top.loc)
         alloc = b.insert(Alloc(label=self.label, type=BufferType(source.buffer.dtype, shape)))
         alloc.result.name = self.label
@@ -193,6 +194,15 @@ class Stage(Step):
             Relayout(self.label, self.blocks, self.order).apply(kernel)
         if target is not None:
             simplify_under(target)
+
+
+def _check_settled(source: Value, top: Op, kernel: Func) -> None:
+    """A copy made before the nest `top` must see the final values: nothing may write the source from there on."""
+    if source.op is not None and source.op.block is not kernel.body:
+        raise Refused(f"{source.name} lives inside a loop")
+    for user in source.users:
+        if isinstance(user, Store) and position(child_of(user, kernel.body)) >= position(top):
+            raise Refused(f"{source.name} is still being written where it would be copied")
 
 
 def _copy_loops(b: Builder, label: str, shape: tuple[DimLike, ...]) -> tuple[Builder, list[DimLike]]:
@@ -268,6 +278,9 @@ class Rfactor(Step):
         inside = [s for s in stores if contains(update, s)]
         if len(init) != 1 or len(inside) != 1 or not loop.reduction or not isinstance(loop.extent, int):
             raise Refused(f"{self.label} is not one accumulator reduced over a static {self.var}")
+        if loop.lo != 0:
+            raise Refused(f"{self.var} does not start at 0")
+        covers(update, alloc.result)
         start = init[0].value.op
         if not isinstance(start, Const):
             raise Refused("the accumulator's start is not a constant")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ...ir.core import Op, Value
 from ...ir.dims import DimLike, Range, bounds, equal, extremes, max_, min_, simplify, substitute, sym
-from ...ir.ops.loop import Alloc, For, Load, Store
+from ...ir.ops.loop import Alloc, For, If, Load, Store
 from ...ir.symbols import bind_ranges, loop_range, loops_around, map_dims, ranges_around
 from ...ir.types import BufferType
 from .nests import Refused, child_of, contains
@@ -91,7 +91,13 @@ def sink(alloc: Alloc, target: For | None, space: str, clip: bool) -> None:
     Without a target it stays where it is, narrowed to what the whole kernel reads.
     """
     buffer = alloc.result
+    if target is not None and contains(target, alloc):
+        raise Refused(f"{alloc.label} is already inside the loop {target.var}")
     reads, producers = split_users(alloc, target)
+    if any([under_guard(r) for r in reads]):
+        raise Refused(f"{alloc.label} is read in a guarded region")
+    for nest in producers:
+        covers(nest, buffer)
     home = target.body if target is not None else alloc.block
     assert home is not None and alloc.block is not None
     shape = buffer.buffer.shape
@@ -142,6 +148,16 @@ def split_users(alloc: Alloc, target: For | None) -> tuple[list[Load], list[Op]]
     return reads, sorted(producers, key=position)
 
 
+def under_guard(read: Load) -> bool:
+    """Does the load stand in a guarded region, so that its index alone says too much?"""
+    parent = read.parent_op
+    while parent is not None:
+        if isinstance(parent, If):
+            return True
+        parent = parent.parent_op
+    return False
+
+
 def position(op: Op) -> int:
     """How many ops stand before this one in its block."""
     count = 0
@@ -155,6 +171,19 @@ def _shifted(index: Sequence[DimLike], box: Window, ranges: dict[str, Range]) ->
     return tuple([simplify(e - lo, ranges) for e, lo in zip(index, box.lows, strict=True)])
 
 
+def covers(nest: Op, buffer: Value) -> None:
+    """Refuse unless every store of the nest runs over the whole buffer, one loop per dimension."""
+    loops = {loop.var: loop for loop in nest.walk() if isinstance(loop, For)}
+    for op in nest.walk():
+        if not isinstance(op, Store) or op.target is not buffer:
+            continue
+        for e, extent in zip(op.index, buffer.buffer.shape, strict=True):
+            loop = loops.get(str(e))
+            whole = extent == 1 if isinstance(e, int) else loop is not None and (loop.lo, loop.extent) == (0, extent)
+            if not whole:
+                raise Refused(f"the producer's index {e} does not run over the whole of {buffer.name}")
+
+
 def _narrow(nest: Op, buffer: Value, box: Window) -> None:
     """Make a producer nest compute the window only: loop p_d runs over it, accesses shift by its start."""
     stores = [op for op in nest.walk() if isinstance(op, Store) and op.target is buffer]
@@ -166,9 +195,7 @@ def _narrow(nest: Op, buffer: Value, box: Window) -> None:
     for e, lo, extent in zip(index, box.lows, box.extents, strict=True):
         if isinstance(e, int):
             continue
-        loop = loops.get(str(e))
-        if loop is None:
-            raise Refused(f"the producer's index {e} is not one of its loops")
+        loop = loops[str(e)]
         if loop.extent != extent or lo != 0:
             loop.set_attr("extent", extent)
             if lo != 0:
@@ -182,4 +209,4 @@ def _narrow(nest: Op, buffer: Value, box: Window) -> None:
             op.set_attr("index", tuple([e - lo for e, lo in zip(op.index, box.lows, strict=True)]))
 
 
-__all__ = ["Window", "position", "sink", "split_users", "window"]
+__all__ = ["Window", "covers", "position", "sink", "split_users", "window"]
