@@ -98,7 +98,7 @@ class Printer(Expressions):
             return pending
         op = value.op
         if isinstance(op, Const):
-            return self.constant(op.value, op.type)  # type: ignore[arg-type]
+            return self.constant(op.value, op.type)
         return Expr(self.name_of(value))
 
     def simple(self, x: Expr, dtype: DType) -> Expr:

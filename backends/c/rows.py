@@ -126,7 +126,7 @@ def _alloc(p: Printer, op: Op) -> None:
     if bits:
         shape = (-(-type_.size * bits // 8),)
     elif type_.strides is not None:
-        shape = (1 + sum((d - 1) * s for d, s in zip(shape, type_.strides, strict=True)),)  # type: ignore[operator,misc]
+        shape = (1 + sum((d - 1) * s for d, s in zip(shape, type_.strides, strict=True)),)
     p.line(f"{p.element_type(type_.dtype)} {name}{''.join([f'[{d}]' for d in shape])};")
     p.names[op.result] = name
     p.module.array_declared(p, op, name)

@@ -92,10 +92,10 @@ def _process(p: Printer, op: Op) -> None:
                 )
             params.append(p.parameter(value, known))
             args.append(known)
-    for known in p.symbols.values():
-        if known.text in inner.mentions:
-            params.append(f"ptrdiff_t {known.text}")
-            args.append(known.text)
+    for symbol in p.symbols.values():
+        if symbol.text in inner.mentions:
+            params.append(f"ptrdiff_t {symbol.text}")
+            args.append(symbol.text)
     p.mentions |= set(args)
     p.outlined.append(
         "\n".join([f"static void {name}({', '.join(params)}) {{", *inner.lines, "}\n"])

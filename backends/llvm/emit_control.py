@@ -206,7 +206,7 @@ def _alloc(w: Writer, op: Op) -> None:
             hint="plan it in the arena, or give it a static shape on the stack",
         )
     if type_.strides is not None:
-        size = 1 + sum((d - 1) * s for d, s in zip(type_.shape, type_.strides, strict=True))  # type: ignore[operator,misc]
+        size = 1 + sum((d - 1) * s for d, s in zip(type_.shape, type_.strides, strict=True))
     name = w.name(_plain(op.label) or "buffer")
     w.allocas.append(
         f"  {name} = alloca [{max(1, -(-size * memory_bits(type_.dtype) // 8))} x i8], align 64"

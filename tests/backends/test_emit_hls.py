@@ -19,7 +19,16 @@ from irc.ir.ops.loop import Pop, Push
 from irc.ir.types import i32
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-FLAGS = ["-std=c++14", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fPIC", "-shared"]
+FLAGS = [
+    "-std=c++14",
+    "-O1",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-unknown-pragmas",
+    "-fPIC",
+    "-shared",
+]
 
 
 def simulate(func: Func, folder: Path, *arrays: np.ndarray[Any, Any]) -> int:
@@ -29,7 +38,9 @@ def simulate(func: Func, folder: Path, *arrays: np.ndarray[Any, Any]) -> int:
     command = ["g++", *FLAGS, "-I", str(SHIM), "-o", str(library), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr + source.read_text()
-    return getattr(ctypes.CDLL(str(library)), func.sym)(*[ctypes.c_void_p(a.ctypes.data) for a in arrays])  # type: ignore[no-any-return]
+    return getattr(ctypes.CDLL(str(library)), func.sym)(
+        *[ctypes.c_void_p(a.ctypes.data) for a in arrays]
+    )  # type: ignore[no-any-return]
 
 
 def running_sum(size: int) -> Func:
@@ -63,7 +74,9 @@ def test_pragmas_stand_where_they_belong() -> None:
     lines = emit_func(running_sum(7)).splitlines()
 
     def after(start: str) -> str:
-        return lines[next(n for n, line in enumerate(lines) if line.strip().startswith(start)) + 1].strip()
+        return lines[
+            next(n for n, line in enumerate(lines) if line.strip().startswith(start)) + 1
+        ].strip()
 
     assert after("int32_t running(") == "#pragma HLS DATAFLOW"
     assert after("hls::stream<int32_t> queue") == "#pragma HLS STREAM variable=queue depth=4"
