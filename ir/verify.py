@@ -1,8 +1,9 @@
 """The verifier: what must hold of every program between two passes.
 
-Structure (use lists, parents, terminators, regions), scope (a value is defined before it is used; the regions
-of functions, `fused` and `generic` see only their arguments), types (inferred anew), calls, and in
-verify_loop.py the rules of the kernel level.  A broken rule raises `VerifyError` E023x with op and location.
+Structure (use lists, parents, terminators, regions), scope (a value is defined before it is used;
+the regions of functions, `fused` and `generic` see only their arguments), types (inferred anew),
+calls, and in verify_loop.py the rules of the kernel level.  A broken rule raises `VerifyError`
+E023x with op and location.
 Imports: the core, ops/core, ops/loop.
 """
 
@@ -25,7 +26,7 @@ LOOP_KINDS = ("kernel", "plan")
 
 
 def verify(program: Op) -> None:
-    """Check a module, a function or any op with all that is in it; VerifyError names the first fault."""
+    """Check a module, a function or any op and all in it; VerifyError names the first fault."""
     checker = _Checker(program)
     if isinstance(program, Module):
         checker.module(program)
@@ -77,7 +78,7 @@ class _Checker:
             )
 
     def nested(self, block: Block, visible: set[Value]) -> None:
-        """A region that sees the outer values; what it defines is removed from `visible` at its end."""
+        """A region that sees the outer values; what it defines is invisible after it."""
         self.block(block, visible)
         for op in block:
             visible.difference_update(op.results)
@@ -202,7 +203,7 @@ class _Checker:
             fail(op, "E0234", "a region does not end in yield")
 
     def interface(self, op: Op) -> None:
-        """The region's arguments agree with the operands of `fused` and `generic`, names and state with a function."""
+        """Regions fit the operands of `fused` and `generic`; names fit a function."""
         if isinstance(op, Fused):
             if _types(op.operands) != _types(op.body.args):
                 fail(
@@ -211,20 +212,27 @@ class _Checker:
         elif isinstance(op, Generic):
             verify_generic(op)
         elif isinstance(op, Func):
-            if op.inputs and len(op.inputs) != len(op.args):
+            # A plan's names are those of the model; the arena and the weights follow them unnamed.
+            named = op.inputs and op.kind != "plan"
+            if named and len(op.inputs) != len(op.args):
                 fail(op, "E0236", f"{len(op.inputs)} input names for {len(op.args)} parameters")
             if op.outputs and op.kind == "func" and len(op.outputs) != len(op.returned):
                 fail(op, "E0236", f"{len(op.outputs)} output names for {len(op.returned)} results")
 
     def types(self, op: Op) -> None:
-        """The result types are those that the op's rule gives, and so are the attributes they imply."""
+        """Result types, and the attributes they imply, are those that the op's rule gives."""
         try:
             if not op.regions:
                 op.check_operands([v.type if v is not None else None for v in op.operands])
             inferred = op.result_types()
         except Error as error:
-            raise VerifyError(error.code, error.message, where=error.where or str(op.loc or ""), details=error.details,
-                              hint=error.hint) from error  # fmt: skip
+            raise VerifyError(
+                error.code,
+                error.message,
+                where=error.where or str(op.loc or ""),
+                details=error.details,
+                hint=error.hint,
+            ) from error
         except Exception as error:  # a rule may break on operands it never expected
             fail(op, "E0237", f"its types cannot be inferred: {error}")
         have = _types(op.results)
@@ -233,8 +241,13 @@ class _Checker:
             or any([a is not b for a, b in zip(inferred, have)])
             and op.memoise
         ):
-            fail(op, "E0237", "its result types are not those of its operands",
-                 f"found {_listed(have)}", f"inferred {_listed(inferred)}")  # fmt: skip
+            fail(
+                op,
+                "E0237",
+                "its result types are not those of its operands",
+                f"found {_listed(have)}",
+                f"inferred {_listed(inferred)}",
+            )
         for field, value in zip(op.spec.attrs, op.attrs):
             if field.implied and value != (tuple(have) if field.type is tuple else have[0]):
                 fail(op, "E0237", f"the attribute '{field.name}' is not its result type")
