@@ -1,8 +1,8 @@
 """Programs on disk: `.irc` (a zip of text and weights) and `.ir` (text, weights beside it).
 
 An archive says the version of its format; `parse` upgrades ops written in an older one.  Files are
-written beside their goal and moved there, so a failure leaves the old file intact; the same program gives
-the same bytes.  Nothing is ever unpickled.  Imports: text, weights, errors.
+written beside their goal and moved there, so a failure leaves the old file intact; the same program
+gives the same bytes.  Nothing is ever unpickled.  Imports: text, weights, errors.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from .parse import FORMAT, parse
 from .text import blobs_of, print_op
 from .weights import ALIGNMENT, read_weights, write_weights
 
+LOCAL_HEADER = 30
+"""Bytes of a zip entry before its name."""
 ABOUT, TEXT, WEIGHTS = "about.json", "module.ir", "weights.safetensors"
 _VERSION = re.compile(r"// irc format (\d{1,6})\n")
 
 
 def save(module: Module, path: str | os.PathLike[str]) -> None:
-    """Write an `.irc` archive or, for a path ending in .ir, text with a .safetensors file beside it.
+    """Write an `.irc` archive; for a path ending in .ir, text and a .safetensors file beside it.
 
     Raises E0264 where the file cannot be written.
     """
@@ -53,7 +55,8 @@ def save(module: Module, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str]) -> Module:
     """The module in an `.irc` or `.ir` file.
 
-    Raises E0260 and E0261 for a damaged file, E0262 for one of a newer version, E0263 for an unreadable one.
+    Raises E0260 and E0261 for a damaged file, E0262 for one of a newer version, E0263 for an
+    unreadable one.
     """
     source = Path(path)
     try:
@@ -64,8 +67,17 @@ def load(path: str | os.PathLike[str]) -> Module:
         raise Error("E0263", f"cannot read {source}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise InvalidModelError("E0260", f"{source} is not text in UTF-8") from None
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, ValueError, KeyError, EOFError, RuntimeError) as error:
-        raise InvalidModelError("E0260", f"{source} is damaged, or no .irc file", details=(str(error)[:200],)) from None
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        ValueError,
+        KeyError,
+        EOFError,
+        RuntimeError,
+    ) as error:
+        raise InvalidModelError(
+            "E0260", f"{source} is damaged, or no .irc file", details=(str(error)[:200],)
+        ) from None
 
 
 @contextmanager
@@ -93,10 +105,10 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 
 def _aligned(file: BinaryIO) -> zipfile.ZipInfo:
-    """The entry of the weights, padded so that its content starts at a multiple of the alignment."""
+    """The entry of the weights, padded so that its content starts aligned."""
     info = _entry(WEIGHTS)
     zip64 = 20
-    used = file.tell() + zipfile.sizeFileHeader + len(WEIGHTS) + zip64 + 4
+    used = file.tell() + LOCAL_HEADER + len(WEIGHTS) + zip64 + 4
     pad = -used % ALIGNMENT
     info.extra = b"IR" + pad.to_bytes(2, "little") + bytes(pad)
     return info
@@ -105,7 +117,9 @@ def _aligned(file: BinaryIO) -> zipfile.ZipInfo:
 def _load_text(path: Path) -> Module:
     text = path.read_text(encoding="utf-8")
     weights = path.with_suffix(".safetensors")
-    blobs = read_weights(weights, 0, weights.stat().st_size, trusted=False) if weights.exists() else {}
+    blobs = (
+        read_weights(weights, 0, weights.stat().st_size, trusted=False) if weights.exists() else {}
+    )
     stated = _VERSION.match(text)
     return parse(text, blobs, str(path), _readable(int(stated[1]) if stated else FORMAT, path))
 
@@ -125,17 +139,20 @@ def _load_archive(path: Path) -> Module:
         text = archive.read(TEXT).decode("utf-8")
         info = archive.getinfo(WEIGHTS)
         file.seek(info.header_offset)
-        header = file.read(zipfile.sizeFileHeader)
+        header = file.read(LOCAL_HEADER)
         lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    start = info.header_offset + zipfile.sizeFileHeader + lengths
+    start = info.header_offset + LOCAL_HEADER + lengths
     blobs = read_weights(path, start, info.file_size, trusted=True)
     return parse(text, blobs, f"{path}/{TEXT}", version)
 
 
 def _readable(version: int, path: Path) -> int:
     if not 1 <= version <= FORMAT:
-        raise InvalidModelError("E0262", f"{path} has format {version}; this version reads 1 to {FORMAT}",
-                                hint="install a newer tensor-irc")  # fmt: skip
+        raise InvalidModelError(
+            "E0262",
+            f"{path} has format {version}; this version reads 1 to {FORMAT}",
+            hint="install a newer tensor-irc",
+        )
     return version
 
 

@@ -23,7 +23,7 @@ def difference(a: Op, b: Op) -> str | None:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Attribute values are the same: types too (1 is not 1.0 nor True), 0.0 is not -0.0, NaN is NaN."""
+    """Attribute values are the same, types too: 1 is not 1.0, 0.0 is not -0.0, NaN is NaN."""
     if a is b:
         return True
     if type(a) is not type(b):

@@ -1,26 +1,47 @@
-"""The core: values, ops, blocks, attributes, locations, and the class machinery from which every op is made.
+"""The core: values, ops, blocks, locations, and the class machinery from which every op is made.
 
-One Python class is one operation, and its instance *is* the typed op.  A class declares its fields with
-`operand`, `optional`, `variadic`, `attr` and `region`; from them come the constructor, the builder method,
-the text syntax and the verifier.  A region is one block (there is no CFG), so `Region` is `Block`.
+One Python class is one operation, and its instance *is* the typed op.  A class declares its fields
+with `operand`, `optional`, `variadic`, `attr` and `region`; from them come the constructor, the
+builder method, the text syntax and the verifier.  A region is one block (there is no CFG), so
+`Region` is `Block`.
 
-Invariants: `operands` is a tuple of values (None for an absent optional one); `attrs` is a tuple of frozen
-values in declared order; an op stands in at most one block; each value knows the ops that use it.
-Imports: types, dims, errors.
+Invariants: `operands` is a tuple of values (None for an absent optional one); `attrs` is a tuple of
+frozen values in declared order; an op stands in at most one block; each value knows the ops that
+use it.
+Imports: types, dims, errors, fields (whose names it passes on).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self, TypeVar, overload
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
 from .dims import DimLike
 from .errors import Error
-from .types import BufferType, DType, Shape, TensorType, Type, element
+from .fields import (
+    Any_,
+    Bool,
+    Float,
+    Int,
+    Kind,
+    Number,
+    Plain,
+    Real,
+    Sample,
+    Spec,
+    attr,
+    freeze,
+    operand,
+    optional,
+    region,
+    sample,
+    variadic,
+)
+from .types import BufferType, TensorType, Type
 
 Array = np.ndarray[Any, Any]
 
@@ -36,28 +57,6 @@ class Loc:
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
         return f"{self.name} in {place}" if self.name and place else self.name or place
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A set of element types that an operand accepts."""
-
-    name: str
-    kinds: frozenset[str]
-
-    def accepts(self, type: Type | None) -> bool:
-        if isinstance(type, (TensorType, BufferType, DType)) or hasattr(type, "dtype"):
-            return element(type).kind in self.kinds  # type: ignore[arg-type]
-        return "other" in self.kinds
-
-
-Float = Kind("float", frozenset({"float"}))
-Int = Kind("integer", frozenset({"int", "uint"}))
-Bool = Kind("bool", frozenset({"bool"}))
-Real = Kind("float or integer", frozenset({"float", "int", "uint"}))
-Number = Kind("number", frozenset({"float", "int", "uint", "complex"}))
-Plain = Kind("number or bool", frozenset({"float", "int", "uint", "complex", "bool"}))
-Any_ = Kind("any type", frozenset({"float", "int", "uint", "complex", "bool", "string", "other"}))
 
 
 class Value:
@@ -136,159 +135,26 @@ class Value:
         return f"<{self.name or 'value'} : {self.type}>"
 
 
-class operand:
-    """Declares one required operand of the given kind."""
-
-    optional = variadic = False
-
-    def __init__(self, kind: Kind = Any_, doc: str = "") -> None:
-        self.kind, self.doc, self.index = kind, doc, -1
-        self.name = ""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    @overload
-    def __get__(self, op: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, op: Op, owner: type) -> Value: ...
-    def __get__(self, op: Op | None, owner: type) -> Any:
-        return self if op is None else op.operands[self.index]
-
-
-class optional(operand):
-    """Declares an operand that may be absent (None)."""
-
-    optional = True
-
-    def __get__(self, op: Op | None, owner: type) -> Any:
-        if op is None:
-            return self
-        return op.operands[self.index] if self.index < len(op.operands) else None
-
-
-class variadic(operand):
-    """Declares the last operand as any number of values; reading it gives a tuple."""
-
-    variadic = True
-
-    def __get__(self, op: Op | None, owner: type) -> Any:
-        return self if op is None else op.operands[self.index :]
-
-
-_REQUIRED = object()
-
-
-class attr:
-    """Declares an attribute: a frozen Python value of type `type` (lists become tuples).
-
-    An `implied` attribute is the type of the result (or the tuple of all result types), so the text
-    prints it only there.
-    """
-
-    def __init__(self, type: Any, default: Any = _REQUIRED, doc: str = "", implied: bool = False) -> None:
-        self.type, self.default, self.doc, self.index = type, default, doc, -1
-        self.implied = implied
-        self.name = ""
-
-    @property
-    def required(self) -> bool:
-        return self.default is _REQUIRED
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, op: Op | None, owner: type) -> Any:
-        return self if op is None else op.attrs[self.index]
-
-
-class region:
-    """Declares a region: one block, whose arguments and yielded values the op's docstring states."""
-
-    def __init__(self, doc: str = "") -> None:
-        self.doc, self.index = doc, -1
-        self.name = ""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    @overload
-    def __get__(self, op: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, op: Op, owner: type) -> Block: ...
-    def __get__(self, op: Op | None, owner: type) -> Any:
-        return self if op is None else op.regions[self.index]
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Operand shapes, element types and value ranges from which an op's tests are made."""
-
-    shapes: tuple[Shape | None, ...]
-    dtypes: tuple[str, ...] = ()
-    ranges: tuple[tuple[float, float], ...] = ()
-    attrs: Mapping[str, Any] = field(default_factory=dict)
-
-
-def sample(*shapes: Shape | None, dtypes: Sequence[str] = (), ranges: Sequence[tuple[float, float]] = (),
-           **attrs: Any) -> Sample:  # fmt: skip
-    """A `Sample`: shapes as positional arguments, one dtype and range per operand (default f32, -2 to 2)."""
-    return Sample(shapes, tuple(dtypes), tuple(ranges), attrs)
-
-
-def freeze(value: Any) -> Any:
-    """Lists to tuples, numpy scalars to Python ones, so that attributes hash and compare."""
-    if isinstance(value, (list, tuple)):
-        return tuple([freeze(v) for v in value])
-    if isinstance(value, np.generic):
-        return value.item()
-    return value
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What a class declared: its operands, attributes and regions, in order."""
-
-    operands: tuple[operand, ...]
-    attrs: tuple[attr, ...]
-    regions: tuple[region, ...]
-    attr_index: Mapping[str, int]
-    defaults: tuple[Any, ...]
-    needs: bool
-    """Some attribute has no default."""
-
-    def bind(self, name: str, given: Mapping[str, Any]) -> tuple[Any, ...]:
-        """The attribute tuple for keyword arguments; E0210 for an unknown or missing one."""
-        values = list(self.defaults)
-        for key, value in given.items():
-            at = self.attr_index.get(key)
-            if at is None:
-                known = ", ".join(self.attr_index) or "none"
-                raise Error("E0210", f"{name} has no attribute '{key}'", details=(f"attributes: {known}",))
-            kind = type(value)
-            values[at] = value if kind is int or kind is str else freeze(value)
-        for declared, value in zip(self.attrs, values, strict=True):
-            if value is _REQUIRED:
-                raise Error("E0210", f"{name} needs the attribute '{declared.name}'")
-        return tuple(values)
-
-
 OPS: dict[str, type[Op]] = {}
 
 
 class _OpClass(type):
     """Gives every op class empty slots, so that its instances carry no dict."""
 
-    def __new__(meta, called: str, bases: tuple[type, ...], names: dict[str, Any], /, **kwargs: Any) -> Any:
+    def __new__(
+        meta, called: str, bases: tuple[type, ...], names: dict[str, Any], /, **kwargs: Any
+    ) -> Any:
         names.setdefault("__slots__", ())
         return super().__new__(meta, called, bases, names, **kwargs)
 
-    def __init__(cls, called: str, bases: tuple[type, ...], names: dict[str, Any], /, **kwargs: Any) -> None:
+    def __init__(
+        cls, called: str, bases: tuple[type, ...], names: dict[str, Any], /, **kwargs: Any
+    ) -> None:
         super().__init__(called, bases, names)
 
 
 class Op(metaclass=_OpClass):
-    """One operation.  Subclass it, declare fields, write `infer` and `evaluate`; see design.md, section 2."""
+    """One operation.  Subclass it, declare fields, write `infer` and `evaluate`."""
 
     __slots__ = ("attrs", "block", "loc", "next", "operands", "prev", "regions", "results")
     operands: tuple[Value, ...]
@@ -314,24 +180,38 @@ class Op(metaclass=_OpClass):
 
     def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        fields = [getattr(base, "__dict__", {}) for base in reversed(cls.__mro__)]
-        found = {key: value for names in fields for key, value in names.items()}
+        found: dict[str, Any] = {}
+        for base in reversed(cls.__mro__):
+            for key, value in getattr(base, "__dict__", {}).items():
+                if not isinstance(found.get(key), (operand, attr, region)):
+                    found.pop(key, None)  # a field stands where it was declared first as a field
+                found[key] = value
         operands = tuple(v for v in found.values() if isinstance(v, operand))
         attrs = tuple(v for v in found.values() if isinstance(v, attr))
         regions = tuple(v for v in found.values() if isinstance(v, region))
-        declared: tuple[operand | attr | region, ...]
-        for declared in (operands, attrs, regions):
-            for index, one in enumerate(declared):
-                one.index = index
-        cls.spec = Spec(operands, attrs, regions, {a.name: a.index for a in attrs}, tuple(a.default for a in attrs),
-                        any(a.required for a in attrs))  # fmt: skip
+        for index, an_operand in enumerate(operands):
+            an_operand.index = index
+        for index, an_attr in enumerate(attrs):
+            an_attr.index = index
+        for index, a_region in enumerate(regions):
+            a_region.index = index
+        cls.spec = Spec(
+            operands,
+            attrs,
+            regions,
+            {a.name: a.index for a in attrs},
+            tuple(a.default for a in attrs),
+            any(a.required for a in attrs),
+        )
         cls.inferred = {}
         if not cls.__name__.startswith("_"):
             cls.name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
             assert cls.name not in OPS, f"two ops are called {cls.name}"
             OPS[cls.name] = cls
 
-    def __init__(self, *operands: Value, loc: Loc | None = None, regions: Sequence[Block] = (), **attrs: Any) -> None:
+    def __init__(
+        self, *operands: Value, loc: Loc | None = None, regions: Sequence[Block] = (), **attrs: Any
+    ) -> None:
         spec = self.spec
         self.attrs = spec.bind(self.name, attrs) if attrs or spec.needs else spec.defaults
         self.operands = operands
@@ -356,8 +236,14 @@ class Op(metaclass=_OpClass):
                     value.add_user(self)
 
     @classmethod
-    def raw(cls, operands: Sequence[Value], attrs: tuple[Any, ...], types: Sequence[Type],
-            regions: Sequence[Block] = (), loc: Loc | None = None) -> Self:  # fmt: skip
+    def raw(
+        cls,
+        operands: Sequence[Value],
+        attrs: tuple[Any, ...],
+        types: Sequence[Type],
+        regions: Sequence[Block] = (),
+        loc: Loc | None = None,
+    ) -> Self:
         """An op from its parts, nothing inferred or checked (the parser and copies use it)."""
         op = cls.__new__(cls)
         op.operands = tuple(operands)
@@ -400,14 +286,22 @@ class Op(metaclass=_OpClass):
         most = len(types) if declared and declared[-1].variadic else len(declared)
         least = sum(not (d.optional or d.variadic) for d in declared)
         if not least <= len(types) <= most:
-            raise Error("E0301", f"{self.name} takes {least} operands, {len(types)} given", where=self.place())
+            raise Error(
+                "E0301",
+                f"{self.name} takes {least} operands, {len(types)} given",
+                where=self.place(),
+            )
         for index, given in enumerate(types):
             want = declared[min(index, len(declared) - 1)]
             if given is None and want.optional:
                 continue
             if given is None or not want.kind.accepts(given):
-                raise Error("E0302", f"{self.name}: operand '{want.name}' must be {want.kind.name}",
-                            where=self.place(), details=(f"found {given}",))  # fmt: skip
+                raise Error(
+                    "E0302",
+                    f"{self.name}: operand '{want.name}' must be {want.kind.name}",
+                    where=self.place(),
+                    details=(f"found {given}",),
+                )
 
     def place(self) -> str:
         """One line that names this op and its location."""
@@ -441,12 +335,19 @@ class Op(metaclass=_OpClass):
         at = self.spec.attr_index[name]
         self.attrs = (*self.attrs[:at], freeze(value), *self.attrs[at + 1 :])
 
-    def copy(self, env: Mapping[Value, Value] | None = None, attrs: tuple[Any, ...] | None = None) -> Self:
-        """A deep copy, operands looked up in `env` (and `env`, if a dict, learns the new values)."""
+    def copy(
+        self, env: Mapping[Value, Value] | None = None, attrs: tuple[Any, ...] | None = None
+    ) -> Self:
+        """A deep copy, operands looked up in `env` (a dict learns the new values)."""
         env = env if env is not None else {}
         operands = [env.get(v, v) for v in self.operands]
-        made = type(self).raw(operands, self.attrs if attrs is None else attrs, [r.type for r in self.results],
-                              [block.copy(env) for block in self.regions], self.loc)  # fmt: skip
+        made = type(self).raw(
+            operands,
+            self.attrs if attrs is None else attrs,
+            [r.type for r in self.results],
+            [block.copy(env) for block in self.regions],
+            self.loc,
+        )
         for old, new in zip(self.results, made.results, strict=True):
             new.name = old.name
             env[old] = new  # type: ignore[index]  # callers pass a dict
@@ -635,7 +536,7 @@ def dims_of(types: Sequence[Type]) -> set[str]:
 
 
 __all__ = [
-    "OPS", "Any_", "Array", "Block", "Bool", "Builder", "DimLike", "Float", "Int", "Kind", "Loc", "Number", "Op", "Plain",
-    "Real", "Region", "Sample", "Spec", "Value", "attr", "dims_of", "freeze", "operand", "optional", "region", "sample",
-    "variadic",
+    "OPS", "Any_", "Array", "Block", "Bool", "Builder", "DimLike", "Float", "Int", "Kind", "Loc",
+    "Number", "Op", "Plain", "Real", "Region", "Sample", "Spec", "Value", "attr", "dims_of",
+    "freeze", "operand", "optional", "region", "sample", "variadic",
 ]  # fmt: skip

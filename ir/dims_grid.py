@@ -18,7 +18,7 @@ Grid = int | np.ndarray[Any, Any]
 
 
 def evaluate_grid(e: DimLike, env: Mapping[str, Grid]) -> Grid:
-    """e where symbols are ints or int64 arrays that broadcast together; E0323 for a symbol without value."""
+    """e for symbols that are ints or int64 arrays; E0323 for a symbol without value."""
     if not isinstance(e, Dim):
         return e
     total: Grid = e.const

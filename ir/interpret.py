@@ -1,8 +1,8 @@
-"""The reference interpreter: runs tensor-level programs by each op's `evaluate`.  The definition of correct.
+"""The reference interpreter: runs tensor-level programs by the ops' `evaluate`; it defines correct.
 
-Symbols of dims get their values from the argument shapes and are substituted in attributes before an op is
-evaluated.  Every result is held against its type, which is also the run-time check of extents that could
-not be compared when the program was built.
+Symbols of dims get their values from the argument shapes and are substituted in attributes before
+an op is evaluated.  Every result is held against its type, which is also the run-time check of
+extents that could not be compared when the program was built.
 Imports: the core, dims, errors, types, ops/core, interpret_generic.
 """
 
@@ -28,10 +28,11 @@ def run(
     inputs: Sequence[Any] | Mapping[str, Any],
     observe: Observer | None = None,
 ) -> list[Any]:
-    """The results of a function (of a module: `main`) on these inputs, a sequence or a dict by name.
+    """The results of a function (or a module's `main`) on inputs in order or by name.
 
-    `observe` sees every value that an op computes.  Arrays are never written to.  Raises E0501 for a missing or
-    unknown input, E0502 where shapes contradict each other, E0503 for a wrong element type or rank.
+    `observe` sees every value that an op computes.  Arrays are never written to.  Raises E0501 for
+    a missing or unknown input, E0502 where shapes contradict each other, E0503 for a wrong element
+    type or rank.
     """
     module = program if isinstance(program, Module) else program.parent_op
     func = program.main if isinstance(program, Module) else program
@@ -63,8 +64,11 @@ def order_inputs(func: Func, inputs: Sequence[Any] | Mapping[str, Any]) -> list[
             )
         inputs = [inputs[n] for n in names]
     if len(inputs) != len(names):
-        raise Error("E0501", f"@{func.sym} takes {len(names)} inputs, {len(inputs)} given",
-                    details=(f"inputs: {', '.join(names)}",))  # fmt: skip
+        raise Error(
+            "E0501",
+            f"@{func.sym} takes {len(names)} inputs, {len(inputs)} given",
+            details=(f"inputs: {', '.join(names)}",),
+        )
     return [as_input(x, v.type, n) for x, v, n in zip(inputs, func.args, names, strict=True)]
 
 
@@ -79,8 +83,11 @@ def as_input(x: Any, type: Type, name: str) -> Any:
     if x.dtype != dtype.np:
         if dtype.kind == "string" and x.dtype.kind in "US":
             return x.astype(object)
-        raise Error("E0503", f"input '{name}' has the wrong element type",
-                    details=(f"expected {type}", f"found {x.dtype}{list(x.shape)}"))  # fmt: skip
+        raise Error(
+            "E0503",
+            f"input '{name}' has the wrong element type",
+            details=(f"expected {type}", f"found {x.dtype}{list(x.shape)}"),
+        )
     return x
 
 
@@ -112,7 +119,7 @@ class Interpreter:
         return self.func(self.module.func(sym), arrays)
 
     def block(self, block: Block, args: Sequence[Any]) -> list[Any]:
-        """Run a region on these arguments; gives what its terminator gives (outer values are visible)."""
+        """Run a region on these arguments, outer values being visible; gives what it yields."""
         env = self.env
         for value, array in zip(block.args, args, strict=True):
             env[value] = array
@@ -166,7 +173,7 @@ class Interpreter:
         return {name: bound(value, self.dims) for name, value in found.items()} if found else found
 
     def bind(self, type: Type, array: Any, what: object) -> None:
-        """Learn the symbols that stand alone, or linearly with no other unknown one, in the type's shape."""
+        """Learn the symbols that the type's shape and the array's decide."""
         if not isinstance(type, TensorType) or type.shape is None or type.is_static:
             return
         if len(type.shape) != array.ndim:
@@ -176,7 +183,7 @@ class Interpreter:
                 self.solve(extent, found)
 
     def solve(self, extent: Dim, found: int) -> None:
-        """Learn the only unknown symbol of `extent` from its value, where that is a linear equation."""
+        """Learn the only unknown symbol of `extent`, where that is a linear equation."""
         unknown = [s for s in extent.symbols if s not in self.dims]
         if len(unknown) != 1:
             return
@@ -194,16 +201,26 @@ class Interpreter:
         dtype = type if isinstance(type, DType) else type.dtype
         shape: Shape = () if isinstance(type, DType) else type.shape
         if array.dtype != dtype.np or (shape is not None and len(shape) != array.ndim):
-            raise Error("E0503", "an array does not have its type", where=_place(what),
-                        details=(f"expected {type}", f"found {array.dtype}{list(array.shape)}"))  # fmt: skip
+            raise Error(
+                "E0503",
+                "an array does not have its type",
+                where=_place(what),
+                details=(f"expected {type}", f"found {array.dtype}{list(array.shape)}"),
+            )
         for extent, found in zip(shape or (), array.shape):
             if extent is not found and self.extent(extent) != found:
                 bound_to = ", ".join(
                     [f"{s} = {self.dims[s]}" for s in sorted(symbols_of(extent)) if s in self.dims]
                 )
-                raise Error("E0502", "a shape contradicts the program", where=_place(what),
-                            details=(f"expected {type}" + (f" where {bound_to}" if bound_to else ""),
-                                     f"found {list(array.shape)}"))  # fmt: skip
+                raise Error(
+                    "E0502",
+                    "a shape contradicts the program",
+                    where=_place(what),
+                    details=(
+                        f"expected {type}" + (f" where {bound_to}" if bound_to else ""),
+                        f"found {list(array.shape)}",
+                    ),
+                )
 
     def extent(self, extent: DimLike) -> int:
         """The value of a dim; E0323 for a symbol without one."""

@@ -1,7 +1,7 @@
 """Brute-force evaluation of `generic`: index grids, gathers with guards, the scalar body on arrays.
 
-Parallel points are evaluated all at once; reductions are combined one after the other in the order of the
-iterators, the last one fastest, which is the order that the numerics promise.
+Parallel points are evaluated all at once; reductions are combined one after the other in the order
+of the iterators, the last one fastest, which is the order that the numerics promise.
 Imports: the core, dims, ops/core, ops/loop, errors.
 """
 
@@ -22,7 +22,7 @@ from .ops.loop import IndexValue
 from .types import element
 
 CHUNK = 1 << 20
-"""Elements of the iteration space that are evaluated at once, at least one point per parallel point."""
+"""Elements of the iteration space that are evaluated at once, at least one reduction point."""
 
 
 def run_generic(op: Generic, arrays: Sequence[Array], dims: Mapping[str, int]) -> tuple[Array, ...]:
@@ -31,7 +31,7 @@ def run_generic(op: Generic, arrays: Sequence[Array], dims: Mapping[str, int]) -
 
 
 class _Run:
-    """One evaluation.  Grids have one axis per parallel iterator and a last one for a chunk of the reduction."""
+    """One evaluation.  Grids have an axis per parallel iterator, and one for a reduction chunk."""
 
     def __init__(self, op: Generic, arrays: Sequence[Array], dims: Mapping[str, int]) -> None:
         self.op = op
@@ -120,8 +120,12 @@ class _Run:
         if np.all(valid):
             return array[tuple(index)] if index else array.reshape((1,) * self.rank)
         if fill is None:
-            raise Error("E0505", f"generic: operand {k} is read outside its bounds", where=op.loc,
-                        details=(f"at [{', '.join(map(str, op.maps[k]))}] of {list(array.shape)}",))  # fmt: skip
+            raise Error(
+                "E0505",
+                f"generic: operand {k} is read outside its bounds",
+                where=op.loc,
+                details=(f"at [{', '.join(map(str, op.maps[k]))}] of {list(array.shape)}",),
+            )
         filling = np.asarray(fill).astype(array.dtype)
         if array.size == 0:
             return np.broadcast_to(
@@ -188,7 +192,7 @@ def _checked(op: Op, value: Value, array: Array) -> Array:
 
 
 def _ufunc_of(combine: Block) -> np.ufunc | None:
-    """The ufunc that folds contributions in order, where the combiner is one binary op of accumulator and contribution."""
+    """The ufunc that the combiner is, where it is one op of accumulator and contribution."""
     first = combine.first
     if first is None or first.next is not combine.last or len(combine.args) != 2:
         return None

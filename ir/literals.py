@@ -1,4 +1,4 @@
-"""The text of attribute values: numbers, strings, dims, types, tuples and constants; exact both ways.
+"""The text of attribute values (numbers, strings, dims, types, tuples, constants), exact both ways.
 
 Imports: types, dims, blobs, errors.
 """
@@ -43,8 +43,8 @@ def quoted(text: str) -> str:
 def attribute_text(value: Any, declared: Any = object, result: Type | None = None) -> str:
     """The text of an attribute value.
 
-    `declared` is the attribute's type: where it is a class of types the value prints bare.  `result` is the
-    type of the op's only result, which a constant of that type need not repeat.
+    `declared` is the attribute's type: where it is a class of types the value prints bare.
+    `result` is the type of the op's only result, which a constant of that type need not repeat.
     """
     writer = _WRITERS.get(type(value))
     if writer is not None:
@@ -95,7 +95,7 @@ def _blob_text(blob: Blob, result: Type | None) -> str:
 
 
 def _elements_text(blob: Blob) -> str:
-    """`[1, 2, 3]`, or the bytes in hex where numbers would lose something (NaN payloads, complex)."""
+    """`[1, 2, 3]`, or the bytes in hex where numbers would lose something (NaNs, complex)."""
     array, kind = blob.array.reshape(-1), blob.dtype.kind
     with np.errstate(all="ignore"):  # ml_dtypes warns about the very NaN that is asked for
         exact = kind != "complex" and not (kind == "float" and bool(np.isnan(array).any()))
@@ -119,7 +119,7 @@ def _element_text(x: Any) -> str:
 
 
 def dense(type: TensorType, elements: Sequence[Any] | str) -> Blob:
-    """The constant that `dense<elements>` says; ValueError, TypeError or OverflowError for wrong elements."""
+    """The constant that `dense<elements>` says; a ValueError or its like for wrong elements."""
     dtype: DType = type.dtype
     if isinstance(elements, str):
         array = np.frombuffer(bytes.fromhex(elements), dtype.np)

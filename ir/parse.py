@@ -47,7 +47,7 @@ _PLAIN = re.compile(
 def parse(
     text: str, blobs: Mapping[str, Blob] | None = None, file: str = "<text>", version: int = FORMAT
 ) -> Module:
-    """The module that `text` says; `blobs` are its large constants by the first 16 hex digits of their hash.
+    """The module that `text` says; `blobs` are its large constants by the 16 digits it names.
 
     `version` is the format the text was written in: ops that changed since are upgraded.
     Raises `InvalidModelError` E02xx.
@@ -230,7 +230,7 @@ class _Parser(Scanner):
             block.append(self.op())
 
     def plain(self, block: Block, match: re.Match[str]) -> bool:
-        """Append an op with operands, one result and nothing else; False where that is not all there is to it."""
+        """Append an op of operands and one result; False where there is more to it."""
         name, word, listed, type_ = match.groups()
         cls, env = OPS.get(word), self.env
         if cls is None or cls.spec.attrs or "%" + name in env:
@@ -363,8 +363,12 @@ class _Parser(Scanner):
         name = self.need(_BLOB, "@blob: and 16 hex digits")[6:]
         found = self.blobs.get(name)
         if found is None:
-            self.error(f"the constant {name} is not beside the text", at, "E0228",
-                       "load the .irc file, or keep the .safetensors file next to the .ir file")  # fmt: skip
+            self.error(
+                f"the constant {name} is not beside the text",
+                at,
+                "E0228",
+                "load the .irc file, or keep the .safetensors file next to the .ir file",
+            )
         return found
 
     def dense(self, depth: int) -> Any:
@@ -387,8 +391,16 @@ class _Parser(Scanner):
         except (ValueError, TypeError, OverflowError) as error:
             self.error(f"these elements do not make a {type_}: {error}", at, "E0229")
 
-    def make(self, at: int, cls: type[Op], operands: Sequence[Value | None], given: dict[str, Any],
-             regions: Sequence[Block], types: Sequence[Type] | None, results: int) -> Op:  # fmt: skip
+    def make(
+        self,
+        at: int,
+        cls: type[Op],
+        operands: Sequence[Value | None],
+        given: dict[str, Any],
+        regions: Sequence[Block],
+        types: Sequence[Type] | None,
+        results: int,
+    ) -> Op:
         """The op from its parts; where the types are left out they are inferred."""
         for since, upgrade in sorted(getattr(cls, "upgrades", {}).items()):
             given = upgrade(given) if self.version < since else given
@@ -438,8 +450,15 @@ class _Parser(Scanner):
             self.error(f"{cls.name} needs the attribute '{field.name}'", at, "E0210")
         return field.default
 
-    def inferred(self, at: int, cls: type[Op], operands: Sequence[Any], attrs: tuple[Any, ...],
-                 regions: Sequence[Block], results: int) -> Op:  # fmt: skip
+    def inferred(
+        self,
+        at: int,
+        cls: type[Op],
+        operands: Sequence[Any],
+        attrs: tuple[Any, ...],
+        regions: Sequence[Block],
+        results: int,
+    ) -> Op:
         """The op with result types from its own rule."""
         names = [a.name for a in cls.spec.attrs]
         try:
@@ -462,8 +481,12 @@ class _Elements:
 
 _ARGUMENT = re.compile(rf"\({SPACE}%[A-Za-z0-9_.]++{SPACE}:")
 _KINDS: dict[Any, tuple[type, ...]] = {
-    int: (int, Dim), float: (float, int), bool: (bool,), str: (str,), tuple: (tuple,),
-}  # fmt: skip
+    int: (int, Dim),
+    float: (float, int),
+    bool: (bool,),
+    str: (str,),
+    tuple: (tuple,),
+}
 
 
 def _fits(field: attr, value: Any) -> bool:

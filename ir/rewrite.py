@@ -1,11 +1,11 @@
 """The three ways to change a program; there is no fourth.
 
-1. `rebuild`: a forward sweep with an environment that emits a new function (lowering, autodiff, precision).
-2. `worklist`: rules keyed by op class, in place, until none applies (canonicalize, fold, dead code).
+1. `rebuild`: a forward sweep with an environment that emits a new function (lowering, autodiff).
+2. `worklist`: rules keyed by op class, in place, until none applies (canonicalize, dead code).
 3. Walks (`Op.walk`, `Block.walk`, `uses_outside`): for analyses.
 
-A rule that makes ops does so through its builder, which stands at the place of the op rewritten and gives its
-location to everything made there.  Imports: the core, ops/core, types.
+A rule that makes ops does so through its builder, which stands at the place of the op rewritten and
+gives its location to everything made there.  Imports: the core, ops/core, types.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .types import Type
 
 Values = Sequence[Value] | Value
 BuildRule = Callable[[Builder, Op, Sequence[Value]], "Values | None"]
-"""(builder, op of the old function, its operands in the new one) -> its results in the new one, or None: copy."""
+"""(builder, old op, its operands in the new function) -> its results there, or None: copy it."""
 Rule = Callable[[Op, Builder], "Values | None"]
-"""(op, builder placed before it) -> the values that replace its results, or None: no match, nothing made.
+"""(op, builder placed before it) -> the values for its results, or None: no match, nothing made.
 
 The op is erased with its regions: a rule copies what it keeps of them."""
 
@@ -31,17 +31,21 @@ def rebuild(
 ) -> Func:
     """A new function made op by op; `func` stays as it is.
 
-    Rules are looked up by the op's class, then under `Op`; the first that gives values wins.  An op without
-    a rule is copied, its result types inferred anew where the types of its operands changed.  `types` are
-    new types for the parameters.
+    Rules are looked up by the op's class, then under `Op`; the first that gives values wins.  An op
+    without a rule is copied, its result types inferred anew where the types of its operands
+    changed.  `types` are new types for the parameters.
     """
     env: dict[Value, Value] = {}
     body = _rebuild_block(func.body, rules, env, types)
     return Func.raw((), func.attrs, (), (body,), func.loc)
 
 
-def _rebuild_block(block: Block, rules: Mapping[type[Op], Sequence[BuildRule]], env: dict[Value, Value],
-                   types: Sequence[Type] | None = None) -> Block:  # fmt: skip
+def _rebuild_block(
+    block: Block,
+    rules: Mapping[type[Op], Sequence[BuildRule]],
+    env: dict[Value, Value],
+    types: Sequence[Type] | None = None,
+) -> Block:
     made = Block(types or [a.type for a in block.args], [a.name for a in block.args])
     env.update(zip(block.args, made.args, strict=True))
     b = Builder(made)

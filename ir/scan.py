@@ -61,8 +61,13 @@ class Scanner:
         source = self.text[start : stop if stop >= 0 else len(self.text)]
         cut = max(0, column - 60)
         shown = "".join([c if c.isprintable() else " " for c in source[cut : cut + 100]])
-        raise InvalidModelError(code, message, where=f"{self.file}:{line}:{column + 1}",
-                                details=(shown, " " * (column - cut) + "^"), hint=hint)  # fmt: skip
+        raise InvalidModelError(
+            code,
+            message,
+            where=f"{self.file}:{line}:{column + 1}",
+            details=(shown, " " * (column - cut) + "^"),
+            hint=hint,
+        )
 
     def found(self) -> str:
         """What stands at the position, for messages."""

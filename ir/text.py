@@ -9,9 +9,9 @@
       return %1
     }
 
-An op is `results = name(operands) {attributes} (arguments) { region } : types @"location"`, each part
-only where there is one; terminators write their operands bare.  Attributes equal to their default and
-those implied by the result types are left out.  `_` stands for an absent operand.
+An op is `results = name(operands) {attributes} (arguments) { region } : types @"location"`, each
+part only where there is one; terminators write their operands bare.  Attributes equal to their
+default and those implied by the result types are left out.  `_` stands for an absent operand.
 Imports: the core, blobs, literals, compare, parse.
 """
 
@@ -54,7 +54,7 @@ def blobs_of(op: Op) -> dict[str, Blob]:
 
 
 def check_round_trip(op: Op) -> None:
-    """Raise VerifyError E0240 unless printing and parsing gives an equal module, and printing again the same text."""
+    """Raise VerifyError E0240 unless the text of `op` parses to its equal and prints the same."""
     module = op if isinstance(op, Module) else Module.make([op.copy()])  # type: ignore[list-item]
     text = print_op(module)
     again = parse(text, blobs_of(module), "<round trip>")
@@ -77,7 +77,7 @@ def _collect(value: Any, found: dict[str, Blob]) -> None:
 
 
 class _Names(dict[Value, str]):
-    """Value to printed name, given at first sight: its own where legal and free, else the next number."""
+    """Value to printed name: its own where legal and free, else the next number."""
 
     def __init__(self) -> None:
         self.taken: set[str] = set()
@@ -183,7 +183,7 @@ class _Printer:
 
 
 def _inputs(body: Block, names: _Names) -> tuple[str, ...]:
-    """The input names that the header says: those of the arguments, if each has a name of its own."""
+    """The input names that the header says: the arguments', if each has a name of its own."""
     listed = tuple([names[v][1:] for v in body.args])
     return listed if all([not name[0].isdigit() for name in listed]) else ()
 

@@ -1,4 +1,4 @@
-"""Rules of the waist and of the kernel level: `generic`, scope of loop symbols, accesses, vector lanes.
+"""Rules of the waist and of the kernel level: `generic`, scope of symbols, accesses, lanes.
 
 Imports: the core, dims, ops/core, ops/loop, text.
 """
@@ -20,8 +20,12 @@ from .types import BufferType, DType, TensorType, Type, VectorType, element
 def fail(op: Op, code: str, message: str, *details: str) -> NoReturn:
     """Raise the error that shows the op and where it came from."""
     shown = print_op(op).split("\n", 1)[0].strip()
-    raise VerifyError(code, f"{op.name}: {message}", where=str(op.loc) if op.loc else None,
-                      details=(*details, f"in: {shown[:200]}"))  # fmt: skip
+    raise VerifyError(
+        code,
+        f"{op.name}: {message}",
+        where=str(op.loc) if op.loc else None,
+        details=(*details, f"in: {shown[:200]}"),
+    )
 
 
 def symbols_in(value: Any) -> Iterator[str]:
@@ -178,9 +182,16 @@ def _instr(op: Op) -> None:
 
 
 _CHECKS: dict[type[Op], Callable[[Op], None]] = {
-    loop.Load: _load, loop.Store: _store, loop.AsyncCopy: _copy, loop.Push: _stream, loop.Pop: _stream,
-    loop.View: _view, loop.For: _for, loop.IndexValue: _lanes, loop.CallInstr: _instr,
-}  # fmt: skip
+    loop.Load: _load,
+    loop.Store: _store,
+    loop.AsyncCopy: _copy,
+    loop.Push: _stream,
+    loop.Pop: _stream,
+    loop.View: _view,
+    loop.For: _for,
+    loop.IndexValue: _lanes,
+    loop.CallInstr: _instr,
+}
 
 
 def verify_generic(op: Generic) -> None:
@@ -195,7 +206,8 @@ def verify_generic(op: Generic) -> None:
         fail(
             op,
             "E0256",
-            f"{len(op.maps)} and {len(op.out_maps)} maps for {len(inputs)} operands, {len(op.types)} results",
+            f"{len(op.maps)} maps for {len(inputs)} operands, "
+            f"{len(op.out_maps)} for {len(op.types)} results",
         )
     for said, given in (("fills", op.fills), ("where", op.where)):
         if given and len(given) != len(inputs):

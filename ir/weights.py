@@ -24,9 +24,9 @@ Array = np.ndarray[Any, Any]
 ALIGNMENT = 64
 MAX_HEADER = 100 << 20
 NAMES = {
-    "f64": "F64", "f32": "F32", "f16": "F16", "bf16": "BF16", "f8e4m3fn": "F8_E4M3", "f8e5m2": "F8_E5M2",
-    "i64": "I64", "i32": "I32", "i16": "I16", "i8": "I8", "u64": "U64", "u32": "U32", "u16": "U16", "u8": "U8",
-    "bool": "BOOL",
+    "f64": "F64", "f32": "F32", "f16": "F16", "bf16": "BF16", "f8e4m3fn": "F8_E4M3",
+    "f8e5m2": "F8_E5M2", "i64": "I64", "i32": "I32", "i16": "I16", "i8": "I8", "u64": "U64",
+    "u32": "U32", "u16": "U16", "u8": "U8", "bool": "BOOL",
 }  # fmt: skip
 PACKED = {"i4": 4, "u4": 4, "f4e2m1": 4, "i2": 2, "u2": 2}
 
@@ -58,17 +58,21 @@ def _width(blob: Blob) -> int:
     return 1 if blob.dtype.kind == "string" else blob.dtype.np.itemsize
 
 
+def _count(type: TensorType) -> int:
+    return math.prod([extent for extent in type.shape if isinstance(extent, int)])
+
+
 def stored_bytes(type: TensorType, blob: Blob | None = None) -> int:
     """Bytes of a constant in the file; for strings the blob itself is needed."""
     if type.dtype.kind == "string":
         return len(encode(blob)) if blob is not None else -1
-    size = math.prod(type.shape)  # type: ignore[arg-type]
+    size = _count(type)
     per = 8 // PACKED[type.dtype.name] if type.dtype.name in PACKED else 0
     return -(-size // per) if per else size * type.dtype.np.itemsize
 
 
-def encode(blob: Blob) -> bytes | memoryview:
-    """The stored bytes of a constant."""
+def encode(blob: Blob) -> Any:
+    """The stored bytes of a constant, as bytes or as a view of its array."""
     array = np.ascontiguousarray(blob.array)
     if blob.dtype.kind == "string":
         return json.dumps(array.reshape(-1).tolist()).encode()
@@ -80,7 +84,7 @@ def encode(blob: Blob) -> bytes | memoryview:
     parts = np.resize(raw, -(-raw.size // per) * per) & ((1 << bits) - 1)
     parts[raw.size :] = 0
     shifts = np.arange(per, dtype=np.uint8) * bits
-    return np.bitwise_or.reduce(parts.reshape(-1, per) << shifts, axis=1).astype(np.uint8).data
+    return np.bitwise_or.reduce(parts.reshape(-1, per) << shifts, axis=1).astype(np.uint8).tobytes()
 
 
 def decode(raw: Array, type: TensorType) -> Array:
@@ -93,7 +97,7 @@ def decode(raw: Array, type: TensorType) -> Array:
         return raw.view(dtype.np).reshape(type.shape)
     shifts = np.arange(8 // bits, dtype=np.uint8) * bits
     parts = ((raw[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1)
-    parts = parts[: math.prod(type.shape)]  # type: ignore[arg-type]
+    parts = parts[: _count(type)]
     if dtype.kind == "int":  # sign-extend: ml_dtypes wants the low bits in a signed byte
         parts = (parts.astype(np.int8) << (8 - bits)) >> (8 - bits)
         return parts.astype(dtype.np).reshape(type.shape)
@@ -101,20 +105,24 @@ def decode(raw: Array, type: TensorType) -> Array:
 
 
 def read_weights(path: Path, start: int, size: int, trusted: bool) -> dict[str, Blob]:
-    """The blobs of a safetensors file that lies at `start` in `path`, by the first 16 digits of their names.
+    """The blobs of a safetensors file at `start` in `path`, by 16 digits of their names.
 
-    Nothing but the header is read now.  Unless `trusted` (the bytes were checked already), a blob is held
-    against its hash when it is first read.  Raises E0261 for a damaged file.
+    Nothing but the header is read now.  Unless `trusted` (the bytes were checked already), a blob
+    is held against its hash when it is first read.  Raises E0261 for a damaged file.
     """
     with path.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if start + size else b""
     try:
         return {name[:16]: blob for name, blob in _blobs(path, data, start, size, trusted)}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Error) as error:
-        raise InvalidModelError("E0261", f"the weights in {path} are damaged", details=(str(error)[:200],)) from None
+        raise InvalidModelError(
+            "E0261", f"the weights in {path} are damaged", details=(str(error)[:200],)
+        ) from None
 
 
-def _blobs(path: Path, data: Any, start: int, size: int, trusted: bool) -> Iterator[tuple[str, Blob]]:
+def _blobs(
+    path: Path, data: Any, start: int, size: int, trusted: bool
+) -> Iterator[tuple[str, Blob]]:
     length = int.from_bytes(data[start : start + 8], "little")
     if size < 8 or not 0 < length <= min(size - 8, MAX_HEADER):
         raise ValueError("the header is cut off")
@@ -142,8 +150,11 @@ def _loader(data: Any, blob: Blob, expected: str | None) -> Any:
         path, offset, length, _ = blob.key
         array = decode(np.frombuffer(data, np.uint8, length, offset), blob.type)
         if expected is not None and Blob(array, blob.type).digest != expected:
-            raise InvalidModelError("E0261", f"the weights in {path} are damaged",
-                                    details=(f"constant {expected[:16]} does not have its hash",))  # fmt: skip
+            raise InvalidModelError(
+                "E0261",
+                f"the weights in {path} are damaged",
+                details=(f"constant {expected[:16]} does not have its hash",),
+            )
         return array
 
     return load

@@ -1,4 +1,4 @@
-"""Programs on disk: what is written comes back, the same bytes each time, and damage is an error."""
+"""Programs on disk: what is written comes back, in the same bytes, and damage is an error."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from irc.ir.types import DType, TensorType
 from irc.ir.weights import stored_bytes
 
 DTYPES = (
-    "f64 f32 f16 bf16 f8e4m3fn f8e5m2 f8e4m3fnuz f8e5m2fnuz f4e2m1 i64 i32 i16 i8 i4 i2 i3 u64 u32 u16 u8 u4 u2 "
-    "u33 bool c64 c128"
+    "f64 f32 f16 bf16 f8e4m3fn f8e5m2 f8e4m3fnuz f8e5m2fnuz f4e2m1 i64 i32 i16 i8 i4 "
+    "i2 i3 u64 u32 u16 u8 u4 u2 u33 bool c64 c128"
 ).split()  # fmt: skip
 
 
@@ -92,7 +92,9 @@ def test_weights_are_safetensors(tmp_path: Path) -> None:
 def test_weights_are_mapped_not_read(tmp_path: Path) -> None:
     archive.save(constants(), tmp_path / "m.irc")
     module = archive.load(tmp_path / "m.irc")
-    large = [op.value for op in module.main.body if isinstance(op, Const) and op.value.load is not None]
+    large = [
+        op.value for op in module.main.body if isinstance(op, Const) and op.value.load is not None
+    ]
     assert len(large) >= len(DTYPES)
     assert all(blob._array is None for blob in large)
     blob = next(b for b in large if b.dtype.name == "f32")
@@ -130,7 +132,13 @@ def test_a_damaged_side_file_is_an_error(tmp_path: Path) -> None:
     module = archive.load(tmp_path / "m.ir")
     with pytest.raises(Error, match="E0261"):
         arrays(module)
-    for content in (whole[:40], whole[:-1], b"", b"\xff" * 100, whole.replace(b'"f32[101]"', b'"f32[102]"')):
+    for content in (
+        whole[:40],
+        whole[:-1],
+        b"",
+        b"\xff" * 100,
+        whole.replace(b'"f32[101]"', b'"f32[102]"'),
+    ):
         side.write_bytes(content)
         with pytest.raises(Error, match="E0261") as caught:
             archive.load(tmp_path / "m.ir")
@@ -149,7 +157,8 @@ def rewritten(path: Path, about: object, method: int = zipfile.ZIP_STORED) -> No
 
 
 @pytest.mark.parametrize(
-    ("about", "code"), [({"format": 10**6}, "E0262"), ({"format": 0}, "E0262"), ({}, "E0260"), ([], "E0260")]
+    ("about", "code"),
+    [({"format": 10**6}, "E0262"), ({"format": 0}, "E0262"), ({}, "E0260"), ([], "E0260")],
 )
 def test_the_format_is_checked(about: object, code: str, tmp_path: Path) -> None:
     archive.save(constants(), tmp_path / "m.irc")

@@ -126,7 +126,8 @@ def test_unequal_extents_of_unknown_dims_are_found_at_run_time() -> None:
 
 def test_extents_from_data() -> None:
     module = program(
-        "func @main(%x: f32[N]) -> f32[K] {\n %0 = test.keep(%x) : f32[K]\n %1 = add(%0, %0) : f32[K]\n return %1\n}"
+        "func @main(%x: f32[N]) -> f32[K] {\n %0 = test.keep(%x) : f32[K]\n"
+        " %1 = add(%0, %0) : f32[K]\n return %1\n}"
     )
     np.testing.assert_array_equal(run(module, [np.array([-1, 2, 3], np.float32)])[0], [4, 6])
 
@@ -171,7 +172,9 @@ def test_a_kernel_op_has_no_value() -> None:
 
 
 MATMUL = """func @main(%x: f32[M, K], %w: f32[K, N]) -> f32[M, N] {
-  %0 = generic(%x, %w) {iterators = [["m", M, "parallel"], ["n", N, "parallel"], ["k", K, "reduction"]], maps = [[m, k], [k, n]], out_maps = [[m, n]], init = [0.5], acc_types = [!f32]} (%a: f32, %b: f32) {
+  %0 = generic(%x, %w) {iterators = [["m", M, "parallel"], ["n", N, "parallel"], ["k", K,
+  "reduction"]], maps = [[m, k], [k, n]], out_maps = [[m, n]], init = [0.5], acc_types = [!f32]}
+  (%a: f32, %b: f32) {
     %p = mul(%a, %b) : f32
     yield %p
   } (%s: f32, %t: f32) {
@@ -201,17 +204,21 @@ def test_a_reduction_runs_in_order(
     np.testing.assert_array_equal(found, expected)
 
 
-def generic(attributes: str, body: str, operands: str = "%x", types: str = "%a: f32", result: str = "f32[M]") -> Module:
+def generic(
+    attributes: str, body: str, operands: str = "%x", types: str = "%a: f32", result: str = "f32[M]"
+) -> Module:
     return program(
         f"func @main(%x: f32[N], %i: i64[M]) -> {result} {{\n"
-        f"  %0 = generic({operands}) {{{attributes}}} ({types}) {{ {body} }} : {result}\n  return %0\n}}"
+        f"  %0 = generic({operands}) {{{attributes}}} ({types}) {{ {body} }} : {result}\n"
+        "  return %0\n}"
     )
 
 
 def test_guards_and_fills() -> None:
-    """A window that hangs over both ends: indices out of bounds and negative guards give the fill."""
+    """A window over both ends: indices out of bounds and negative guards give the fill."""
     module = generic(
-        'iterators = [["o", M, "parallel"]], maps = [[2*o - 1]], out_maps = [[o]], fills = [-1.0], where = [[2 - o]]',
+        'iterators = [["o", M, "parallel"]], maps = [[2*o - 1]], out_maps = [[o]], '
+        "fills = [-1.0], where = [[2 - o]]",
         "yield %a",
     )
     x = np.arange(10, dtype=np.float32)
@@ -222,7 +229,9 @@ def test_guards_and_fills() -> None:
 
 
 def test_outside_without_fill_is_an_error() -> None:
-    module = generic('iterators = [["o", M, "parallel"]], maps = [[o + 1]], out_maps = [[o]]', "yield %a")
+    module = generic(
+        'iterators = [["o", M, "parallel"]], maps = [[o + 1]], out_maps = [[o]]', "yield %a"
+    )
     assert run(module, [Y, np.zeros(3, np.int64)])[0].shape == (3,)
     with pytest.raises(Error, match="E0505"):
         run(module, [Y, np.zeros(4, np.int64)])
@@ -243,18 +252,23 @@ def test_gather_through_data() -> None:
 
 def test_unwritten_elements_are_poisoned() -> None:
     module = generic(
-        'iterators = [["o", M, "parallel"]], maps = [[o]], out_maps = [[2*o]]', "yield %a", result="f32[2*M]"
+        'iterators = [["o", M, "parallel"]], maps = [[o]], out_maps = [[2*o]]',
+        "yield %a",
+        result="f32[2*M]",
     )
     (found,) = run(module, [Y, np.zeros(2, np.int64)])
     assert found[::2].tolist() == [1, 1] and np.isnan(found[1::2]).all()
-    outside = generic('iterators = [["o", M, "parallel"]], maps = [[o]], out_maps = [[2*o]]', "yield %a")
+    outside = generic(
+        'iterators = [["o", M, "parallel"]], maps = [[o]], out_maps = [[2*o]]', "yield %a"
+    )
     with pytest.raises(Error, match="E0505"):
         run(outside, [Y, np.zeros(2, np.int64)])
 
 
 def test_argmax_by_a_tuple_of_accumulators() -> None:
     module = program("""func @main(%x: f32[N, K]) -> (f32[N], i64[N]) {
-  %v, %i = generic(%x) {iterators = [["n", N, "parallel"], ["k", K, "reduction"]], maps = [[n, k]], out_maps = [[n], [n]], init = [-inf, 0], acc_types = [!f32, !i64]} (%a: f32) {
+  %v, %i = generic(%x) {iterators = [["n", N, "parallel"], ["k", K, "reduction"]], maps = [[n, k]],
+  out_maps = [[n], [n]], init = [-inf, 0], acc_types = [!f32, !i64]} (%a: f32) {
     %k = loop.index {value = k} : i64
     yield %a, %k
   } (%m: f32, %at: i64, %c: f32, %k: i64) {
@@ -275,7 +289,8 @@ def test_argmax_by_a_tuple_of_accumulators() -> None:
 
 def test_a_scalar_result() -> None:
     module = program("""func @main(%x: f32[N]) -> f32[] {
-  %0 = generic(%x) {iterators = [["k", N, "reduction"]], maps = [[k]], out_maps = [[]], init = [0.0], acc_types = [!f32]} (%a: f32) {
+  %0 = generic(%x) {iterators = [["k", N, "reduction"]], maps = [[k]], out_maps = [[]], init =
+  [0.0], acc_types = [!f32]} (%a: f32) {
     yield %a
   } (%s: f32, %t: f32) {
     %q = add(%s, %t) : f32
@@ -290,8 +305,10 @@ def test_a_scalar_result() -> None:
 
 
 def test_input_names() -> None:
-    assert input_names(parse('func @main(%x: f32[], %0: f32[]) { return }').main) == ("x", "arg1")
-    assert input_names(parse('func @main(%x: f32[]) {inputs = ["a b"]} { return }').main) == ("a b",)
+    assert input_names(parse("func @main(%x: f32[], %0: f32[]) { return }").main) == ("x", "arg1")
+    assert input_names(parse('func @main(%x: f32[]) {inputs = ["a b"]} { return }').main) == (
+        "a b",
+    )
     assert input_names(Func.make("f", [])) == ()
 
 
@@ -311,7 +328,8 @@ def test_a_builder_made_generic() -> None:
 
 I, J = sym("i"), sym("j")
 EXPRESSIONS: list[DimLike] = [
-    7, I, I + J, 3 * I - 2 * J + 1, I // 3, (I - 4) // 3 % 5, I * J, max_(I, J, 2), min_(I - J, 0) + (I + J) % 4,
+    7, I, I + J, 3 * I - 2 * J + 1, I // 3, (I - 4) // 3 % 5, I * J, max_(I, J, 2),
+    min_(I - J, 0) + (I + J) % 4,
 ]  # fmt: skip
 
 

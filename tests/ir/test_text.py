@@ -1,4 +1,4 @@
-"""The text: printing and parsing what files cannot show, structural equality, damage of every kind."""
+"""The text: what files cannot show, structural equality, damage of every kind."""
 
 from __future__ import annotations
 
@@ -59,13 +59,41 @@ def cases() -> list[str]:
 @pytest.mark.parametrize(
     "value",
     [
-        None, True, False, 0, -1, 10**18, 0.0, -0.0, 0.1, 1e300, 5e-324, math.inf, -math.inf, math.nan, "", 'a"b\\',
-        "\u00e9\x00\U0001f600", "none", (), (1,), (1, (2.0, ("x", None))), sym("N"), sym("N") * 3 - 1, sym("none"),
-        sym("inf"), (sym("i") // 3 % 4,), f32, (f32, VectorType(f32, 4)), 1j, complex(-0.0, math.inf),
-        Blob(np.arange(16, dtype=np.int8)), (Blob(np.arange(17.0)), Blob(np.zeros(()))),
+        None,
+        True,
+        False,
+        0,
+        -1,
+        10**18,
+        0.0,
+        -0.0,
+        0.1,
+        1e300,
+        5e-324,
+        math.inf,
+        -math.inf,
+        math.nan,
+        "",
+        'a"b\\',
+        "\u00e9\x00\U0001f600",
+        "none",
+        (),
+        (1,),
+        (1, (2.0, ("x", None))),
+        sym("N"),
+        sym("N") * 3 - 1,
+        sym("none"),
+        sym("inf"),
+        (sym("i") // 3 % 4,),
+        f32,
+        (f32, VectorType(f32, 4)),
+        1j,
+        complex(-0.0, math.inf),
+        Blob(np.arange(16, dtype=np.int8)),
+        (Blob(np.arange(17.0)), Blob(np.zeros(()))),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_attribute_values_come_back(value: Any) -> None:
     module = one_op(value)
     check_round_trip(module)
@@ -87,13 +115,17 @@ def test_any_float_constant_comes_back(elements: list[float]) -> None:
     assert "@blob" not in print_op(module)
 
 
-@pytest.mark.parametrize("name", ["f16", "bf16", "f8e4m3fn", "f8e5m2", "f8e4m3fnuz", "f8e5m2fnuz", "f4e2m1"])
+@pytest.mark.parametrize(
+    "name", ["f16", "bf16", "f8e4m3fn", "f8e5m2", "f8e4m3fnuz", "f8e5m2fnuz", "f4e2m1"]
+)
 def test_every_small_float_comes_back(name: str) -> None:
     dtype = DType(name)
     bits = np.arange(1 << min(dtype.bits, 8), dtype=np.uint8)
     if dtype.bits == 16:
         bits = np.random.default_rng(0).integers(0, 256, 512, np.uint8)
-    for part in np.array_split(bits.view(dtype.np), max(1, bits.size // (16 * max(1, dtype.bits // 8)))):
+    for part in np.array_split(
+        bits.view(dtype.np), max(1, bits.size // (16 * max(1, dtype.bits // 8)))
+    ):
         check_round_trip(one_op(Blob(part)))
 
 
@@ -134,10 +166,19 @@ def test_difference_sees_everything() -> None:
     assert equal(base, parse(text)) and equal(base, base.clone())
     assert equal(base, parse(text.replace("%0", "%other")))
     for old, new in [
-        ("[1,", "[1.0,"), ("[1,", "[true,"), ("0.0]", "-0.0]"), ("2.0", "3.0"), ('"b":1', '"b":2'), ('@"a"', '@"c"'),
-        ("(%0, %y)", "(%y, %0)"), ("return %1", "return %0"), ("@main", "@other"), ("f32[4]", "f32[5]"),
-        ("add(", "mul("), (' @"a" "b":1', ""),
-    ]:  # fmt: skip
+        ("[1,", "[1.0,"),
+        ("[1,", "[true,"),
+        ("0.0]", "-0.0]"),
+        ("2.0", "3.0"),
+        ('"b":1', '"b":2'),
+        ('@"a"', '@"c"'),
+        ("(%0, %y)", "(%y, %0)"),
+        ("return %1", "return %0"),
+        ("@main", "@other"),
+        ("f32[4]", "f32[5]"),
+        ("add(", "mul("),
+        (' @"a" "b":1', ""),
+    ]:
         assert old in text
         found = difference(base, parse(text.replace(old, new)))
         assert found is not None, (old, new)
@@ -181,11 +222,16 @@ def nested(depth: int) -> str:
 def test_deep_nesting_is_an_error() -> None:
     assert len(list(parse(nested(MAX_DEPTH - 1)).walk())) == MAX_DEPTH + 1
     for text in [
-        nested(MAX_DEPTH), nested(10**5), one_attribute("[" * 10**5), one_attribute("(" * 10**5 + "N" + ")" * 10**5),
-        "func @f(%x: " + "seq<" * 10**5, "func @f(%x: " + "seq<" * 50 + "f32" + ">" * 50 + ") {",
+        nested(MAX_DEPTH),
+        nested(10**5),
+        one_attribute("[" * 10**5),
+        one_attribute("(" * 10**5 + "N" + ")" * 10**5),
+        "func @f(%x: " + "seq<" * 10**5,
+        "func @f(%x: " + "seq<" * 50 + "f32" + ">" * 50 + ") {",
         "func @f(%x: f32[" + "(" * 10**4 + "N" + ")" * 10**4 + "]) { return }",
-        "func @f(%x: f32[" + "9" * 10**4 + "]) { return }", one_attribute("9" * 10**5),
-    ]:  # fmt: skip
+        "func @f(%x: f32[" + "9" * 10**4 + "]) { return }",
+        one_attribute("9" * 10**5),
+    ]:
         with pytest.raises(InvalidModelError):
             module = parse(text)
             verify(module)
@@ -193,7 +239,9 @@ def test_deep_nesting_is_an_error() -> None:
 
 
 def one_attribute(value: str) -> str:
-    return f"func @main(%x: f32[4]) {{ %0 = test.labelled(%x) {{value = {value}}} : f32[4]\nreturn }}"
+    return (
+        f"func @main(%x: f32[4]) {{ %0 = test.labelled(%x) {{value = {value}}} : f32[4]\nreturn }}"
+    )
 
 
 def damaged(text: str, rng: random.Random) -> str:
@@ -212,8 +260,31 @@ def damaged(text: str, rng: random.Random) -> str:
         elif kind == 3:
             words[at] = "".join([chr(rng.randrange(1, 0x250)) for _ in range(rng.randint(1, 5))])
         elif kind == 4:
-            words[at] = rng.choice(["0", "-1", "99999999999999999999", "1e999", "%", "{", "}", "[", "(", '"', "<", "none",
-                                    "N", "f32", "token", "//", "@", "dense<", "!", "=", "_"])  # fmt: skip
+            words[at] = rng.choice(
+                [
+                    "0",
+                    "-1",
+                    "99999999999999999999",
+                    "1e999",
+                    "%",
+                    "{",
+                    "}",
+                    "[",
+                    "(",
+                    '"',
+                    "<",
+                    "none",
+                    "N",
+                    "f32",
+                    "token",
+                    "//",
+                    "@",
+                    "dense<",
+                    "!",
+                    "=",
+                    "_",
+                ]
+            )
         else:
             del words[at:]
         if not words:

@@ -122,12 +122,24 @@ def use_foreign_value(func: Func) -> None:
 @pytest.mark.parametrize(
     ("damage", "code"),
     [
-        (forget_use, "E0231"), (invent_use, "E0231"), (keep_erased_user, "E0231"), (change_type, "E0237"),
-        (swap_order, "E0233"), (lose_link, "E0230"), (miscount, "E0230"), (cut_tail, "E0234"),
-        (lose_parent, "E0230"), (lose_block, "E0230"), (steal_result, "E0231"), (drop_attribute, "E0232"),
-        (drop_region, "E0236"), (repeat_region, "E0236"), (use_inner_value, "E0233"), (use_foreign_value, "E0233"),
+        (forget_use, "E0231"),
+        (invent_use, "E0231"),
+        (keep_erased_user, "E0231"),
+        (change_type, "E0237"),
+        (swap_order, "E0233"),
+        (lose_link, "E0230"),
+        (miscount, "E0230"),
+        (cut_tail, "E0234"),
+        (lose_parent, "E0230"),
+        (lose_block, "E0230"),
+        (steal_result, "E0231"),
+        (drop_attribute, "E0232"),
+        (drop_region, "E0236"),
+        (repeat_region, "E0236"),
+        (use_inner_value, "E0233"),
+        (use_foreign_value, "E0233"),
     ],
-)  # fmt: skip
+)
 def test_damage_is_found(damage: Callable[[Func], None], code: str) -> None:
     func = program()
     damage(func)

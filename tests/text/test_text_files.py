@@ -4,11 +4,13 @@ The first line of a file says what is run on each of its cases, which `// -----`
 
     // RUN: irc-opt --passes 'canonicalize,cse'      what the passes make of the module
     // RUN: irc-opt                                  just reading, checking and printing it
-    // RUN: irc-opt --reject                         the error that reading, checking or a pass gives
+    // RUN: irc-opt --reject                         the error that reading, checking or a pass
+    gives
 
 `// CHECK: text` is found on a later line of the output, `// CHECK-NEXT:` on the very next one, and
-`// CHECK-NOT:` nowhere between its neighbours; `{{...}}` is a regular expression.  After a change that is
-meant, `pytest tests/text --update-golden` writes the whole output of each case into its CHECK lines.
+`// CHECK-NOT:` nowhere between its neighbours; `{{...}}` is a regular expression.  After a change
+that is meant, `pytest tests/text --update-golden` writes the whole output of each case into its
+CHECK lines.
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ def output_of(case: str, arguments: Sequence[str], file: str) -> str:
 def pattern_of(text: str) -> re.Pattern[str]:
     """A CHECK text as a regular expression; runs of spaces match any."""
     parts = re.split(r"\{\{(.*?)\}\}", text.strip())
-    quoted = [re.sub(r"(\\ )+", " +", re.escape(p)) if k % 2 == 0 else p for k, p in enumerate(parts)]
+    quoted = [
+        re.sub(r"(\\ )+", " +", re.escape(p)) if k % 2 == 0 else p for k, p in enumerate(parts)
+    ]
     return re.compile("".join(quoted))
 
 
@@ -102,7 +106,9 @@ def golden(case: str, output: str) -> str:
     after_blank = True
     for line in output.split("\n"):
         if line.strip():
-            source += f"// CHECK{'' if after_blank else '-NEXT'}: {line.replace('{{', '{{[{][{]}}')}\n"
+            source += (
+                f"// CHECK{'' if after_blank else '-NEXT'}: {line.replace('{{', '{{[{][{]}}')}\n"
+            )
         after_blank = not line.strip()
     return source
 
@@ -110,7 +116,9 @@ def golden(case: str, output: str) -> str:
 FILES = sorted(HERE.rglob("*.ir"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=[str(f.relative_to(HERE).with_suffix("")) for f in FILES])
+@pytest.mark.parametrize(
+    "path", FILES, ids=[str(f.relative_to(HERE).with_suffix("")) for f in FILES]
+)
 def test_file(path: Path, request: pytest.FixtureRequest) -> None:
     text = path.read_text(encoding="utf-8")
     head = RUN.match(text)

@@ -1,7 +1,8 @@
-"""Speed and size of the IR: a chain of adds of f32[4, 4], built, printed, parsed, verified, rewritten.
+"""Speed and size of the IR: a chain of adds of f32[4, 4], built, printed, parsed, verified,
+rewritten.
 
-The figures are microseconds of process time per op (the least of several rounds, as the machine may be
-busy) and bytes per op.  The collector's threshold is raised, as the compile entry points do it.
+The figures are microseconds of process time per op (the least of several rounds, as the machine may
+be busy) and bytes per op.  The collector's threshold is raised, as the compile entry points do it.
 """
 
 from __future__ import annotations
