@@ -1,8 +1,9 @@
-"""What runs at the same time in the loop interpreter: threads, processes, streams, asynchronous copies.
+"""What runs at the same time in the loop interpreter: threads, processes, streams, copies.
 
-Threads and processes are Python generators.  A thread yields at a barrier, a process where its stream
-is full or empty; the schedulers here resume them, and see divergence and deadlock.  Asynchronous
-copies happen only when a wait obliges them to; until then their destination is undefined.
+Threads and processes are Python generators.  A thread yields at a barrier, a process where its
+stream is full or empty; the schedulers here resume them, and see divergence and deadlock.
+Asynchronous copies happen only when a wait obliges them to; until then their destination is
+undefined.
 Imports: the translator, memory, the kernel-level ops.
 """
 
@@ -38,7 +39,7 @@ class Copy:
 
 
 class Group:
-    """The threads of one GPU block, or sibling processes: who owns which stamp, what they have in flight.
+    """The threads of one GPU block, or sibling processes: their stamps, their copies in flight.
 
     Thread ids: a single thread is its linear number, warp w as a whole is -(w + 1).
     """
@@ -150,7 +151,7 @@ def warp_of(thread: int) -> int:
 
 
 def meet(threads: Sequence[Coroutine], label: str) -> Generator[tuple[Op, str], None, None]:
-    """Run threads from barrier to barrier, each time in another order; yields at each barrier they reach."""
+    """Run threads from barrier to barrier, each time in another order; yields at each."""
     live = list(threads)
     while live:
         at: dict[Any, int] = {}
@@ -183,7 +184,7 @@ def run_threads(runtime: Any, group: Group, threads: Sequence[Coroutine], label:
 
 
 def run_lanes(group: Group, threads: Sequence[Coroutine], label: str, thread: int) -> Coroutine:
-    """Run the threads inside another thread: barriers of scope "warp" end here, others go on to the outside."""
+    """Run threads inside another one: barriers of scope "warp" end here, others go on outside."""
     for site in meet(threads, label):
         if site[1] == "warp":
             group.warp_barrier(thread)
@@ -214,7 +215,7 @@ def blocked(runtime: Any, op: Op, what: str) -> None:
     raise Error("E0515", f"deadlock: this code waits for ever to {what}", where=Op.where(op))
 
 
-# Rules ---------------------------------------------------------------------------------------------
+# Rules -----------------------------------------------------------------------------------------
 
 _GPU = ("gpu.warp", "gpu.lane", "gpu.thread")
 
@@ -320,15 +321,20 @@ def _async_copy(t: Translator, op: loop.AsyncCopy) -> None:
         t.touch(op, target)
         t.emit("o += 1; h += 1" if lane + 1 < op.count else f"o -= {op.count - 1}")
     t.emit(
-        f"{t.group}.start({t.constant(op)}, {_thread(t)[0]}, W{source.name}, at, W{target.name}, o, {op.count})"
+        f"{t.group}.start({t.constant(op)}, {_thread(t)[0]}, "
+        f"W{source.name}, at, W{target.name}, o, {op.count})"
     )
 
 
 def _whole_rows(op: loop.AsyncCopy, source: Place, target: Place) -> None:
     for place in (source, target):
         if place.packed or (op.count > 1 and (not place.strides or place.strides[-1] != "1")):
-            raise Error("E0521", "an asynchronous copy wants whole bytes, side by side", where=Op.where(op),
-                        details=(f"buffer {place.type}",))  # fmt: skip
+            raise Error(
+                "E0521",
+                "an asynchronous copy wants whole bytes, side by side",
+                where=Op.where(op),
+                details=(f"buffer {place.type}",),
+            )
     if source.type.dtype is not target.type.dtype:
         raise Error("E0521", "an asynchronous copy keeps the element type", where=Op.where(op))
 
@@ -382,8 +388,12 @@ def _call_instr(t: Translator, op: loop.CallInstr) -> None:
     for k, (value, arg) in enumerate(zip(op.args, found.body.args, strict=True)):
         place, type_ = t.place(op, value), arg.buffer
         if place.type.dtype is not type_.dtype or _held(place.type) != _held(type_):
-            raise Error("E0521", f"{found.name}: operand '{found.operands[k][0]}' is a {type_}",
-                        where=Op.where(op), details=(f"found {place.type}",))  # fmt: skip
+            raise Error(
+                "E0521",
+                f"{found.name}: operand '{found.operands[k][0]}' is a {type_}",
+                where=Op.where(op),
+                details=(f"found {place.type}",),
+            )
         index = op.index[k] if k < len(op.index) and op.index[k] else (0,) * place.type.rank
         window = (
             f"rt.window({t.constant(op)}, W{place.name}, {t.exprs(index)}, {t.exprs(type_.shape)})"
@@ -397,7 +407,7 @@ def _call_instr(t: Translator, op: loop.CallInstr) -> None:
 
 
 def _held(type_: BufferType) -> str:
-    """The space of a tile or fragment, which an instruction needs exactly; others it only addresses."""
+    """The space of a tile or fragment, which an instruction needs exactly; "" for others."""
     return type_.space if type_.space.split(".")[0] in ("tile", "fragment") else ""
 
 
@@ -423,6 +433,7 @@ def _until(t: Translator, op: loop.Push | loop.Pop, waiting: str, what: str) -> 
 
 
 ASYNC: dict[type[Op], Rule] = {
-    loop.For: for_loop, loop.Barrier: _barrier, loop.AsyncCopy: _async_copy, loop.Commit: _commit, loop.Wait: _wait,
+    loop.For: for_loop, loop.Barrier: _barrier, loop.AsyncCopy: _async_copy,
+    loop.Commit: _commit, loop.Wait: _wait,
     loop.Process: _processes, loop.CallInstr: _call_instr, loop.Push: _push, loop.Pop: _pop,
 }  # fmt: skip

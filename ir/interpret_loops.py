@@ -1,9 +1,10 @@
 """Runs kernels and plans on numpy arrays: the meaning of the loop level, and its strictest critic.
 
-`run_kernel` translates a function to Python (interpret_translate.py) and runs it.  With `check` every
-access is proved in bounds and defined, iterations of concurrent loops run in a shuffled order and may
-not meet in memory, views of an arena may not overlap while both live, asynchronous copies arrive as
-late as they may, streams are bounded, and barriers must be reached by all threads.
+`run_kernel` translates a function to Python (interpret_translate.py) and runs it.  With `check`
+every access is proved in bounds and defined, iterations of concurrent loops run in a shuffled
+order and may not meet in memory, views of an arena may not overlap while both live, asynchronous
+copies arrive as late as they may, streams are bounded, and barriers must be reached by all
+threads.
 Imports: the other interpret files, the kernel-level ops, symbols, errors.
 """
 
@@ -51,8 +52,8 @@ def run_kernel(
 ) -> int:
     """Run a kernel or plan on arrays, outputs written in place; gives the status.
 
-    Symbols of argument shapes are bound from the arrays, others come from `dims`.  `written` numbers
-    the arguments that start undefined and must be wholly written (default: the last
+    Symbols of argument shapes are bound from the arrays, others come from `dims`.  `written`
+    numbers the arguments that start undefined and must be wholly written (default: the last
     `len(func.outputs)` of a kernel; of a plan its outputs, and its arena starts undefined too);
     `scratch` numbers those that start undefined and mean nothing afterwards.
     `seed` orders concurrent iterations and threads.  Mistakes of the kernel raise E0510 to E0519.
@@ -81,8 +82,11 @@ def run_kernel(
             and k in results
             and (missing := window.undefined()) is not None
         ):
-            raise Error("E0518", f"@{func.sym} leaves its result '{window.label}' unwritten",
-                        details=(f"first at index {list(missing)} of shape {list(window.shape)}",))  # fmt: skip
+            raise Error(
+                "E0518",
+                f"@{func.sym} leaves its result '{window.label}' unwritten",
+                details=(f"first at index {list(missing)} of shape {list(window.shape)}",),
+            )
         if not np.may_share_memory(window.memory.bytes, array) and array.flags.writeable:
             array[...] = window.array()
     return status
@@ -112,7 +116,7 @@ def _check_overlap(func: Func, args: Sequence[Array], results: set[int]) -> None
 
 
 def bind_symbols(func: Func, args: Sequence[Array], dims: Mapping[str, int]) -> dict[str, int]:
-    """Values of all parameters, from the shapes of the arguments and from `dims`; E0516 where they disagree."""
+    """Values of all parameters, from argument shapes and `dims`; E0516 where they disagree."""
     if len(args) != len(func.args):
         raise Error("E0516", f"@{func.sym} takes {len(func.args)} arrays, {len(args)} given")
     bound = dict(dims)
@@ -151,7 +155,7 @@ def bind_symbols(func: Func, args: Sequence[Array], dims: Mapping[str, int]) -> 
 
 
 class Runtime:
-    """What a translated kernel calls: memory, stamps, order of iterations, callees, and its failures."""
+    """What a translated kernel calls: memory, stamps, orders, callees, and its failures."""
 
     put_code = staticmethod(memory.put_code)
     code_of = staticmethod(memory.code_of)
@@ -266,8 +270,17 @@ class Runtime:
 
     # Vector accesses ---------------------------------------------------------------------------
 
-    def gather(self, op: loop.Load, window: Window, index: Sequence[Any], where: Sequence[Any], fill: Any, lanes: int,
-               levels: Sequence[Any], me: int) -> Array:  # fmt: skip
+    def gather(
+        self,
+        op: loop.Load,
+        window: Window,
+        index: Sequence[Any],
+        where: Sequence[Any],
+        fill: Any,
+        lanes: int,
+        levels: Sequence[Any],
+        me: int,
+    ) -> Array:
         """Lanes of a load, one address each."""
         on, at = self._lane_addresses(op, window, index, where, lanes)
         if self.check:
@@ -280,8 +293,17 @@ class Runtime:
         out[on] = memory.get_elements(window, at)
         return out
 
-    def scatter(self, op: loop.Store, window: Window, index: Sequence[Any], where: Sequence[Any], value: Array, lanes: int,
-                levels: Sequence[Any], me: int) -> None:  # fmt: skip
+    def scatter(
+        self,
+        op: loop.Store,
+        window: Window,
+        index: Sequence[Any],
+        where: Sequence[Any],
+        value: Array,
+        lanes: int,
+        levels: Sequence[Any],
+        me: int,
+    ) -> None:
         """Lanes of a store, one address each; two lanes may not write one element."""
         on, at = self._lane_addresses(op, window, index, where, lanes)
         if self.check:
@@ -368,8 +390,12 @@ class Runtime:
         for window, value in zip(windows, callee.args, strict=True):
             shape = tuple([evaluate(d, bound) for d in value.buffer.shape])
             if shape != window.shape or window.dtype is not value.buffer.dtype:
-                raise Error("E0516", f"@{op.callee} wants {value.type}", where=Op.where(op),
-                            details=(f"found {window.dtype}{list(window.shape)}, dims {bound}",))  # fmt: skip
+                raise Error(
+                    "E0516",
+                    f"@{op.callee} wants {value.type}",
+                    where=Op.where(op),
+                    details=(f"found {window.dtype}{list(window.shape)}, dims {bound}",),
+                )
         status = self.run(callee, windows, bound, levels)
         if status != loop.STATUS_OK:
             self.fail(status)
@@ -402,8 +428,12 @@ class Runtime:
 
     def outside(self, op: Op, index: tuple[int, ...], window: Window) -> None:
         """An index is out of bounds."""
-        raise Error("E0510", f"index {[int(i) for i in index]} is outside of '{window.label}'", where=Op.where(op),
-                    details=(f"shape {list(window.shape)}",))  # fmt: skip
+        raise Error(
+            "E0510",
+            f"index {[int(i) for i in index]} is outside of '{window.label}'",
+            where=Op.where(op),
+            details=(f"shape {list(window.shape)}",),
+        )
 
     def undefined(self, op: Op, at: Any, window: Window) -> None:
         """An element that is read was not written through this window."""
@@ -425,8 +455,12 @@ class Runtime:
                     f"{where} is read before its asynchronous copy was waited for",
                     where=Op.where(op),
                 )
-            raise Error("E0512", f"{where} is read but was never written", where=Op.where(op),
-                        details=(f"shape {list(window.shape)}, strides {list(window.strides)}",))  # fmt: skip
+            raise Error(
+                "E0512",
+                f"{where} is read but was never written",
+                where=Op.where(op),
+                details=(f"shape {list(window.shape)}, strides {list(window.strides)}",),
+            )
 
     def misplaced(self, op: Op, text: str) -> None:
         """An op stands where it cannot."""
@@ -435,8 +469,13 @@ class Runtime:
     def race(self, op: Op, at: Any, window: Window) -> None:
         """Two concurrent iterations meet in an element."""
         first = int(np.atleast_1d(at)[0])
-        raise Error("E0513", f"iterations that run at the same time meet in '{window.label}'", where=Op.where(op),
-                    details=(f"element {first} (shape {list(window.shape)})",), hint="a barrier may be missing")  # fmt: skip
+        raise Error(
+            "E0513",
+            f"iterations that run at the same time meet in '{window.label}'",
+            where=Op.where(op),
+            details=(f"element {first} (shape {list(window.shape)})",),
+            hint="a barrier may be missing",
+        )
 
 
 __all__ = ["HostStep", "Runtime", "bind_symbols", "run_kernel"]

@@ -1,11 +1,12 @@
 """Memory as the loop interpreter sees it: bytes, a shadow of what is defined, and who touched what.
 
-A `Memory` is a run of bytes; a `Window` is a typed, strided look at part of one.  The shadow holds one
-byte per byte of memory: 0 is undefined, `INITIAL` came with the arguments, anything else names the
-view through which the byte was last written.  Reading through a window accepts its own name only, so
-a planned buffer that another one has overwritten reads as an error.  Stamps (who wrote, who read) feed
-the race checks of interpret_async.py; they are per element and exist only where a kernel runs
-iterations at the same time.  Imports: types, errors.
+A `Memory` is a run of bytes; a `Window` is a typed, strided look at part of one.  The shadow holds
+one byte per byte of memory: 0 is undefined, `INITIAL` came with the arguments, anything else names
+the view through which the byte was last written.  Reading through a window accepts its own name
+only, so a planned buffer that another one has overwritten reads as an error.  Stamps (who wrote,
+who read) feed the race checks of interpret_async.py; they are per element and exist only where a
+kernel runs iterations at the same time.
+Imports: types, errors.
 """
 
 from __future__ import annotations
@@ -77,24 +78,36 @@ def poison(raw: Array, dtype: DType) -> None:
 class Window:
     """A typed, strided look at memory.  `offset` is in bytes; `data` starts there and is flat.
 
-    A `root` is bytes whose views each get a name.  For packed element types `data` holds bytes and element e lies in byte e * bits // 8.
+    A `root` is bytes whose views each get a name.  For packed element types `data` holds bytes,
+    and element e lies in byte e * bits // 8.
     """
 
     __slots__ = ("data", "dtype", "label", "memory", "offset", "owner", "root", "shape", "strides")
 
-    def __init__(self, memory: Memory, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0,
-                 owner: int = INITIAL, label: str = "") -> None:  # fmt: skip
+    def __init__(
+        self,
+        memory: Memory,
+        dtype: DType,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        offset: int = 0,
+        owner: int = INITIAL,
+        label: str = "",
+    ) -> None:
         self.memory, self.dtype, self.shape, self.strides = memory, dtype, shape, strides
         self.offset, self.owner, self.label = offset, owner, label or memory.label
         self.root = False
         need = offset + bytes_for(dtype, span(shape, strides))
         if offset < 0 or need > memory.bytes.size:
-            raise Error("E0511", f"the view '{self.label}' goes past the end of its memory",
-                        details=(f"bytes {offset} to {need} of {memory.bytes.size}",))  # fmt: skip
+            raise Error(
+                "E0511",
+                f"the view '{self.label}' goes past the end of its memory",
+                details=(f"bytes {offset} to {need} of {memory.bytes.size}",),
+            )
         self.data = self.cut(memory.bytes, dtype.np)
 
     def cut(self, raw: Array, dtype: Any) -> Array:
-        """The part of a per-byte array from here on, one entry per element (per byte when packed)."""
+        """A per-byte array from here on, one entry per element (per byte when packed)."""
         size = 1 if packed(self.dtype) else self.dtype.np.itemsize
         end = self.offset + (raw.size - self.offset) // size * size
         return raw[self.offset : end].view(np.uint8 if size == 1 and packed(self.dtype) else dtype)
@@ -209,10 +222,17 @@ def code_of(values: Any, dtype: DType) -> Array:
     return np.asarray(values, dtype.np).view(np.uint8) & np.uint8((1 << dtype.bits) - 1)
 
 
-def argument(array: Array, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...] | None, label: str,
-             defined: bool) -> Window:  # fmt: skip
+def argument(
+    array: Array,
+    dtype: DType,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...] | None,
+    label: str,
+    defined: bool,
+) -> Window:
     """A window on a numpy argument: its own bytes where the layout allows, otherwise a copy."""
-    steps: tuple[int, ...] = strides if strides is not None else dense_strides(shape)  # type: ignore[assignment]
+    dense: tuple[int, ...] = dense_strides(shape)  # type: ignore[assignment]
+    steps = strides if strides is not None else dense
     if strides is None and not packed(dtype) and array.flags.c_contiguous:
         raw = array.reshape(-1).view(np.uint8)
         if not defined:

@@ -109,7 +109,8 @@ def _alloc(t: Translator, op: loop.Alloc) -> None:
 
 def _view(t: Translator, op: loop.View) -> None:
     base, type_ = t.place(op, op.base), op.type
-    window = f"rt.view({t.constant(op)}, W{base.name}, {t.expr(op.offset)}, {t.exprs(type_.shape)}, {t.exprs(type_.element_strides)})"
+    layout = f"{t.exprs(type_.shape)}, {t.exprs(type_.element_strides)}"
+    window = f"rt.view({t.constant(op)}, W{base.name}, {t.expr(op.offset)}, {layout})"
     t.bind(op.result, window)
     made = t.places[op.result]
     t.places[op.result] = Place(
@@ -158,7 +159,8 @@ def _store(t: Translator, op: loop.Store) -> None:
     t.touch(op, place)
     if place.packed:
         t.emit(
-            f"rt.put_code(d{place.name}, o, int(rt.code_of({value}, {t.constant(dtype)})), {dtype.bits})"
+            f"rt.put_code(d{place.name}, o, int(rt.code_of({value}, {t.constant(dtype)})), "
+            f"{dtype.bits})"
         )
     else:
         t.emit(f"d{place.name}[o] = {value}")
@@ -169,8 +171,10 @@ def _store(t: Translator, op: loop.Store) -> None:
 def _vector_access(
     t: Translator, op: loop.Load | loop.Store, place: Place, value: str, fill: str
 ) -> None:
-    """A vector load or store: a slice where lanes step evenly and no lane is masked, else lane by lane."""
-    lanes = op.lanes if isinstance(op, loop.Load) else op.value.type.lanes  # type: ignore[attr-defined]
+    """A vector load or store: a slice where lanes step evenly and none is masked, else by lane."""
+    moved = op.result.type if isinstance(op, loop.Load) else op.value.type
+    assert isinstance(moved, VectorType)
+    lanes = moved.lanes
     step = _lane_step(place, op.index, op.lane)
     ends = [
         [substitute(e, {op.lane: lane}) for lane in (0, lanes - 1)] for e in (*op.where, *op.index)
@@ -199,7 +203,8 @@ def _slice_access(
     if t.check:
         tests = [f"0 <= {t.expr(e)} < {n}" for e, n in zip(last, place.shape, strict=True)]
         t.emit(
-            f"if not ({' and '.join(tests)}): rt.outside({t.constant(op)}, {t.exprs(last)}, W{place.name})"
+            f"if not ({' and '.join(tests)}): "
+            f"rt.outside({t.constant(op)}, {t.exprs(last)}, W{place.name})"
         )
     t.address(op, place, [substitute(e, {op.lane: 0}) for e in op.index])
     n, cut = place.name, f"[o:o + {step * (lanes - 1) + 1}:{step}]"
@@ -207,14 +212,16 @@ def _slice_access(
     if t.check:
         if load:
             t.emit(
-                f"if (s{n}{cut} != p{n}).any(): rt.undefined({t.constant(op)}, np.arange({lanes}) * {step} + o, W{n})"
+                f"if (s{n}{cut} != p{n}).any(): "
+                f"rt.undefined({t.constant(op)}, np.arange({lanes}) * {step} + o, W{n})"
             )
         else:
             t.emit(f"s{n}{cut} = p{n}")
         levels = t.shared_levels(place)
         if levels != "()":
             t.emit(
-                f"rt.lanes({t.constant(op)}, W{n}, np.arange({lanes}) * {step} + o, {levels}, {t.levels[-1].me}, {not load})"
+                f"rt.lanes({t.constant(op)}, W{n}, np.arange({lanes}) * {step} + o, "
+                f"{levels}, {t.levels[-1].me}, {not load})"
             )
     t.emit(f"{value} = d{n}{cut}.copy()" if load else f"d{n}{cut} = {value}")
 
@@ -280,6 +287,10 @@ def _bind(t: Translator, op: loop.Bind) -> None:
     t.emit(f"if not 0 <= {name} < {t.expr(op.extent)}: rt.fail({loop.STATUS_INDEX})")
 
 
+def _fail(t: Translator, op: loop.Fail) -> None:
+    t.emit(f"rt.fail({op.status})")
+
+
 def _splat(t: Translator, op: loop.Splat) -> None:
     dtype = t.constant(element(op.result.type).np)
     t.emit(f"{t.define(op.result)} = np.full({op.lanes}, {t.read(op.x)}, {dtype})")
@@ -302,15 +313,17 @@ def _nothing(t: Translator, op: Op) -> None:
 
 
 PLAIN: dict[type[Op], Rule] = {
-    Const: _const, loop.For: _for, loop.If: _if, loop.When: _when, loop.While: _while, loop.Alloc: _alloc,
-    loop.View: _view, loop.Load: _load, loop.Store: _store, loop.IndexValue: _index_value, loop.Bind: _bind,
-    loop.Fail: lambda t, op: t.emit(f"rt.fail({op.status})"), loop.Splat: _splat, loop.ReduceLanes: _reduce_lanes,
-    loop.Call: _call, loop.HostCall: _call, Return: _nothing, Yield: _nothing, Op: _elementwise,
+    Op: _elementwise, Const: _const, Return: _nothing, Yield: _nothing,
+    loop.For: _for, loop.If: _if, loop.When: _when, loop.While: _while,
+    loop.Alloc: _alloc, loop.View: _view, loop.Load: _load, loop.Store: _store,
+    loop.IndexValue: _index_value, loop.Bind: _bind, loop.Fail: _fail, loop.Splat: _splat,
+    loop.ReduceLanes: _reduce_lanes, loop.Call: _call, loop.HostCall: _call,
 }  # fmt: skip
 
 
-def translate(func: Func, rules: Mapping[type[Op], Rule], symbols: Sequence[str], check: bool,
-              outer: int) -> Callable[..., None]:  # fmt: skip
+def translate(
+    func: Func, rules: Mapping[type[Op], Rule], symbols: Sequence[str], check: bool, outer: int
+) -> Callable[..., None]:
     """The Python function `(rt, windows, dims, levels)` that does what `func` says."""
     t = Translator(func, rules, check, outer)
     for symbol in symbols:

@@ -1,13 +1,13 @@
 """Translates a kernel or plan from loop IR into Python source, one statement or a few per op.
 
 The source is compiled once and run on windows of memory (interpret_memory.py); in checking mode
-every access carries its bounds check, its look at the shadow and, inside loops whose iterations run
-at the same time, its race check.  This file holds the translator; interpret_rules.py holds the
+every access carries its bounds check, its look at the shadow and, inside loops whose iterations
+run at the same time, its race check.  This file holds the translator; interpret_rules.py holds the
 rules of sequential ops, interpret_async.py those of threads, processes, streams and copies.
 
 Race checks use stamps, numbers that only grow.  A concurrent loop remembers the stamp at its start
-(`base`), each iteration takes a new one (`me`); since the iterations run one after another, an element
-whose stamp lies in [base, me) was touched by another iteration of the same loop.
+(`base`), each iteration takes a new one (`me`); since the iterations run one after another, an
+element whose stamp lies in [base, me) was touched by another iteration of the same loop.
 Imports: the core, dims, types, the kernel-level ops, memory.
 """
 
@@ -51,7 +51,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Place:
-    """A buffer during translation: the suffix of its Python variables, and how many levels enclose it."""
+    """A buffer during translation: the suffix of its variables, how many levels enclose it."""
 
     type: BufferType
     name: str
@@ -181,7 +181,7 @@ class Translator:
             return name
         args = [self.expr(a, lane) for a in atom.args]
         if atom.kind in (DIV, MOD):
-            return f"({args[0]} {atom.kind} {args[1]})"
+            return f"({args[0]} {atom.kind} ({args[1]}))"
         if lane in atom.symbols:
             out = args[0]
             for other in args[1:]:
@@ -239,8 +239,12 @@ class Translator:
     def address(self, op: Op, place: Place, index: Sequence[DimLike]) -> None:
         """Set `o` to the flat element number of `index` (and `h` to its place in the shadow)."""
         if len(index) != len(place.shape):
-            raise Error("E0521", f"{op.name}: {len(index)} indices for a buffer of rank {len(place.shape)}",
-                        where=Op.where(op), details=(f"buffer {place.type}",))  # fmt: skip
+            raise Error(
+                "E0521",
+                f"{op.name}: {len(index)} indices for a buffer of rank {len(place.shape)}",
+                where=Op.where(op),
+                details=(f"buffer {place.type}",),
+            )
         parts, tests, names = [], [], []
         for axis, e in enumerate(index):
             text = self.expr(e)
@@ -256,7 +260,8 @@ class Translator:
         if self.check and tests:
             site = self.constant(op)
             self.emit(
-                f"if not ({' and '.join(tests)}): rt.outside({site}, ({', '.join(names)},), W{place.name})"
+                f"if not ({' and '.join(tests)}): "
+                f"rt.outside({site}, ({', '.join(names)},), W{place.name})"
             )
         if self.check and place.type.space.startswith("fragment.") and names:
             self.owned(op, place, names)
@@ -295,12 +300,13 @@ class Translator:
         if levels:
             self.emit(f"t = w{n}[h]; t1 = q{n}[h]; t2 = r{n}[h]")
             self.emit(
-                f"if {self.conflict(levels, ('t', 't1', 't2'))}: rt.race({self.constant(op)}, h, W{n})"
+                f"if {self.conflict(levels, ('t', 't1', 't2'))}: "
+                f"rt.race({self.constant(op)}, h, W{n})"
             )
             self.emit(f"w{n}[h] = {self.levels[-1].me}")
 
     def levels_of(self, place: Place) -> list[Level]:
-        """The concurrent loops that share the place; of nested thread loops only the innermost counts."""
+        """The concurrent loops that share the place; of thread loops only the innermost."""
         if not self.races:
             return []
         inside = self.levels[place.depth :]
@@ -315,12 +321,14 @@ class Translator:
                 if level.kind == "loop":
                     tests.append(f"{level.base} <= {t} < {level.me}")
                 else:
-                    tests.append(f"{t} >= {level.base} and {t} != {level.me} and "
-                                 f"{level.group}.conflict({t}, {level.thread})")  # fmt: skip
+                    tests.append(
+                        f"{t} >= {level.base} and {t} != {level.me} and "
+                        f"{level.group}.conflict({t}, {level.thread})"
+                    )
         return " or ".join(tests)
 
     def shared_levels(self, place: Place) -> str:
-        """The levels as a tuple that the runtime's vector checks take; "()" where there are none."""
+        """The levels as the runtime's vector checks take them; "()" where there are none."""
         parts = []
         for level in self.levels_of(place):
             thread = f"{level.group}, {level.thread}" if level.kind == "thread" else "None, 0"

@@ -20,7 +20,7 @@ from .core import Block, Builder, Value
 from .dims import Dim, DimLike, sym
 from .ops import loop
 from .ops.core import Const, Func
-from .types import BufferType, DType, Type, f32, i64, parse_type
+from .types import BufferType, DType, TensorType, Type, f32, i64, parse_type
 
 
 def buffer_type(text: str | BufferType) -> BufferType:
@@ -28,11 +28,14 @@ def buffer_type(text: str | BufferType) -> BufferType:
     if isinstance(text, BufferType):
         return text
     type_ = parse_type(text)
-    return type_ if isinstance(type_, BufferType) else BufferType(type_.dtype, type_.shape)  # type: ignore[attr-defined]
+    if isinstance(type_, BufferType):
+        return type_
+    assert isinstance(type_, TensorType)
+    return BufferType(type_.dtype, type_.shape)
 
 
 class KernelBuilder(Builder):
-    """Builds the function `func`, whose buffers are `args`; the last `outputs` of them are results."""
+    """Builds the function `func` over the buffers `args`; the last `outputs` are results."""
 
     def __init__(
         self, name: str, *buffers: str | BufferType, outputs: int = 1, kind: str = "kernel"

@@ -1,14 +1,14 @@
 """Hardware instructions that `loop.call_instr` names: meaning, operands, scope, and emission.
 
-An `Instr` is one instruction.  Its operands are windows of buffers: operand k begins at `index[k]` of
-buffer k and spans the last dimensions of that buffer, as many and as wide as the window's type says.
-Its meaning is a kernel over those windows, which the loop interpreter runs in place of the
-instruction.  `emit` maps an emitter ("llvm", "c") to a template in which `{a}` is the address of operand a,
-`{a.stride}` the bytes from one of its rows to the next, `{a.tile}` the number of the tile that holds
-it, and `{t}` a prefix that keeps local names apart.
+An `Instr` is one instruction.  Its operands are windows of buffers: operand k begins at `index[k]`
+of buffer k and spans the last dimensions of that buffer, as many and as wide as the window's type
+says. Its meaning is a kernel over those windows, which the loop interpreter runs in place of the
+instruction.  `emit` maps an emitter ("llvm", "c") to a template in which `{a}` is the address of
+operand a, `{a.stride}` the bytes from one of its rows to the next, `{a.tile}` the number of the
+tile that holds it, and `{t}` a prefix that keeps local names apart.
 
-Fragments are registers shared by the lanes of a warp: a buffer in space `fragment.NAME` has the shape
-of the matrix it holds, and `FRAGMENTS[NAME]` says which lane owns which element.
+Fragments are registers shared by the lanes of a warp: a buffer in space `fragment.NAME` has the
+shape of the matrix it holds, and `FRAGMENTS[NAME]` says which lane owns which element.
 Imports: the core, dims, types, the loop ops.
 """
 
@@ -43,7 +43,7 @@ class Instr:
 
 @dataclass(frozen=True)
 class Fragment:
-    """Which lane owns which element: slot s of lane l holds element (row, column), in `l` and `s`."""
+    """Which lane owns which element: slot `s` of lane `l` holds element (row, column)."""
 
     shape: tuple[int, int]
     slots: int
@@ -81,19 +81,26 @@ def instr(name: str) -> Instr:
 @cache
 def instructions() -> dict[str, Instr]:
     """All instructions, by name."""
-    made = [
-        _dpbusd(16), _dpbusd(8), _tile_zero(), _tile_load(i8), _tile_load(u8), _tile_store(), *[_tdp(a, b) for a in (i8, u8) for b in (i8, u8)],
-        *[_ldmatrix(dtype, part) for dtype in (f16, bf16) for part in "ab"], *[_mma(dtype) for dtype in (f16, bf16)],
-    ]  # fmt: skip
+    made = [_dpbusd(16), _dpbusd(8), _tile_zero(), _tile_load(i8), _tile_load(u8), _tile_store()]
+    made += [_tdp(a, b) for a in (i8, u8) for b in (i8, u8)]
+    made += [_ldmatrix(dtype, part) for dtype in (f16, bf16) for part in "ab"]
+    made += [_mma(dtype) for dtype in (f16, bf16)]
     return {one.name: one for one in made}
 
 
 Body = Callable[..., None]
 
 
-def define(name: str, operands: Sequence[tuple[str, DType, Shape, str]], body: Body, *,
-           features: Sequence[str] = (), scope: str = "thread", emit: Mapping[str, str] | None = None) -> Instr:  # fmt: skip
-    """An instruction from (name, element type, window shape, space) per operand and a body builder."""
+def define(
+    name: str,
+    operands: Sequence[tuple[str, DType, Shape, str]],
+    body: Body,
+    *,
+    features: Sequence[str] = (),
+    scope: str = "thread",
+    emit: Mapping[str, str] | None = None,
+) -> Instr:
+    """An instruction from (name, element type, shape, space) per operand and a body builder."""
     types = [BufferType(dtype, shape, space) for _, dtype, shape, space in operands]
     names = [n for n, _, _, _ in operands]
     func = Func.make(name, types, names, kind="kernel")
@@ -216,7 +223,7 @@ def _tdp(a_type: DType, b_type: DType) -> Instr:
 
 
 def _ldmatrix(dtype: DType, part: str) -> Instr:
-    """ldmatrix: a 16 x 16 (x4) or, transposed, a 16 x 8 (x2.trans) block of shared memory into a fragment."""
+    """ldmatrix: a 16 x 16 (x4) or 16 x 8 (x2.trans) block of shared memory into a fragment."""
     shape = (16, 16) if part == "a" else (16, 8)
     operands = [
         ("source", dtype, shape, "shared"),

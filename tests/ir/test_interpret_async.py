@@ -1,4 +1,4 @@
-"""Threads, barriers, asynchronous copies and streams in the loop interpreter, with planted faults."""
+"""Threads, barriers, asynchronous copies and streams in the loop interpreter, faults planted."""
 
 from __future__ import annotations
 

@@ -302,15 +302,21 @@ def test_plan_with_views_of_an_arena() -> None:
 def test_overlapping_buffers_in_an_arena_are_caught(offsets: tuple[int, int]) -> None:
     module = plan(offsets)
     with pytest.raises(Error, match="E0517.*another view"):
-        run_kernel(module.main, [floats(5), np.empty(5, np.float32), np.zeros(64, np.uint8), np.zeros(0, np.uint8)],
-                   module=module)  # fmt: skip
+        run_kernel(
+            module.main,
+            [floats(5), np.empty(5, np.float32), np.zeros(64, np.uint8), np.zeros(0, np.uint8)],
+            module=module,
+        )
 
 
 def test_view_past_the_end_of_the_arena() -> None:
     module = plan([0, 50])
     with pytest.raises(Error, match="E0511"):
-        run_kernel(module.main, [floats(5), np.empty(5, np.float32), np.zeros(64, np.uint8), np.zeros(0, np.uint8)],
-                   module=module)  # fmt: skip
+        run_kernel(
+            module.main,
+            [floats(5), np.empty(5, np.float32), np.zeros(64, np.uint8), np.zeros(0, np.uint8)],
+            module=module,
+        )
 
 
 def test_strided_argument_and_half_precision() -> None:

@@ -50,8 +50,11 @@ def _built(command: Sequence[str], name: str, text: str, sym: str) -> Any:
     with tempfile.TemporaryDirectory(prefix="irc-probe-") as folder:
         source, library = Path(folder, name), Path(folder, "kernel.so")
         source.write_text(text)
-        done = subprocess.run([*command, "-shared", "-fPIC", str(source), "-o", str(library), "-lm"],
-                              capture_output=True, text=True)  # fmt: skip
+        done = subprocess.run(
+            [*command, "-shared", "-fPIC", str(source), "-o", str(library), "-lm"],
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stderr + text
         loaded = ctypes.CDLL(str(library))
     _alive.append(loaded)
@@ -65,7 +68,7 @@ def _c(func: Func) -> Any:
 
 
 def _hls(func: Func) -> Any:
-    """The address of the kernel, printed for HLS and compiled for simulation with our own stream."""
+    """The address of the kernel, printed for HLS, compiled for simulation."""
     flags = ["-std=c++14", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
     return _built(["c++", *flags, "-I", str(SHIM)], "kernel.cpp", emit_hls([func]), func.sym)
 
@@ -97,8 +100,16 @@ def _bytes(array: Array, dtype: DType) -> Array:
 def check() -> Check:
     """`check(func, inputs, wants, ...)` runs the kernel and compares its results with `wants`."""
 
-    def run(func: Func, inputs: Sequence[Array], wants: Sequence[Array], *, rtol: float = 1e-5, atol: float = 1e-5,
-            targets: Sequence[str] = ("llvm", "c"), seeds: int = 2) -> list[Array]:  # fmt: skip
+    def run(
+        func: Func,
+        inputs: Sequence[Array],
+        wants: Sequence[Array],
+        *,
+        rtol: float = 1e-5,
+        atol: float = 1e-5,
+        targets: Sequence[str] = ("llvm", "c"),
+        seeds: int = 2,
+    ) -> list[Array]:
         expand_math(
             func
         )  # the same arithmetic everywhere, so native results are the same to the bit
@@ -121,10 +132,16 @@ def check() -> Check:
 
 @pytest.fixture
 def check_func() -> Check:
-    """`check_func(func, inputs, wants)`: a function of generics, by the interpreter and as loops."""
+    """`check_func(func, inputs, wants)`: generics, by the interpreter and as loops."""
 
-    def run(func: Func, inputs: Sequence[Array], wants: Sequence[Array], *, rtol: float = 1e-5,
-            atol: float = 1e-5) -> None:  # fmt: skip
+    def run(
+        func: Func,
+        inputs: Sequence[Array],
+        wants: Sequence[Array],
+        *,
+        rtol: float = 1e-5,
+        atol: float = 1e-5,
+    ) -> None:
         for got, want in zip(interpret.run(func, inputs), wants, strict=True):
             np.testing.assert_allclose(got, want, rtol=rtol, atol=atol)
         constants = [op for op in func.body if isinstance(op, Const)]  # operands of a region

@@ -17,7 +17,7 @@ from irc.ir.types import i8, i64
 
 
 def gemm() -> Func:
-    """y = clip(round(x @ w * multiplier / 2^shift) + zero); w packed as [N/16][K/4][16 * 4] rows of 64 bytes."""
+    """y = clip(round(x @ w * multiplier / 2^shift) + zero); w in rows of 16 groups of 4."""
     k = KernelBuilder("amx", "i8[M, K]", "i8[JT, KT, 16, 64]", "i32[N]", "i8[M, N]")
     x, w, multiplier, y = k.args
     m, n, depth = sym("M"), sym("N"), sym("K")
@@ -71,8 +71,15 @@ def test_gemm_with_fused_requantize(m: int, n: int, depth: int, check: Callable[
 def test_emission_is_one_instruction(name: str) -> None:
     """Each x86 template, between nothing but loads and stores, becomes the instruction it names."""
     one = instr(name)
-    values = {k: v for n, (operand, _) in enumerate(one.operands) for k, v in
-              ((operand, f"%{operand}"), (f"{operand}.stride", "64"), (f"{operand}.tile", str(n)))}  # fmt: skip
+    values = {
+        k: v
+        for n, (operand, _) in enumerate(one.operands)
+        for k, v in (
+            (operand, f"%{operand}"),
+            (f"{operand}.stride", "64"),
+            (f"{operand}.tile", str(n)),
+        )
+    }
     lines = re.sub(
         r"\{([\w.]+)\}", lambda found: values.get(found[1], "v."), one.emit["llvm"]
     ).splitlines()

@@ -17,7 +17,7 @@ D = 8
 
 
 def flash(causal: bool) -> Func:
-    """q, k, v of [B, L, 8] to [B, L, 8]: running maximum and sum, the result rescaled as they change."""
+    """q, k, v of [B, L, 8] to [B, L, 8]: running maximum and sum."""
     shape = "f32[B, L, 8]"
     k = KernelBuilder("flash", shape, shape, shape, shape)
     q_, k_, v_, out = k.args
@@ -67,7 +67,7 @@ def test_one_nest(batch: int, length: int, causal: bool, check: Callable[..., No
 
 
 def test_online_softmax_is_a_combiner(check_func: Callable[..., None]) -> None:
-    """The same recurrence as a generic: accumulators (maximum, sum, value), merged associatively."""
+    """The same recurrence as a generic: accumulators (maximum, sum, value)."""
     n, m = sym("N"), sym("M")
     func = Func.make("main", [TensorType(f32, (n, m)), TensorType(f32, (m, D))])
     b = Builder(func.body)
@@ -80,10 +80,17 @@ def test_online_softmax_is_a_combiner(check_func: Callable[..., None]) -> None:
         return [peak, b.add(b.mul(s1, f1), b.mul(s2, f2)), b.add(b.mul(v1, f1), b.mul(v2, f2))]
 
     y = generic(
-        b, func.args, [("i", n, "parallel"), ("d", D, "parallel"), ("j", m, "reduction")], [[i, j], [j, d]], [[i, d]],
-        [TensorType(f32, (n, D))], lambda b, s, v: [s, b.insert(Const(1.0, f32)).result, v],
-        init=(-np.inf, 0.0, 0.0), combine=merge, finish=lambda b, peak, total, value: b.div(value, total),
-    )  # fmt: skip
+        b,
+        func.args,
+        [("i", n, "parallel"), ("d", D, "parallel"), ("j", m, "reduction")],
+        [[i, j], [j, d]],
+        [[i, d]],
+        [TensorType(f32, (n, D))],
+        lambda b, s, v: [s, b.insert(Const(1.0, f32)).result, v],
+        init=(-np.inf, 0.0, 0.0),
+        combine=merge,
+        finish=lambda b, peak, total, value: b.div(value, total),
+    )
     b.emit(Return, y)
     rng = np.random.default_rng(1)
     s, v = (

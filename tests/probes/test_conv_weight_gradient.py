@@ -16,7 +16,7 @@ from irc.ir.types import TensorType, f32
 def weight_gradient(
     c: int, k: int, h: int, w: int, size: int, stride: int, pad: int, dilation: int, groups: int
 ) -> Func:
-    """dw[K, C/G, R, S] = sum over n, p, q of dy[n, K, p, q] * x[n, C, stride p + dilation r - pad, ...]."""
+    """dw[K, C/G, R, S] = sum over n, p, q of dy[n, K, p, q] * x[n, C, p + r, q + s]."""
     n = sym("N")
     reach = dilation * (size - 1) + 1
     ph, pw = ((extent + 2 * pad - reach) // stride + 1 for extent in (h, w))
@@ -24,13 +24,28 @@ def weight_gradient(
     b = Builder(func.body)
     o, i, r, s, m, p, q = (sym(v) for v in "oirsmpq")
     channel = o // (k // groups) * (c // groups) + i
-    its = [("o", k, "parallel"), ("i", c // groups, "parallel"), ("r", size, "parallel"), ("s", size, "parallel"),
-           ("m", n, "reduction"), ("p", ph, "reduction"), ("q", pw, "reduction")]  # fmt: skip
+    its = [
+        ("o", k, "parallel"),
+        ("i", c // groups, "parallel"),
+        ("r", size, "parallel"),
+        ("s", size, "parallel"),
+        ("m", n, "reduction"),
+        ("p", ph, "reduction"),
+        ("q", pw, "reduction"),
+    ]
     x_map = [m, channel, p * stride + r * dilation - pad, q * stride + s * dilation - pad]
     dw = generic(
-        b, func.args, its, [x_map, [m, o, p, q]], [[o, i, r, s]], [TensorType(f32, (k, c // groups, size, size))],
-        lambda b, e, f: b.mul(e, f), init=(0.0,), combine=lambda b, acc, e: b.add(acc, e), fills=(0.0, None),
-    )  # fmt: skip
+        b,
+        func.args,
+        its,
+        [x_map, [m, o, p, q]],
+        [[o, i, r, s]],
+        [TensorType(f32, (k, c // groups, size, size))],
+        lambda b, e, f: b.mul(e, f),
+        init=(0.0,),
+        combine=lambda b, acc, e: b.add(acc, e),
+        fills=(0.0, None),
+    )
     b.emit(Return, dw)
     return func
 
@@ -45,9 +60,17 @@ def weight_gradient(
     ],
 )
 def test_weight_gradient(
-    c: int, k: int, h: int, w: int, size: int, stride: int, pad: int, dilation: int, groups: int,
+    c: int,
+    k: int,
+    h: int,
+    w: int,
+    size: int,
+    stride: int,
+    pad: int,
+    dilation: int,
+    groups: int,
     check_func: Callable[..., None],
-) -> None:  # fmt: skip
+) -> None:
     func = weight_gradient(c, k, h, w, size, stride, pad, dilation, groups)
     rng = np.random.default_rng(0)
     ph, pw = (int(d) for d in func.args[1].tensor.shape[2:])

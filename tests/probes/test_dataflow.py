@@ -16,7 +16,7 @@ from irc.ir.types import i16, i32
 
 
 def conv_pool(h: int, w: int, depth: int = 2) -> Func:
-    """x i16[h, w] -> 3x3 convolution, relu -> 2x2 max pool (floor) -> i32; pixels pass one at a time."""
+    """x i16[h, w] -> 3x3 convolution, relu -> 2x2 max pool -> i32; pixels pass one by one."""
     rows, columns = (h - 2) // 2, (w - 2) // 2
     k = KernelBuilder("conv_pool", f"i16[{h}, {w}]", "i16[3, 3]", f"i32[{rows}, {columns}]")
     x, weight, y = k.args

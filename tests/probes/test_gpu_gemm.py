@@ -1,4 +1,4 @@
-"""A GPU GEMM: shared memory filled by asynchronous copies in two stages, and an mma on fragments."""
+"""A GPU GEMM: shared memory filled by asynchronous copies, and an mma on fragments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from irc.ir.ops.loop import AsyncCopy, Barrier, Commit, Wait
 
 
 def gemm() -> Func:
-    """y[M, N] = x @ w in f16 with f32 sums; blocks of 32 x 16, four warps of 16 x 8, steps of 16."""
+    """y[M, N] = x @ w in f16 with f32 sums; blocks of 32 x 16, four warps of 16 x 8."""
     k = KernelBuilder("gemm", "f16[32*I, 16*T]", "f16[16*T, 16*J]", "f32[32*I, 16*J]")
     x, w, y = k.args
     steps = sym("T")
@@ -32,14 +32,26 @@ def gemm() -> Func:
             c = k.alloc("f32[16, 8]", "fragment.m16n8k16.c", "c")
 
             def fetch(step: object) -> None:
-                """Each lane copies 8 elements of x (4 rows of 16 a warp) and the first two warps 4 of w."""
+                """Each lane copies four elements of x, and in two of the warps four of w."""
                 with k.loop("cl", 32, "gpu.lane") as lane:
                     thread = 32 * warp + lane
-                    k.emit(AsyncCopy, x, xs, source_index=(32 * bi + thread // 4, 16 * step + 4 * (thread % 4)),
-                           target_index=(step % 2, thread // 4, 4 * (thread % 4)), count=4)  # fmt: skip
+                    k.emit(
+                        AsyncCopy,
+                        x,
+                        xs,
+                        source_index=(32 * bi + thread // 4, 16 * step + 4 * (thread % 4)),
+                        target_index=(step % 2, thread // 4, 4 * (thread % 4)),
+                        count=4,
+                    )
                     with k.guard(63 - thread):
-                        k.emit(AsyncCopy, w, ws, source_index=(16 * step + thread // 4, 16 * bj + 4 * (thread % 4)),
-                               target_index=(step % 2, thread // 4, 4 * (thread % 4)), count=4)  # fmt: skip
+                        k.emit(
+                            AsyncCopy,
+                            w,
+                            ws,
+                            source_index=(16 * step + thread // 4, 16 * bj + 4 * (thread % 4)),
+                            target_index=(step % 2, thread // 4, 4 * (thread % 4)),
+                            count=4,
+                        )
                     k.emit(Commit)
 
             with k.loop("zl", 32, "gpu.lane") as lane, k.loop("s", c_map.slots, "unroll") as slot:

@@ -16,7 +16,7 @@ from irc.ir.types import TensorType, f32, i4
 
 
 def gemv() -> Func:
-    """y[N] = sum over groups of scale[N, G] * (w[N, 32 G] . x), eight rows of w unpacked at a time."""
+    """y[N] = sum over groups of scale[N, G] * (w[N, 32 G] . x), eight rows at a time."""
     k = KernelBuilder("gemv", "f32[32*G]", "i4[N, 32*G]", "f32[N, G]", "f32[N]")
     x, w, scale, y = k.args
     n = sym("N")
@@ -53,10 +53,16 @@ def as_generic() -> Func:
     b = Builder(func.body)
     i, q = sym("i"), sym("q")
     y = generic(
-        b, func.args, [("i", n, "parallel"), ("q", 32 * g, "reduction")], [[q], [i, q], [i, q // 32]], [[i]],
-        [TensorType(f32, (n,))], lambda b, x, w, s: b.mul(b.mul(x, b.cast(w, to=f32)), s), init=(0.0,),
+        b,
+        func.args,
+        [("i", n, "parallel"), ("q", 32 * g, "reduction")],
+        [[q], [i, q], [i, q // 32]],
+        [[i]],
+        [TensorType(f32, (n,))],
+        lambda b, x, w, s: b.mul(b.mul(x, b.cast(w, to=f32)), s),
+        init=(0.0,),
         combine=lambda b, acc, e: b.add(acc, e),
-    )  # fmt: skip
+    )
     b.emit(Return, y)
     return func
 

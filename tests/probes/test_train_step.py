@@ -1,4 +1,6 @@
-"""One training step of an MLP - forward, backward, SGD with momentum - as one function with donated state."""
+"""One training step of an MLP - forward, backward, SGD with momentum - as one function with donated
+state.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,20 @@ RATE, MOMENTUM = 0.5, 0.9
 
 
 def train_step() -> Func:
-    """(x[N, 6], y[N, 3], parameters, momenta) to (loss, parameters, momenta); every state is donated."""
+    """(x[N, 6], y[N, 3], parameters, momenta) to (loss, parameters, momenta), all donated."""
     n = sym("N")
     shapes: list[tuple[int, ...]] = [(6, 5), (5,), (5, 3), (3,)]
     states = [TensorType(f32, s) for s in (*shapes, *shapes)]
     names = ["x", "y", "w1", "b1", "w2", "b2", "m1", "n1", "m2", "n2"]
     pairs = [(2 + k, 1 + k) for k in range(8)]
-    func = Func.make("main", [TensorType(f32, (n, 6)), TensorType(f32, (n, 3)), *states], names, "func",
-                     ["loss", *[f"{name}.next" for name in names[2:]]], pairs)  # fmt: skip
+    func = Func.make(
+        "main",
+        [TensorType(f32, (n, 6)), TensorType(f32, (n, 3)), *states],
+        names,
+        "func",
+        ["loss", *[f"{name}.next" for name in names[2:]]],
+        pairs,
+    )
     b = Builder(func.body)
     x, y, w1, b1, w2, b2, *momenta = func.args
 
@@ -111,7 +119,7 @@ def test_state_says_what_is_donated() -> None:
 
 @pytest.mark.parametrize("n", [1, 7])
 def test_compiled_step_updates_its_state_in_place(n: int) -> None:
-    """Through every phase: the plan by the strict loop interpreter, then natively; parameters in place."""
+    """Through every phase: the plan interpreted strictly, then native."""
     target = Target("plain")
     planned = compile_module(Module.make([train_step()]), target).planned
     assert planned is not None

@@ -1,4 +1,6 @@
-"""VNNI: a u8 x i8 GEMM whose inner step is one dot-product instruction; run on this CPU where it has it."""
+"""VNNI: a u8 x i8 GEMM whose inner step is one dot-product instruction; run on this CPU where it
+has it.
+"""
 
 from __future__ import annotations
 

@@ -29,32 +29,79 @@ def winograd(c: int, k: int, h: int, w: int) -> Func:
     a_, b_, r, s = (sym(name) for name in "abrs")
     its = {"a": 4, "b": 4, "r": 3, "s": 3, "c": c, "k": k, "n": n, "i": th, "j": tw}
 
-    def three(x: Value, left: Value, xmap: list, lmap: list, rmap: list, order: str, reduce: str, shape: list, out: list,
-              fill: float | None = None, **extents: int) -> Value:  # fmt: skip
+    def three(
+        x: Value,
+        left: Value,
+        xmap: list,
+        lmap: list,
+        rmap: list,
+        order: str,
+        reduce: str,
+        shape: list,
+        out: list,
+        fill: float | None = None,
+        **extents: int,
+    ) -> Value:
         """Sum over `reduce` of left[lmap] * left[rmap] * x[xmap]."""
         kinds = [
             (v, {**its, **extents}[v], "reduction" if v in reduce else "parallel")
             for v in order + reduce
         ]
         return generic(
-            b, [left, left, x], kinds, [lmap, rmap, xmap], [out], [TensorType(f32, tuple(shape))],
-            lambda b, p, q, e: b.mul(b.mul(p, q), e), init=(0.0,), combine=lambda b, acc, e: b.add(acc, e),
+            b,
+            [left, left, x],
+            kinds,
+            [lmap, rmap, xmap],
+            [out],
+            [TensorType(f32, tuple(shape))],
+            lambda b, p, q, e: b.mul(b.mul(p, q), e),
+            init=(0.0,),
+            combine=lambda b, acc, e: b.add(acc, e),
             fills=(None, None, fill),
-        )  # fmt: skip
+        )
 
     kk, cc, nn, i, j, p, q = (sym(v) for v in "kcnijpq")
     u = three(
         weight, g, [kk, cc, r, s], [a_, r], [b_, s], "abkc", "rs", [4, 4, k, c], [a_, b_, kk, cc]
     )
-    v = three(x, bt, [nn, cc, i * 2 + r, j * 2 + s], [a_, r], [b_, s], "abncij", "rs", [4, 4, n, c, th, tw],
-              [a_, b_, nn, cc, i, j], fill=0.0, r=4, s=4)  # fmt: skip
+    v = three(
+        x,
+        bt,
+        [nn, cc, i * 2 + r, j * 2 + s],
+        [a_, r],
+        [b_, s],
+        "abncij",
+        "rs",
+        [4, 4, n, c, th, tw],
+        [a_, b_, nn, cc, i, j],
+        fill=0.0,
+        r=4,
+        s=4,
+    )
     m = generic(
-        b, [u, v], [(v_, its[v_], "reduction" if v_ == "c" else "parallel") for v_ in "abknijc"],
-        [[a_, b_, kk, cc], [a_, b_, nn, cc, i, j]], [[a_, b_, kk, nn, i, j]], [TensorType(f32, (4, 4, k, n, th, tw))],
-        lambda b, e, f: b.mul(e, f), init=(0.0,), combine=lambda b, acc, e: b.add(acc, e),
-    )  # fmt: skip
-    y = three(m, at, [a_, b_, kk, nn, p // 2, q // 2], [p % 2, a_], [q % 2, b_], "nkpq", "ab", [n, k, h - 2, w - 2],
-              [nn, kk, p, q], p=h - 2, q=w - 2)  # fmt: skip
+        b,
+        [u, v],
+        [(v_, its[v_], "reduction" if v_ == "c" else "parallel") for v_ in "abknijc"],
+        [[a_, b_, kk, cc], [a_, b_, nn, cc, i, j]],
+        [[a_, b_, kk, nn, i, j]],
+        [TensorType(f32, (4, 4, k, n, th, tw))],
+        lambda b, e, f: b.mul(e, f),
+        init=(0.0,),
+        combine=lambda b, acc, e: b.add(acc, e),
+    )
+    y = three(
+        m,
+        at,
+        [a_, b_, kk, nn, p // 2, q // 2],
+        [p % 2, a_],
+        [q % 2, b_],
+        "nkpq",
+        "ab",
+        [n, k, h - 2, w - 2],
+        [nn, kk, p, q],
+        p=h - 2,
+        q=w - 2,
+    )
     b.emit(Return, y)
     return func
 

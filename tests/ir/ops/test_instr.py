@@ -22,7 +22,7 @@ def held(type_: BufferType) -> bool:
 
 
 def caller(one: Instr) -> Func:
-    """A kernel that fills every operand from a buffer twice as deep, calls, and copies the operands out."""
+    """A kernel that fills the operands from buffers twice as deep, calls, and copies them out."""
     shapes = [t.shape for _, t in one.operands]
     ins = [BufferType(t.dtype, (2, *s)) for (_, t), s in zip(one.operands, shapes, strict=True)]
     outs = [BufferType(t.dtype, s) for (_, t), s in zip(one.operands, shapes, strict=True)]
@@ -114,8 +114,10 @@ def test_windows_are_checked() -> None:
 def test_a_warp_instruction_inside_a_lane_is_refused() -> None:
     k = KernelBuilder("one", "f32[1]")
     with k.loop("b", 1, "gpu.block"), k.loop("t", 32, "gpu.thread"):
-        c, a, b = (k.alloc(f"{d}[{n}, {m}]", f"fragment.m16n8k16.{x}") for x, d, n, m in
-                   (("c", "f32", 16, 8), ("a", "f16", 16, 16), ("b", "f16", 16, 8)))  # fmt: skip
+        c, a, b = (
+            k.alloc(f"{d}[{n}, {m}]", f"fragment.m16n8k16.{x}")
+            for x, d, n, m in (("c", "f32", 16, 8), ("a", "f16", 16, 16), ("b", "f16", 16, 8))
+        )
         k.instr("nv.mma.m16n8k16.f16", (c, ()), (a, ()), (b, ()))
     with pytest.raises(Error, match="E0514.*whole warp"):
         run_kernel(k.func, [np.zeros(1, np.float32)], written=())
