@@ -11,37 +11,45 @@ Imports: the core, types, the loop ops.
 
 from __future__ import annotations
 
-from .core import Value
+from .dims import Dim
 from .ops.core import Func
 from .ops.loop import Bind, For, IndexValue, Load, Store, While
-from .symbols import dims_in, free_symbols
-from .types import BufferType, Type
+from .types import BufferType
 
 
-def _type_symbols(type: Type) -> set[str]:
-    found: set[str] = set()
-    if isinstance(type, BufferType):
-        for e in (*dims_in(type.shape), *dims_in(type.strides)):
-            found |= e.symbols
-    return found
+def _collect(value: object, into: set[str]) -> None:
+    """Add the symbols of every expression inside an attribute value."""
+    if type(value) is Dim:
+        into |= value.symbols
+    elif type(value) is tuple:
+        for part in value:
+            _collect(part, into)
+    elif isinstance(value, BufferType):
+        _collect(value.shape, into)
+        _collect(value.strides, into)
 
 
 def dim_parameters(func: Func) -> tuple[str, ...]:
     """The names of the i64 parameters of a kernel or plan, in their order."""
     found: set[str] = set()
     bound: set[str] = set()
-    values: list[Value] = list(func.args)
+    seen: set[object] = set()
+    for arg in func.args:
+        _collect(arg.type, found)
     for op in func.body.walk():
-        found |= free_symbols(op)
-        values.extend(op.results)
+        for value in op.attrs:
+            if (type(value) is tuple or type(value) is Dim) and value not in seen:
+                seen.add(value)
+                _collect(value, found)
+        for result in op.results:
+            if isinstance(result.type, BufferType):
+                _collect(result.type, found)
         if isinstance(op, (For, While)):
             bound.add(op.var)
         elif isinstance(op, Bind):
             bound.add(op.symbol)
         elif isinstance(op, (Load, Store, IndexValue)) and op.lane:
             bound.add(op.lane)
-    for value in values:
-        found |= _type_symbols(value.type)
     return tuple(sorted(found - bound))
 
 

@@ -53,6 +53,7 @@ class Indexer:
         self.ranges: dict[str, Range] = {}
         self.buffers: dict[Value, Memory] = {}
         self.declared: dict[str, None] = {}
+        self.offsets: dict[tuple[BufferType, tuple[DimLike, ...]], DimLike] = {}
         self.count = 0
 
     # Scopes ------------------------------------------------------------------------------------
@@ -221,11 +222,15 @@ class Indexer:
     # Addresses ---------------------------------------------------------------------------------
 
     def element_offset(self, memory: Memory, index: tuple[DimLike, ...]) -> DimLike:
-        """The flat position of an element in its buffer, in elements."""
-        total: DimLike = 0
-        for i, stride in zip(index, memory.type.element_strides, strict=True):
-            total = total + (i * stride if stride != 1 else i)
-        return total
+        """The flat position of an element in its buffer, in elements; remembered."""
+        key = memory.type, index
+        known = self.offsets.get(key)
+        if known is None:
+            known = 0
+            for i, stride in zip(index, memory.type.element_strides, strict=True):
+                known = known + (i * stride if stride != 1 else i)
+            self.offsets[key] = known
+        return known
 
     def byte_offset(self, memory: Memory, elements: DimLike) -> DimLike:
         """Bytes from the base to the byte that holds element `elements`."""
