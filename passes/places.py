@@ -132,6 +132,7 @@ class Memory:
             else:
                 self._views.append(view)
             known = self._shown[key] = view.result
+            known.name = storage.name
         return Place(storage, offset, known)
 
     def settle(self) -> Layout:

@@ -37,6 +37,9 @@ SANITIZERS = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recove
 EMBED_LIMIT = 4 << 20
 """Bytes of constants up to which they are printed into the source."""
 
+_QUICK_EMBED = 64 << 10
+"""The same where a compiler reads the source at once: it is slow on long tables."""
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -263,7 +266,7 @@ class CExecutable(Executable):
     """
 
     def __init__(self, planned: Planned, name: str = "model", flags: Sequence[str] = FLAGS) -> None:
-        made = sources(planned, name)
+        made = sources(planned, name, embed=planned.weight_bytes <= _QUICK_EMBED)
         with tempfile.TemporaryDirectory() as held:
             folder = Path(held)
             made.write(folder)
@@ -286,7 +289,7 @@ def run_sanitized(
     Every buffer is a malloc of its exact size.  E0447 with the sanitizer's words where it stops the
     program.
     """
-    made = sources(planned, "model", embed=planned.weight_bytes <= EMBED_LIMIT)
+    made = sources(planned, "model", embed=planned.weight_bytes <= _QUICK_EMBED)
     program = Program.of(planned)
     given = [np.ascontiguousarray(inputs[n]) for n, _ in program.inputs]
     face = Executable(program, 0, aligned(0))

@@ -144,9 +144,10 @@ def _view(p: Printer, op: Op) -> None:
     if op.offset != 0:
         bytes_ = base if p.element_type(dtype) == "uint8_t" else f"({constant_}uint8_t *){base}"
         start = Expr(f"({bytes_} + {p.dim(op.offset).text})")
+    same = type_ == (p.element_type(dtype) if op.offset == 0 else "uint8_t")
     through = (
         start.text
-        if type_ == "uint8_t"
+        if same
         else f"({constant_}{type_} *)({constant_}void *){start.text}"
     )
     if op.result.users:
