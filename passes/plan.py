@@ -151,11 +151,27 @@ class Planner:
 
     def run(self) -> None:
         """Promise the results their homes, then plan every op."""
+        self._refuse_unknown_extents()
         for k, value in enumerate(self.main.returned):
             place = self.results[k]
             occupant = self.main.args[place.buffer.index] if place.storage.kind == "input" else None
             self.promise(value, place, self.main.body, occupant)
         self.block(self.main.body)
+
+    def _refuse_unknown_extents(self) -> None:
+        """Raise E0431, naming the ops, where a shape is known only when its data is."""
+        known: set[str] = set().union(
+            *[symbols_of(e) for v in self.main.args for e in _dense(v).shape]
+        )
+        found = []
+        for op in self.main.body.walk():
+            for value in op.results:
+                if any([not symbols_of(e) <= known for e in _dense(value).shape]):
+                    found.append(f"{op.where()} gives {value.type}")
+        if found:
+            raise UnsupportedError(
+                "E0431", "some shapes depend on data, which a plan cannot hold", details=found[:12]
+            )
 
     # Where values live ---------------------------------------------------------------------------
 

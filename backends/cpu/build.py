@@ -24,7 +24,7 @@ from .pool import pool
 
 CONTEXT = "irc_context_parallel"
 
-_BRIDGE = f"""\
+BRIDGE = f"""\
 ; The first field of a context: hands a loop to the pool (its handle and function: fields 3, 4).
 define i32 @{CONTEXT}(ptr %ctx, ptr %fn, ptr %arg, i64 %n) nounwind {{
   %p = getelementptr ptr, ptr %ctx, i64 2
@@ -55,7 +55,7 @@ def texts(planned: Planned, bits: int) -> dict[str, str]:
         apart = kernel.sym not in planned.overwriting
         found[kernel.sym] = emit_func(kernel, vector_bits=bits, noalias=apart)
     found["irc.plan"] = emit_func(planned.func, vector_bits=bits)
-    found["irc.context"] = _BRIDGE
+    found["irc.context"] = BRIDGE
     return found
 
 

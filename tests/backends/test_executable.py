@@ -24,18 +24,19 @@ from irc.backends.c.build import CExecutable, run_sanitized
 from irc.backends.cpu import archive
 from irc.backends.cpu.archive import open_archive
 from irc.backends.cpu.build import build
+from irc.backends.cpu.mixed import build_mixed
 from irc.backends.cpu.target import cpu_target
 from irc.backends.executable import Executable
 from irc.backends.reference import ReferenceExecutable
 from irc.ir.core import Builder, Op, Value, operand
-from irc.ir.dims import sym
+from irc.ir.dims import fresh, sym
 from irc.ir.errors import Error
 from irc.ir.interpret import run
 from irc.ir.ops.control import ForLoop, If, Scan, While
 from irc.ir.ops.core import Const, Func, Module, Return
 from irc.ir.target import Target
 from irc.ir.types import DType, TensorType, boolean, f32, i64
-from irc.passes.pipeline import compile_module
+from irc.passes.pipeline import Options, compile_module
 from irc.passes.plan import Planned
 
 Fill = Callable[..., Any]
@@ -271,6 +272,39 @@ def test_an_index_out_of_range_is_an_error() -> None:
         with pytest.raises(Error) as error:
             e.run([x, np.array([0, 1, 5, 2])])
         assert error.value.code == "E0506"
+
+
+class PositivesOnHost(Op):
+    """The positive elements: a shape that only the data says."""
+
+    x = operand()
+    memoise = False
+
+    @staticmethod
+    def infer(x: TensorType) -> TensorType:
+        return TensorType(x.dtype, (fresh("p"),))
+
+    @staticmethod
+    def evaluate(x: Any) -> Any:
+        return x[x > 0]
+
+
+def test_shapes_that_depend_on_data_run_between_native_kernels() -> None:
+    def fill(b: Builder, x: Value) -> Value:
+        y = b.positives_on_host(b.add(x, x))
+        return b.mul(y, y)
+
+    made = module([tensor(8)], fill)
+    with pytest.raises(Error, match="positives_on_host") as error:
+        planned(made)
+    assert error.value.code == "E0431"
+    lowered = compile_module(made, cpu_target(1), Options(to_phase="loops")).module
+    e = build_mixed(lowered, cpu_target(1))
+    for seed in (1, 2):
+        x = np.random.default_rng(seed).uniform(-1, 1, 8).astype(np.float32)
+        close(e(x), (2 * x[x > 0]) ** 2)
+    coverage = e.coverage()
+    assert coverage["calls"] == 2 and coverage["host_steps"] == ["positives_on_host"]
 
 
 # Checks of inputs --------------------------------------------------------------------------------
