@@ -53,6 +53,7 @@ class MixedExecutable(ReferenceExecutable):
         """What runs where; the host steps are op names with their locations."""
         ops = list(self.module.main.body.walk())
         host = [op for op in ops if not (isinstance(op, _STRUCTURE) or op.terminator)]
+        host = [op for op in host if op.name not in _NATIVE]
         return {
             "kernels": len(self.kernels),
             "calls": sum([isinstance(op, Launch) for op in ops]),

@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 
 
 class ReferenceExecutable:
-    """Runs `main` op by op; `run` and errors as in backends/executable.py, at the speed of numpy."""
+    """Runs `main` op by op, with the face of an executable and the speed of numpy."""
 
     arena_bytes = 0
     lower_bound = 0
