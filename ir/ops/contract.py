@@ -15,7 +15,7 @@ import numpy as np
 from ..core import Array, Builder, Number, Op, Value, attr, operand, sample
 from ..dims import DimLike, sym
 from ..errors import Error
-from ..types import DType, TensorType, f32, from_numpy, i32
+from ..types import DType, TensorType, element, f32, from_numpy, i32
 from .constraints import require, same
 from .core import generic
 from .elementwise import broadcast, broadcast_map
@@ -54,8 +54,8 @@ def product_dtype(op: str, x: DType, y: DType, out: DType | None) -> DType:
 
 
 def as_type(b: Builder, x: Value, dtype: DType) -> Value:
-    """The scalar `x` in element type `dtype`."""
-    return x if x.type is dtype else b.cast(x, to=dtype)
+    """The scalar or tensor `x` in element type `dtype`."""
+    return x if element(x.type) is dtype else b.cast(x, to=dtype)
 
 
 def add_up(b: Builder, acc: Value, term: Value) -> Value:

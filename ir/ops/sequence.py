@@ -13,8 +13,9 @@ import numpy as np
 
 from ..core import OPS, Array, Builder, Float, Int, Op, Value, attr, operand, optional, sample
 from ..dims import DimLike
-from ..types import DType, Shape, TensorType, element, f32
+from ..types import DType, Shape, TensorType, f32
 from .constraints import require, same
+from .contract import as_type
 from .control import Scan
 from .core import Const
 from .elementwise import constant
@@ -143,7 +144,7 @@ class Lstm(Op):
         wide = f32 if dtype.bits < 32 else dtype
         given = dict(zip(OPERANDS, self.operands))
         cast = {
-            n: v if v is None or n == "lengths" else _cast(b, v, wide) for n, v in given.items()
+            n: v if v is None or n == "lengths" else as_type(b, v, wide) for n, v in given.items()
         }
         runs = []
         for at, direction in enumerate(_directions(self.direction)):
@@ -158,7 +159,7 @@ class Lstm(Op):
         for k, axis in ((0, 1), (1, 0), (2, 0)):
             lifted = [_lift(b, run[k], axis) for run in runs]
             joined = lifted[0] if len(lifted) == 1 else b.concat(*lifted, axis=axis)
-            out.append(_cast(b, joined, dtype))
+            out.append(as_type(b, joined, dtype))
         return tuple(out)
 
     samples: ClassVar[Any] = (
@@ -356,10 +357,6 @@ class _Direction:
 def _known(value: Value | None) -> Value:
     assert value is not None
     return value
-
-
-def _cast(b: Builder, x: Value, dtype: DType) -> Value:
-    return x if element(x.type) is dtype else b.cast(x, to=dtype)
 
 
 def _row(b: Builder, x: Value, at: int) -> Value:

@@ -75,3 +75,12 @@ def test_f64_takes_53_bits_of_two_words(apply: Any) -> None:
     got = apply("random_uniform", key, counter, shape=(5,), dtype=DType("f64"))
     want = [((int(a) >> 5) * 2**26 + (int(b) >> 6)) / 2**53 for a, b in words]
     assert got.tolist() == want
+
+
+def test_normal_moments_and_tails(apply: Any) -> None:
+    key, counter = state((9, 0, 0, 0), (5, 6))
+    x = apply("random_normal", key, counter, shape=(20000,)).astype(np.float64)
+    assert abs(x.mean()) < 0.02 and abs(x.var() - 1) < 0.04
+    assert abs((np.abs(x) < 1).mean() - 0.6827) < 0.01 and abs((x > 2).mean() - 0.0228) < 0.004
+    moved = apply("random_normal", key, counter, shape=(20000,), mean=3.0, deviation=2.0)
+    np.testing.assert_allclose(moved, x * 2 + 3, atol=1e-5)

@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from irc.ir.core import Block, Builder
 from irc.ir.dims import evaluate, sym
 from irc.ir.errors import Error
+from irc.ir.interpret_loops import run_kernel
+from irc.ir.ops.core import Fused, Yield
 from irc.ir.ops.layout import Pack, Unpack
 from irc.ir.ops.shape import Concat, Reshape, Slice, reshape_map
 from irc.ir.types import parse_type
+from irc.passes.lower.loops import lower_fused
 
 
 def factored(rng: random.Random, size: int) -> tuple[int, ...]:
@@ -141,3 +145,18 @@ def test_packing_symbolic_extents(apply: Any) -> None:
     x = np.arange(14, dtype=np.int8).reshape(2, 7)
     got = apply("pack", x, types=["i8[N, C]"], axes=(1,), blocks=(4,))
     np.testing.assert_array_equal(got, np.pad(x, ((0, 0), (0, 1))).reshape(2, 2, 4))
+
+
+def test_flattening_symbolic_extents_in_loops() -> None:
+    """Divisors that are products: x of shape [N, 6, M] read at i // (6*M), (i // M) % 6, i % M."""
+    x = np.arange(120, dtype=np.float32).reshape(4, 6, 5)
+    block = Block([parse_type("f32[N, 6, M]")])
+    b = Builder(block)
+    b.emit(Yield, b.reshape(block.args[0], shape=(sym("N") * 6 * sym("M"),)))
+    op = block.first
+    op.replace_by((op.generic(Builder(block, before=op), *op.operands),))  # type: ignore[union-attr]
+    outer = Block([parse_type("f32[N, 6, M]")])
+    kernel = lower_fused(Fused(*outer.args, regions=[block]), "k")
+    out = np.zeros(120, np.float32)
+    assert run_kernel(kernel, [x, out], check=True) == 0
+    np.testing.assert_array_equal(out, x.reshape(-1))
