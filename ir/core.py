@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -515,10 +516,11 @@ class Builder:
         if cls is None:
             raise AttributeError(f"no operation is called '{name}'")
 
-        def build(*operands: Value, **attrs: Any) -> Any:
-            return self.emit(cls, *operands, **attrs)
+        def build(b: Builder, *operands: Value, **attrs: Any) -> Any:
+            return b.emit(cls, *operands, **attrs)
 
-        return build
+        setattr(Builder, name, build)  # found at once from now on
+        return partial(build, self)
 
     def at(self, block: Block, before: Op | None = None) -> Builder:
         """A builder with the same location at another place."""
