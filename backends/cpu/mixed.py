@@ -58,11 +58,7 @@ class MixedExecutable(ReferenceExecutable):
             "kernels": len(self.kernels),
             "calls": sum([isinstance(op, Launch) for op in ops]),
             "copies": [],
-            "host_steps": [
-                op.name + (f" at {op.loc}" if op.loc else "")
-                for op in host
-                if op.name not in _NATIVE
-            ],
+            "host_steps": [op.name + (f" at {op.loc}" if op.loc else "") for op in host],
         }
 
 
