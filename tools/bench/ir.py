@@ -122,7 +122,7 @@ def measure(n: int = OPS, rounds: int = 5) -> list[Figure]:
         rows = [Figure(k, least_us(n, rounds, *work[k]), BARS[k], "us/op") for k in BARS]
     finally:
         gc.set_threshold(*threshold)
-    return [*rows, Figure("memory", bytes_per_op(), BYTES_BAR, "bytes/op")]
+    return [*rows, Figure("memory", bytes_per_op(min(n, 20_000)), BYTES_BAR, "bytes/op")]
 
 
 @click.command()
