@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from ...ir.ops.core import Func
 from ...ir.ops.loop import Alloc, For, Load, Store
 from ...ir.target import Target
-from .contraction import Contraction, match_contraction, schedule_contraction
+from .contraction import match_contraction, match_update, schedule_contraction
 from .memory import Inline, Stage
 from .nests import child_of, contains, perfect_chain
 from .rows import schedule_rows, vectorize_nest
 from .scheduler import Scheduler, depends, static
 from .steps import Simplify, Step
+from .windowed import schedule_windowed
 
 COSTLY = frozenset({"exp", "log", "tanh", "sigmoid", "erf", "sin", "cos", "pow", "div", "sqrt", "rsqrt"})
 """Ops worth computing once."""
@@ -111,32 +112,35 @@ def _outputs(s: Scheduler) -> list[For]:
 
 
 def _schedule(s: Scheduler, root: For) -> None:
-    """One output nest: a contraction with its epilogue, or rows."""
+    """One output nest: a contraction with its epilogue, a contraction under a window, or rows."""
     name = root.var
-    for alloc in s.allocs():
-        if alloc.block is not s.kernel.body:
-            continue
+    for alloc in [a for a in s.allocs() if a.block is s.kernel.body]:
+        _stage_padding(s, alloc)
+    for alloc in [a for a in s.allocs() if a.block is s.kernel.body]:
         found = match_contraction(alloc)
-        if found is not None and found.consumer is root:
-            _stage_padding(s, found)
-            if schedule_contraction(s, alloc.label):
-                return
-    current = next((op for op in s.kernel.body if isinstance(op, For) and op.var == name), None)
-    if current is not None:
-        schedule_rows(s, current)
+        if found is not None and found.consumer is root and schedule_contraction(s, alloc.label):
+            return
+    if not schedule_windowed(s, root):
+        current = next((op for op in s.kernel.body if isinstance(op, For) and op.var == name), None)
+        if current is not None:
+            schedule_rows(s, current)
 
 
-def _stage_padding(s: Scheduler, c: Contraction) -> None:
+def _stage_padding(s: Scheduler, acc: Alloc) -> None:
     """Give guarded operands (padding) a padded copy, so that the inner loops are free of guards.
 
     Only where an element is used for several results: a depthwise convolution is over before its copy is.
     """
-    for k, load in enumerate(c.loads):
+    found = match_update(acc)
+    if found is None:
+        return
+    update, _, loads = found
+    for k, load in enumerate(loads):
         reuse = 1
-        for var, _, extent in c.dims:
-            reuse *= 1 if depends(load, var) else static(extent)
+        for loop in perfect_chain(update):
+            reuse *= 1 if loop.reduction or depends(load, loop.var) else static(loop.extent)
         if load.where and load.block is not None and reuse >= MIN_REUSE:
-            s.attempt(Stage(load.source.name or "", "", f"{c.acc.label}.pad{k}", "heap"))
+            s.attempt(Stage(load.source.name or "", "", f"{acc.label}.pad{k}", "heap"))
 
 
 __all__ = ["Scheduled", "choose", "perfect_chain", "schedule"]

@@ -46,31 +46,30 @@ class Contraction:
     store: Store
 
 
-def match_contraction(acc: Alloc) -> Contraction | None:
-    """The contraction that computes this accumulator; None if it is something else."""
+def match_update(acc: Alloc) -> tuple[For, Store, tuple[Load, ...]] | None:
+    """The nest that updates an accumulator by `acc += x * y`, its store, and the loads of x and y."""
     block = acc.block
     assert block is not None
-    stores = [u for u in acc.result.users if isinstance(u, Store)]
-    update = consumer = None
-    for user in acc.result.users:
-        nest = child_of(user, block)
-        if not isinstance(nest, For):
-            return None
-        if any(isinstance(u, Store) and contains(nest, u) for u in stores):
-            if any(loop.reduction for loop in perfect_chain(nest)):
-                update = nest
-        elif consumer is None or consumer is nest:
-            consumer = nest
-        else:
-            return None
-    if update is None or consumer is None:
+    for store in acc.result.users:
+        nest = child_of(store, block)
+        if isinstance(store, Store) and isinstance(nest, For) and any(l.reduction for l in perfect_chain(nest)):
+            loads = _factors(store, acc)
+            return None if loads is None else (nest, store, loads)
+    return None
+
+
+def match_contraction(acc: Alloc) -> Contraction | None:
+    """The contraction that computes this accumulator; None if it is something else."""
+    found = match_update(acc)
+    if found is None or acc.block is None:
         return None
-    store = next(s for s in stores if contains(update, s))
-    loads = _factors(store, acc)
-    reads = [u for u in acc.result.users if isinstance(u, Load) and contains(consumer, u)]
-    if loads is None or len({r.index for r in reads}) != 1:
+    update, store, loads = found
+    reads = [u for u in acc.result.users if isinstance(u, Load) and not contains(update, u)]
+    consumers = {child_of(u, acc.block) for u in reads}
+    if len(consumers) != 1 or len({r.index for r in reads}) != 1:
         return None
-    return _describe(acc, update, consumer, store, reads[0], loads)
+    (consumer,) = consumers
+    return _describe(acc, update, consumer, store, reads[0], loads) if isinstance(consumer, For) else None
 
 
 def _factors(store: Store, acc: Alloc) -> tuple[Load, ...] | None:
@@ -225,8 +224,8 @@ def schedule_contraction(s: Scheduler, label: str) -> bool:
         s.do(Place(label, "register"))
     if panel is not None:
         _pack(s, c, tiling, panel, source)
-    _split_tails(s, outer)
-    finish_tile(s, label, tiling.vector, tiling.columns)
+    split_tails(s, outer)
+    finish_tile(s, {label: tiling.vector}, tiling.columns)
     _threads(s, c, outer)
     return True
 
@@ -296,7 +295,7 @@ def _pack(s: Scheduler, c: Contraction, tiling: Tiling, loop: str, source: str) 
     s.attempt(Stage(source, loop, label, "stack", (), order if order != tuple(range(rank)) else ()))
 
 
-def _split_tails(s: Scheduler, outer: Sequence[str]) -> None:
+def split_tails(s: Scheduler, outer: Sequence[str]) -> None:
     """Give full tiles their own loops, so that extents become constants."""
     for var in outer:
         if not var.endswith(".o"):
@@ -334,6 +333,6 @@ def _threads(s: Scheduler, c: Contraction, outer: Sequence[str]) -> None:
 
 
 __all__ = [
-    "Block", "Contraction", "Op", "Refused", "Stage", "choose_tiling", "match_contraction", "pick_rows",
-    "schedule_contraction",
+    "Block", "Contraction", "Op", "Refused", "Stage", "choose_tiling", "match_contraction", "match_update", "pick_rows",
+    "schedule_contraction", "split_tails",
 ]  # fmt: skip

@@ -1,15 +1,19 @@
 """The innermost tile of a kernel: accumulators in registers, vectors, unrolled rows.
 
-Works on whatever copies of a tile there are (full and tail tiles), found through the accumulator's label.
+Works on whatever copies of a tile there are (full and tail tiles), found through the labels of the
+register buffers.  Every loop that a register index depends on is written out; the others stay loops.
 May import: ir, the steps beside it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ...ir.dims import DimLike
 from ...ir.ops.loop import Alloc, For, Load, Store
+from ...ir.symbols import dims_in
 from .memory import Pad, Place
-from .nests import child_of, perfect_chain
+from .nests import accesses, perfect_chain
 from .scheduler import Scheduler
 from .steps import Partition, Reorder, Tile, unroll, vector
 
@@ -17,31 +21,58 @@ UNROLL = 4
 """Rounds of the innermost reduction written out."""
 
 
-def finish_tile(s: Scheduler, label: str, vector_dim: int, columns: frozenset[int] = frozenset()) -> None:
-    """Vectorise and unroll every copy of the tile whose accumulator is `label`.
+def finish_tile(s: Scheduler, lanes_of: Mapping[str, int], columns: frozenset[int] = frozenset()) -> None:
+    """Vectorise and unroll every copy of the tile whose register buffers are the keys of `lanes_of`.
 
-    `columns` are the other dimensions that reuse a broadcast operand: they go innermost.
+    `lanes_of` says which dimension of each buffer is the vector; `columns` are the dimensions of the first
+    buffer that reuse a broadcast operand: they go innermost.
     """
-    for acc in s.allocs():
-        if acc.label == label or acc.label.startswith(label + ".t"):
-            _finish_copy(s, acc, vector_dim, columns)
+    first = next(iter(lanes_of))
+    for leader in s.allocs():
+        if _is_copy(leader.label, first) and leader.block is not None:
+            copies = {a: dim for a in leader.block if isinstance(a, Alloc)
+                      for label, dim in lanes_of.items() if _is_copy(a.label, label)}  # fmt: skip
+            _finish_copy(s, copies, leader, columns)
 
 
-def _finish_copy(s: Scheduler, acc: Alloc, vector_dim: int, columns: frozenset[int]) -> None:
-    shape = acc.result.buffer.shape
-    lanes = _lanes(s.target.lanes(acc.result.buffer.dtype.bits), shape[vector_dim])
-    fixed = _static_loops(acc)
-    if not fixed:
-        s.do(Place(acc.label, "stack"))
-    if isinstance(shape[vector_dim], int) and shape[vector_dim] % lanes:
-        s.do(Pad(acc.label, vector_dim, lanes))
-    block = acc.block
+def _is_copy(label: str, of: str) -> bool:
+    while label != of and label.endswith(".t"):
+        label = label.removesuffix(".t")
+    return label == of
+
+
+def _finish_copy(s: Scheduler, buffers: dict[Alloc, int], leader: Alloc, columns: frozenset[int]) -> None:
+    block = leader.block
     assert block is not None
-    users = [u for u in acc.result.users if isinstance(u, (Load, Store))]
-    for nest in {child_of(u, block): u for u in users}.items():
-        head, access = nest
-        if isinstance(head, For):
-            _finish_nest(s, head, _order(access, vector_dim, columns), access.index[vector_dim], lanes, fixed)
+    shape = leader.result.buffer.shape
+    lanes = _lanes(s.target.lanes(leader.result.buffer.dtype.bits), shape[buffers[leader]])
+    fixed = all(_static_loops(acc) for acc in buffers)
+    for acc, dim in buffers.items():
+        if not fixed:
+            s.do(Place(acc.label, "stack"))
+        extent = acc.result.buffer.shape[dim]
+        if isinstance(extent, int) and extent % lanes:
+            s.do(Pad(acc.label, dim, lanes))
+    for head in list(block):
+        if not isinstance(head, For):
+            continue
+        found = _lane_access(head, buffers, leader)
+        if found is not None:
+            access, dim = found
+            _finish_nest(s, head, access, dim, columns if access.operands[-1] is leader.result else frozenset(), lanes,
+                         fixed)  # fmt: skip
+
+
+def _lane_access(head: For, buffers: Mapping[Alloc, int], leader: Alloc) -> tuple[Load | Store, int] | None:
+    """An access of the nest to one of the buffers, preferably the leader, and its vector dimension."""
+    found = None
+    for op in accesses(head):
+        owner = op.operands[-1].op
+        if isinstance(owner, Alloc) and owner in buffers:
+            if owner is leader:
+                return op, buffers[owner]
+            found = found or (op, buffers[owner])
+    return found
 
 
 def _lanes(widest: int, extent: object) -> int:
@@ -64,35 +95,52 @@ def _static_loops(acc: Alloc) -> bool:
     return True
 
 
-def _order(access: Load | Store, vector_dim: int, columns: frozenset[int]) -> list[str]:
+def _written_out(head: For, lane: DimLike) -> set[str]:
+    """The loops that an index into a register buffer depends on, the vector's own excepted."""
+    names: set[str] = set()
+    for op in accesses(head):
+        owner = op.operands[-1].op
+        if isinstance(owner, Alloc) and owner.type.space in ("register", "stack") and not owner.label.endswith("panel"):
+            for e in dims_in(op.index):
+                names |= e.symbols
+    return names - {str(lane)}
+
+
+def _order(access: Load | Store, dim: int, columns: frozenset[int], names: set[str], chain: list[str]) -> list[str]:
     """The loops of a tile besides the vector: rows, then columns."""
-    loops = [(d in columns, str(e)) for d, e in enumerate(access.index) if not isinstance(e, int) and d != vector_dim]
-    return [name for _, name in sorted(loops, key=lambda pair: pair[0])]
+    inner = [str(e) for d, e in enumerate(access.index) if d in columns and d != dim]
+    return [n for n in chain if n in names and n not in inner] + [n for n in chain if n in names and n in inner]
 
 
-def _finish_nest(s: Scheduler, head: For, names: list[str], lane_expr: DimLike, lanes: int, fixed: bool) -> None:
+def _finish_nest(s: Scheduler, head: For, access: Load | Store, dim: int, columns: frozenset[int], lanes: int,
+                 fixed: bool) -> None:  # fmt: skip
     """One nest of a tile: reductions outermost, then rows and columns written out, then the vector."""
+    lane = access.index[dim]
     chain = perfect_chain(head)
     extents = {loop.var: loop.extent for loop in chain}
-    reductions = [loop.var for loop in chain if loop.reduction]
-    others = [loop.var for loop in chain if not loop.reduction and loop.var not in names and loop.var != str(lane_expr)]
+    reducing = {loop.var for loop in chain if loop.reduction}
+    written = _written_out(head, lane) & set(extents)
+    names = _order(access, dim, columns, written, list(extents))
+    rest = [n for n in extents if n not in written and n != str(lane)]
+    rest = [n for n in rest if n not in reducing] + [n for n in rest if n in reducing]
     lane_loops: list[str] = []
-    if not isinstance(lane_expr, int):
-        name = str(lane_expr)
-        loop = next(loop for loop in chain if loop.var == name)
-        if loop.extent == lanes or (isinstance(loop.extent, int) and loop.extent < lanes):
+    if not isinstance(lane, int):
+        name = str(lane)
+        extent = extents[name]
+        if isinstance(extent, int) and extent <= lanes:
             lane_loops = [name]
         else:
             s.do(Tile(name, lanes))
             lane_loops = [f"{name}.o", f"{name}.i"]
-    s.do(Reorder((*others, *reductions, *names, *lane_loops)))
+    s.do(Reorder((*rest, *names, *lane_loops)))
     if lane_loops:
         s.do(vector(lane_loops[-1]))
     if fixed:
         for name in [*names, *lane_loops[:-1]]:
             s.do(unroll(name))
-    if reductions:
-        _unroll_reduction(s, reductions[-1], extents[reductions[-1]])
+    inner = [n for n in rest if n in reducing]
+    if inner:
+        _unroll_reduction(s, inner[-1], extents[inner[-1]])
 
 
 def _unroll_reduction(s: Scheduler, name: str, extent: DimLike) -> None:
