@@ -39,7 +39,7 @@ from emit_cases import (
 from irc.backends.c.printer import emit_blob
 from irc.backends.c.printer import emit_module as emit_c
 from irc.backends.cpu.host import codegen_target, present_features
-from irc.backends.llvm.compile import assembly
+from irc.backends.llvm.compile import CodegenTarget, assembly
 from irc.backends.llvm.emit import emit_module
 from irc.ir.blobs import Blob
 from irc.ir.core import Builder
@@ -102,6 +102,32 @@ def amx_tile() -> Case:
 
 
 @case
+def values_outlive_stores() -> Case:
+    """What was read before a store keeps its value, alone and inside an expression."""
+    f, b, (x, y) = kernel("swap", buf(f32, 3), buf(f32, 3))
+    first, second = b.emit(loop.Load, x, index=(0,)), b.emit(loop.Load, x, index=(1,))
+    total = b.add(second, num(b, 1.0))
+    b.emit(loop.Store, num(b, 7.0), x, index=(0,))
+    b.emit(loop.Store, num(b, 8.0), x, index=(1,))
+    b.emit(loop.Store, first, y, index=(0,))
+    b.emit(loop.Store, total, y, index=(1,))
+    b.emit(loop.Store, b.emit(loop.Load, x, index=(1,)), y, index=(2,))
+    a = np.float32([1, 2, 3])
+    return Case([f], [a, np.zeros(3, np.float32)], [np.float32([7, 8, 3]), np.float32([1, 3, 8])])
+
+
+@case
+def constant_masks() -> Case:
+    """Guards that only the lane decides."""
+    f, b, (x, y) = kernel("some", buf(f32, 8), buf(f32, 8))
+    v = b.emit(loop.Load, x, index=(lane,), where=(lane * 2 - 3,), fill=9.0, lane="lane", lanes=8)
+    b.emit(loop.Store, v, y, index=(lane,), where=(13 - lane * 2,), lane="lane")
+    a = floats(8)
+    want = np.r_[np.float32([9, 9]), a[2:7], np.float32(0)]
+    return Case([f], [a, np.zeros(8, np.float32)], [a, want], targets="llvm")
+
+
+@case
 def plan_stops_on_failure() -> Case:
     f, b, (x,) = kernel("fails", buf(f32, 1))
     b.emit(loop.Fail, status=loop.STATUS_ARENA)
@@ -121,6 +147,29 @@ def test_llvm(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n, make in CASES.items() if "c" in make().targets.split()])
 def test_c(name: str) -> None:
     check(CASES[name](), "c")
+
+
+@pytest.mark.parametrize(
+    ("triple", "features"),
+    [
+        ("aarch64-linux-gnu", "+neon"),
+        ("thumbv7em-none-eabihf", "+vfp4d16sp"),
+        ("riscv64-linux-gnu", "+f,+d"),
+        ("x86_64-linux-gnu", "+avx2,+fma,+f16c"),
+        ("x86_64-linux-gnu", ""),
+    ],
+)
+def test_other_machines(triple: str, features: str) -> None:
+    """The same text assembles for machines without these vectors."""
+    funcs = []
+    for name, make in CASES.items():
+        made = make()
+        if len(made.funcs) == 1 and "llvm" in made.targets.split():
+            made.funcs[0].set_attr("sym", f"case_{name}")
+            funcs += made.funcs
+    target = CodegenTarget(triple, features=features, abi="lp64d" if "riscv" in triple else "")
+    text = assembly(emit_module(funcs), target)
+    assert all(f"case_{name}:" in text for name in ("copy", "gemm_naive", "masked_tail"))
 
 
 def test_amx_assembles() -> None:
