@@ -14,7 +14,11 @@ __version__ = "0.1.0"
 # public name -> (module, attribute); an empty attribute is the module itself
 _FACE = {
     "Error": (".ir.errors", "Error"),
+    "Module": (".ir.ops.core", "Module"),
     "UnsupportedError": (".ir.errors", "UnsupportedError"),
+    "compile": (".tools.driver", "compile"),
+    "load": (".tools.driver", "load"),
+    "open": (".tools.driver", "open_plan"),
 }
 
 __all__ = ["__version__", *_FACE]

@@ -19,6 +19,10 @@ from .options import forget_verbosity, verbosity
 
 # subcommand -> (module of this package, help line)
 COMMANDS = {
+    "compile": ("cmd_compile", "A model to a compiled plan, or to any stage on the way."),
+    "opt": ("cmd_opt", "Passes over IR text."),
+    "run": ("cmd_run", "A model or plan on given or random inputs."),
+    "targets": ("cmd_targets", "What can be compiled for, and what of it runs here."),
     "env": ("cmd_env", "Versions, machine and extras: the block a bug report needs."),
 }
 

@@ -38,15 +38,68 @@ def verbosity(function: _Function) -> _Function:
     less = "Errors only on stderr."
     for name, text in (("verbose", more), ("quiet", less)):
         flags = (f"-{name[0]}", f"--{name}")
-        function = click.option(
-            *flags, count=True, expose_value=False, callback=_count, help=text
-        )(function)
+        function = click.option(*flags, count=True, expose_value=False, callback=_count, help=text)(
+            function
+        )
     return function
 
 
 def json_flag(function: _Function) -> _Function:
     """The flag --json, passed on as `as_json`: one JSON document on stdout, for programs."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def _shape(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
+    """`x:1x3x224x224` (repeated) as {"x": (1, 3, 224, 224)}; `x:` is a scalar."""
+    shapes = {}
+    for item in given:
+        name, colon, text = item.rpartition(":")
+        extents = text.split("x") if text else []
+        if not colon or not name or not all([e.isdecimal() for e in extents]):
+            raise click.BadParameter(f"'{item}' is not like x:1x3x224x224", ctx, param)
+        shapes[name] = tuple([int(e) for e in extents])
+    return shapes
+
+
+def shape_option(function: _Function) -> _Function:
+    """--shape, passed on as `shapes`, a dict."""
+    text = "Extents of an input, as x:1x3x224x224; repeat for several."
+    return click.option("--shape", "shapes", multiple=True, callback=_shape, help=text)(function)
+
+
+def target_options(function: _Function) -> _Function:
+    """--target, --threads, --precision and --shape: what `driver.compile` wants to know."""
+    function = shape_option(function)
+    function = click.option("--precision", default="f32", show_default=True, help="f32.")(function)
+    threads = "Threads; over IRC_NUM_THREADS, over the cores allowed."
+    function = click.option("--threads", type=int, default=None, help=threads)(function)
+    target = "What to compile for; `irc targets` lists them."
+    return click.option("--target", default="cpu", show_default=True, help=target)(function)
+
+
+def input_options(function: _Function) -> _Function:
+    """--input and --seed: where the inputs of a run come from."""
+    seed = "Seed of random inputs."
+    function = click.option("--seed", type=int, default=0, show_default=True, help=seed)(function)
+    text = "Inputs by name in an .npz file; without it they are random."
+    return click.option("--input", "input_file", default=None, help=text)(function)
+
+
+def watch_options(function: _Function) -> _Function:
+    """--verify-each, --dump-ir, --from, --to, --time-passes: what to see of the pipeline."""
+    rows: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+        (("--time-passes",), {"is_flag": True, "help": "Milliseconds of each pass on stderr."}),
+        (("--to", "to_phase"), {"default": None, "help": "Stop behind this phase."}),
+        (
+            ("--from", "from_phase"),
+            {"default": None, "help": "The phase the module has behind it."},
+        ),
+        (("--dump-ir", "dump_dir"), {"default": None, "help": "A folder for one file per phase."}),
+        (("--verify-each",), {"is_flag": True, "help": "Verify behind each pass."}),
+    )
+    for flags, settings in rows:
+        function = click.option(*flags, **settings)(function)
+    return function
 
 
 def note(text: str) -> None:

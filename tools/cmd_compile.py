@@ -1,0 +1,138 @@
+"""`irc compile`: a model to a compiled plan, or to any stage on the way."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..ir.errors import Error
+from . import driver
+from .options import json_flag, note, target_options, verbose, verbosity, watch_options
+
+if TYPE_CHECKING:
+    from ..ir.ops.core import Module
+    from ..passes.options import Pass
+    from ..passes.pipeline import Compiled, Options
+
+EMIT = ("plan", "ir", "loops", "llvm", "asm", "obj", "c")
+
+
+@click.command()
+@click.argument("model")
+@target_options
+@click.option(
+    "-o", "--output", default=None, help="The file to write; it is replaced only when whole."
+)
+@click.option("--emit", type=click.Choice(EMIT), default=None, help="What to write [plan; c: C].")
+@watch_options
+@json_flag
+@verbosity
+def command(
+    model: str,
+    target: str,
+    threads: int | None,
+    precision: str,
+    shapes: dict[str, Any],
+    output: str | None,
+    emit: str | None,
+    as_json: bool,
+    **watch: Any,
+) -> None:
+    """Compile MODEL (ONNX, .ir or .irc) for a target; a compiled plan (.ircx) by default.
+
+    Text (ir, loops, llvm, asm, c) goes to stdout where -o names no file.
+    """
+    from . import artifacts
+    from .targets import choose
+
+    choice = choose(target, threads)
+    driver.check_precision(precision, choice)
+    name, kind = artifacts.kind_of(emit, choice)
+    goal = Path(output) if output else None if kind.text else artifacts.default_output(model, kind)
+    if goal is not None:
+        artifacts.check_writable(goal)
+    started = time.perf_counter()
+    module = driver.load(model, shapes or None)
+    options = watched(kind.phase, **watch)
+    compiled = driver.lower(module, choice, options, shapes)
+    if options.to_phase != kind.phase and name not in ("ir", "loops"):
+        raise Error(
+            "E0408", f"{name} needs the phase {kind.phase}, --to stops behind {watch['to_phase']}"
+        )
+    if goal is None:
+        click.echo(artifacts.text_of(name, compiled, choice, Path(model).stem), nl=False)
+        written = []
+    else:
+        written = artifacts.write(name, compiled, choice, goal)
+    seconds = time.perf_counter() - started
+    if watch["time_passes"]:
+        show_times(compiled)
+    if as_json and goal is not None:
+        facts = {"target": target, "emit": name, "files": [str(p) for p in written]}
+        click.echo(json.dumps(facts | figures(compiled) | {"seconds": round(seconds, 3)}, indent=1))
+    elif written:
+        note(f"{written[0]}: {written[0].stat().st_size} bytes, {said(compiled)}{seconds:.2f} s")
+
+
+def watched(
+    to: str,
+    verify_each: bool = False,
+    dump_dir: str | None = None,
+    from_phase: str | None = None,
+    to_phase: str | None = None,
+    time_passes: bool = False,
+) -> Options:
+    """The pipeline's options from the flags; `to` is the last phase unless --to says another."""
+    from ..passes.pipeline import Options, phase_index
+
+    last = "planned" if to_phase == "emitted" else to_phase or to
+    first = from_phase or "import"
+    if phase_index(first) > phase_index(last):
+        raise Error("E0221", f"the phase {first} comes behind {last}: nothing to do")
+    shows = verbose() >= 1
+    return Options(
+        verify_each=verify_each,
+        dump_dir=dump_dir,
+        from_phase=first,
+        to_phase=last,
+        on_pass=show_pass if shows else None,
+    )
+
+
+def show_pass(step: Pass, module: Module, seconds: float) -> None:
+    """One line per pass on stderr."""
+    note(f"{step!s:<40}{seconds * 1e3:9.2f} ms")
+
+
+def show_times(compiled: Compiled) -> None:
+    """The table of --time-passes on stderr, slowest first."""
+    rows = sorted(compiled.seconds.items(), key=lambda row: -row[1])
+    for name, seconds in [*rows, ("total", sum(compiled.seconds.values()))]:
+        click.echo(f"{name:<24}{seconds * 1e3:9.2f} ms", err=True)
+
+
+def figures(compiled: Compiled) -> dict[str, object]:
+    """Memory and kernels of a planned module; empty before that phase."""
+    planned = compiled.planned
+    if planned is None:
+        return {}
+    arena = planned.arena_bytes
+    return {
+        "arena_bytes": arena if isinstance(arena, int) else str(arena),
+        "lower_bound": planned.lower_bound if isinstance(arena, int) else None,
+        "weight_bytes": planned.weight_bytes,
+        "kernels": len(planned.kernels),
+        "host_steps": len(planned.host_steps),
+    }
+
+
+def said(compiled: Compiled) -> str:
+    """The same as a few words."""
+    found = figures(compiled)
+    if not found:
+        return ""
+    return f"{found['kernels']} kernels, arena {found['arena_bytes']} bytes, "

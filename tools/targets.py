@@ -1,0 +1,125 @@
+"""The targets by name: what the passes need to know of each, and which backend builds for it.
+
+A target with a processor of its own compiles anywhere (`irc compile` writes the plan) and runs only
+where that processor's features are.  llvmlite is imported when a target is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from ..ir.errors import Error, UnsupportedError
+from ..ir.target import Target
+
+if TYPE_CHECKING:
+    from ..backends.llvm.compile import CodegenTarget
+
+_V2 = "cx16 popcnt sahf sse3 sse4.1 sse4.2 ssse3".split()
+_V3 = [*_V2, *"avx avx2 bmi bmi2 f16c fma lzcnt movbe xsave".split()]
+_V4 = [*_V3, *"avx512bw avx512cd avx512dq avx512f avx512vl".split()]
+LEVELS = {"": (), "v2": _V2, "v3": _V3, "v4": _V4}
+"""Features of the levels of x86-64 (its psABI supplement, section 3.1.1), in LLVM's names."""
+
+ROWS = {
+    "cpu": "this machine, all its features",
+    "c": "C99, any processor: one .c and one .h file, or compiled by the system's compiler to run",
+    "reference": "numpy, op by op: the definition of correct",
+    "x86_64-linux": "any x86-64 (SSE2)",
+    "x86_64-linux-v2": "x86-64 with SSE4.2",
+    "x86_64-linux-v3": "x86-64 with AVX2 and FMA",
+    "x86_64-linux-v4": "x86-64 with AVX-512",
+    "aarch64-linux": "any 64-bit ARM (NEON)",
+}
+"""Name and meaning; the last five also take a processor: `aarch64-linux-cortex-a72`."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A target by name: `backend` is cpu, c or reference; `codegen` is LLVM's part (cpu only)."""
+
+    name: str
+    backend: str
+    target: Target
+    codegen: CodegenTarget | None = None
+
+    def lacking(self) -> list[str]:
+        """What this machine lacks to run code for the target; empty where it runs."""
+        from ..backends.cpu.host import host, present_features
+
+        if self.codegen is None:
+            return []
+        if self.codegen.arch != host().arch:
+            return [f"a processor of {self.codegen.arch}"]
+        return sorted(present_features(self.codegen) - host().features)
+
+
+def thread_count(threads: int | None = None) -> int:
+    """The argument, else IRC_NUM_THREADS, else the cores allowed; E0403 where it is no count."""
+    from ..backends.cpu.host import cores_allowed
+
+    said = os.environ.get("IRC_NUM_THREADS", "") if threads is None else str(threads)
+    if not said:
+        return cores_allowed()
+    if not said.isdecimal() or not 1 <= int(said) <= 1024:
+        source = "IRC_NUM_THREADS" if threads is None else "threads"
+        raise Error("E0403", f"{source} is '{said}'", hint="a number from 1 to 1024")
+    return int(said)
+
+
+def choose(name: str, threads: int | None = None) -> Choice:
+    """The target called `name`; E0401 for an unknown one."""
+    count = thread_count(threads)
+    if name == "cpu":
+        from ..backends.cpu.host import codegen_target
+        from ..backends.cpu.target import cpu_target
+
+        return Choice(name, "cpu", cpu_target(count), codegen_target())
+    if name == "c":
+        return Choice(name, "c", c_target())
+    if name == "reference":
+        return Choice(name, "reference", Target("reference"))
+    return _named(name, count)
+
+
+def c_target() -> Target:
+    """Any C compiler: four lanes to tile by, no multiply-add, one thread, no host."""
+    from ..passes.schedule.choose import schedule
+
+    return Target("c", vector_bits=128, registers=16, host=False, schedule=schedule)
+
+
+def _named(name: str, threads: int) -> Choice:
+    from ..backends.cpu.host import named_target, present_features, vector_bits
+    from ..passes.schedule.choose import schedule
+
+    try:
+        codegen = named_target(name)
+    except UnsupportedError as error:
+        near = get_close_matches(name, ROWS, n=1)
+        error.hint = f"did you mean '{near[0]}'? `irc targets` lists them" if near else error.hint
+        raise
+    level = name.removeprefix("x86_64-linux").removeprefix("-")
+    if level in LEVELS:
+        codegen = replace(codegen, features=",".join([f"+{f}" for f in LEVELS[level]]))
+    features = present_features(codegen)
+    arm = codegen.arch == "aarch64"
+    bits = 128 if arm else vector_bits(features)
+    target = Target(
+        name=name,
+        arch=codegen.arch,
+        vector_bits=bits,
+        registers=32 if arm or bits == 512 else 16,
+        fma=arm or "fma" in features,
+        expand=True,
+        threads=threads,
+        layout_block=16 if bits == 512 else 8,
+        features=features,
+        schedule=schedule,
+    )
+    return Choice(name, "cpu", target, codegen)
+
+
+__all__ = ["LEVELS", "ROWS", "Choice", "c_target", "choose", "thread_count"]
