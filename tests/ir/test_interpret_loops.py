@@ -146,6 +146,53 @@ def test_race_in_a_parallel_loop(fault: str) -> None:
             run_kernel(func, args)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_one_iteration_reads_what_another_writes(seed: int) -> None:
+    """Caught in either order: the write sees the reader, or the read sees the writer."""
+
+    def body(b: Builder, x: Value, y: Value) -> None:
+        c = for_(b, "i", 2, "parallel")
+        store(c, load(c, x, 0, where=(-S("i"),), fill=3.0), y, S("i"))
+        store(c, const(c, 1.0), x, 0, where=(S("i") - 1,))
+
+    with pytest.raises(Error, match="E0513"):
+        run_kernel(kernel(["f32[1]", "f32[2]"], body), [floats(1), floats(2)], seed=seed)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("what", ["write", "read"])
+def test_vectors_of_two_iterations_meet(what: str, masked: bool) -> None:
+    def body(b: Builder, x: Value, y: Value) -> None:
+        c = for_(b, "i", 2, "parallel")
+        at, where = S("i") * 3 + S("l"), (2 * S("i") + 3 - S("l") - S("i"),) if masked else ()
+        if what == "write":
+            v = c.emit(loop.Splat, const(c, 2.0), lanes=4)
+            store(c, v, y, at, lane="l", where=where)
+        else:
+            v = load(c, x, at, lane="l", lanes=4, where=where)
+            store(c, v, x, at, lane="l", where=where)
+
+    with pytest.raises(Error, match="E0513"):
+        run_kernel(kernel(["f32[7]", "f32[7]"], body), [floats(7), floats(7)], written=())
+
+
+def test_lanes_that_meet_or_leave_the_buffer() -> None:
+    def body(b: Builder, y: Value, step: int, inside: DimLike) -> None:
+        v = b.emit(loop.Splat, const(b, 2.0), lanes=4)
+        store(b, v, y, S("l") // step, lane="l", where=(inside,))
+
+    def run(step: int, inside: DimLike) -> None:
+        run_kernel(
+            kernel(["f32[2]"], lambda b, y: body(b, y, step, inside)), [floats(2)], written=()
+        )
+
+    run(1, 1 - S("l"))
+    with pytest.raises(Error, match="E0513.*lanes"):
+        run(2, 3 - S("l"))
+    with pytest.raises(Error, match=r"E0510.*\[2\]"):
+        run(1, 2 - S("l"))
+
+
 def test_nested_parallel_loops_do_not_race_when_disjoint() -> None:
     def body(b: Builder, x: Value, y: Value) -> None:
         c = for_(b, "i", 4, "parallel")
