@@ -390,6 +390,8 @@ def convert(p: Expressions, x: Expr, source: DType, to: DType) -> Expr:
         return Expr(f"{x.at(ADD)} != {literal(0, source)}", EQUALITY)
     if to.is_float:
         made = x
+        if to.bits == 16 and (source is f64 or (source.is_integer and source.bits > 24)):
+            return rounded(p, call(p.need("irc_odd"), cast("double", x)), to)
         if not (source.is_float and register_type(source) == register_type(to)):
             made = cast(register_type(to), x)
         return rounded(p, made, to)

@@ -160,6 +160,17 @@ static inline {_u} irc_div_u{_n}({_u} x, {_u} y) {{ return y == 0 ? 0 : ({_u})(x
 static inline {_u} irc_rem_u{_n}({_u} x, {_u} y) {{ return y == 0 ? 0 : ({_u})(x % y); }}
 """)  # fmt: skip
 
+_add("irc_odd", """
+static inline float irc_odd(double x) { /* to odd: a later rounding is as if done at once */
+    const float near = (float)x;
+    uint32_t bits = irc_bitsf(near);
+    if (x != x || (double)near == x) {
+        return near;
+    }
+    bits -= (x > 0.0 ? (double)near > x : (double)near < x) ? 1u : 0u;
+    return irc_from_bitsf(bits | 1u);
+}
+""", "irc_bitsf", "irc_from_bitsf")  # fmt: skip
 _add("irc_bf16_load", """
 static inline float irc_bf16_load(uint16_t bits) { return irc_from_bitsf((uint32_t)bits << 16); }
 """, "irc_from_bitsf")  # fmt: skip

@@ -203,6 +203,22 @@ def test_where_and_constants(target: str) -> None:
     run_rows(rows, [(f32, x), (f32, y)], target)
 
 
+@pytest.mark.parametrize("target", ["llvm", "c"])
+def test_casts_round_once(target: str) -> None:
+    """Just above a tie: through f32 it would become the tie, and then the even neighbour."""
+    wide = np.array(
+        [1 + 2**-8 + 2**-40, -1 - 2**-8 - 2**-40, 1 + 2**-11 + 2**-40, 3.4e38, 1e300, np.nan]
+    )
+    for to in (DType("bf16"), DType("f16")):
+        want = OPS["cast"].evaluate(wide, to=to)
+        run_rows([(to, _named("cast", to=to), want)], [(DType("f64"), wide)], target)
+    whole = np.array([(1 << 24) + (1 << 16) + 1, -(1 << 24) - (1 << 16) - 1, 5], np.int32)
+    want = np.array([(1 << 24) + (1 << 17), -(1 << 24) - (1 << 17), 5]).astype(ml_dtypes.bfloat16)
+    run_rows(
+        [(DType("bf16"), _named("cast", to=DType("bf16")), want)], [(DType("i32"), whole)], target
+    )
+
+
 def test_fma_rounds_once() -> None:
     """LLVM's fma is fused: the product's error shows."""
     x = np.full(16, 1 + 2**-12, np.float32)
