@@ -148,8 +148,8 @@ class Executable:
         )(entry)
         self._host = dict(host or {})
         fields = [*context, *[0] * (2 - len(context))]
-        if program.host_steps:
-            self._callback = _HOST_CALL(self._host_call)
+        if program.host_steps and not fields[1]:
+            self._callback = HOST_CALL(self._host_call)
             fields[1] = ctypes.cast(self._callback, ctypes.c_void_p).value or 0
         self._context = (ctypes.c_void_p * len(fields))(*fields)
         self._context_at = ctypes.addressof(self._context)
@@ -380,7 +380,7 @@ class Executable:
         }
 
 
-_HOST_CALL = ctypes.CFUNCTYPE(
+HOST_CALL = ctypes.CFUNCTYPE(
     ctypes.c_int32, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p
 )
 

@@ -374,16 +374,17 @@ class Planner:
             weights=tuple(self.memory.blobs),
             weight_bytes=self.memory.weight_bytes,
             layout=layout,
-            buffers=tuple(
-                [
-                    Buffer(s.name, s.kind, s.offset, s.bytes, s.first, s.last)
-                    for s in self.memory.storages
-                ]
-            ),
+            buffers=tuple([self._row(s) for s in self.memory.storages]),
             copies=tuple(self.copies),
             overwriting=frozenset(self.overwriting),
             host_steps=self.host_steps,
         )
+
+    def _row(self, storage: Storage) -> Buffer:
+        """The row of the report; what is not in the arena is there all the time."""
+        always = storage.kind != "arena"
+        first, last = (0, self.times.end) if always else (storage.first, storage.last)
+        return Buffer(storage.name, storage.kind, storage.offset, storage.bytes, first, last)
 
 
 def _dense(value: Value) -> TensorType:

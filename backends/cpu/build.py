@@ -81,11 +81,16 @@ def _present(codegen: CodegenTarget) -> frozenset[str]:
 def load(built: Built, weights: Array, host_ops: Mapping[str, Op]) -> Executable:
     """Link the objects and make an executable; its threads are those of the process's pool."""
     engine = Engine(built.objects)
-    context: list[int] = [0, 0]
-    if built.threads > 1:
-        workers = pool(built.threads)
-        context = [engine.address(CONTEXT), 0, workers.handle, workers.parallel_for]
+    context = context_of(engine, built.threads)
     return CpuExecutable(built, engine, weights, context, host_ops)
+
+
+def context_of(engine: Engine, threads: int) -> list[int]:
+    """The fields of a context: serial, or with the process's pool of so many threads."""
+    if threads == 1:
+        return [0, 0]
+    workers = pool(threads)
+    return [engine.address(CONTEXT), 0, workers.handle, workers.parallel_for]
 
 
 def build(
@@ -150,4 +155,13 @@ class CpuExecutable(Executable):
         save(self.built, self.weights, self.host_ops, path)
 
 
-__all__ = ["Built", "CpuExecutable", "build", "compile_plan", "load", "refuse_host_steps", "texts"]
+__all__ = [
+    "Built",
+    "CpuExecutable",
+    "build",
+    "compile_plan",
+    "context_of",
+    "load",
+    "refuse_host_steps",
+    "texts",
+]

@@ -25,10 +25,9 @@ from ..arrays import Array, address, aligned, empty, is_packed, pack, stored_byt
 from ..llvm.compile import compile_many
 from ..llvm.emit import emit_func
 from ..reference import ReferenceExecutable
-from .build import BRIDGE, CONTEXT
+from .build import BRIDGE, context_of
 from .engine import Engine
 from .host import codegen_target
-from .pool import pool
 
 _STRUCTURE = (Const, Launch, Func)
 _NATIVE = ("if", "for", "while", "scan", "reshape")
@@ -126,11 +125,7 @@ def build_mixed(module: Module, target: Target, *, threads: int | None = None) -
     }
     texts["irc.context"] = BRIDGE
     engine = Engine(compile_many(texts, codegen_target()))
-    count = threads or target.threads
-    context = [0, 0]
-    if count > 1:
-        workers = pool(count)
-        context = [engine.address(CONTEXT), 0, workers.handle, workers.parallel_for]
+    context = context_of(engine, threads or target.threads)
     return MixedExecutable(module, engine, context)
 
 

@@ -25,6 +25,7 @@ from irc.backends.cpu import archive
 from irc.backends.cpu.archive import open_archive
 from irc.backends.cpu.build import build
 from irc.backends.cpu.mixed import build_mixed
+from irc.backends.cpu.profile import profile
 from irc.backends.cpu.target import cpu_target
 from irc.backends.executable import Executable
 from irc.backends.reference import ReferenceExecutable
@@ -414,6 +415,13 @@ def test_an_old_file_survives_a_failed_save(
     assert saved.read_bytes() == before and len(list(saved.parent.iterdir())) == 1
     with pytest.raises(Error, match="E0509"):
         open_archive(saved.parent / "none.ircx")
+
+
+def test_the_profile_names_every_kernel(mlp_module: Module) -> None:
+    plan = planned(mlp_module)
+    rows = profile(plan, [x_of(8)], cpu_target(1), runs=3)
+    assert [r.kernel for r in rows] == [k.sym for k in plan.kernels]
+    assert all([r.calls == 1 and 0 < r.seconds < 1 for r in rows])
 
 
 # Speed -------------------------------------------------------------------------------------------
