@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
+from irc.backends.llvm.emit import emit_module
 from irc.ir.dims import ceildiv, sym
 from irc.ir.kernel_builder import KernelBuilder
 from irc.ir.ops.core import Func
@@ -64,7 +66,29 @@ def test_gemm_with_fused_requantize(m: int, n: int, depth: int, check: Callable[
     packed = padded.reshape(kt, 16, 4, jt, 16).transpose(3, 0, 1, 4, 2).reshape(jt, kt, 16, 64)
     wide = x.astype(np.int64) @ w.astype(np.int64) * multiplier
     want = np.clip((wide + (1 << 19)) >> 20, -128, 127).astype(np.int8)
-    check(gemm(), [x, np.ascontiguousarray(packed), multiplier], [want], targets=("c",), seeds=1)
+    targets = ("c", "llvm") if has_amx() else ("c",)
+    check(gemm(), [x, np.ascontiguousarray(packed), multiplier], [want], targets=targets, seeds=1)
+
+
+def has_amx() -> bool:
+    """This CPU has AMX, and Linux lets this process use it (arch_prctl ARCH_REQ_XCOMP_PERM)."""
+    present = llvm.get_host_cpu_features().get("amx-int8", False)
+    return bool(present) and ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0
+
+
+def assembly(text: str) -> str:
+    """LLVM text as assembly of a processor that has AMX."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    target = llvm.Target.from_triple("x86_64-linux-gnu")
+    machine = target.create_target_machine(cpu="sapphirerapids", opt=2)
+    return str(machine.emit_assembly(llvm.parse_assembly(text)))
+
+
+def test_the_kernel_assembles_to_tile_instructions() -> None:
+    text = assembly(emit_module([gemm()]))
+    for mnemonic, count in (("tilezero", 1), ("tileloadd", 2), ("tdpbssd", 1), ("tilestored", 1)):
+        assert len(re.findall(rf"^\s*{mnemonic}\b", text, re.M)) == count, mnemonic
 
 
 @pytest.mark.parametrize("name", [n for n in instructions() if n.startswith("x86")])
@@ -86,14 +110,7 @@ def test_emission_is_one_instruction(name: str) -> None:
     declared = "\n".join([line for line in lines if line.startswith("declare")])
     body = "\n".join([line for line in lines if not line.startswith("declare")])
     pointers = ", ".join([f"ptr %{operand}" for operand, _ in one.operands])
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    machine = llvm.Target.from_triple("x86_64-linux-gnu").create_target_machine(
-        cpu="sapphirerapids", opt=2
-    )
-    text = machine.emit_assembly(
-        llvm.parse_assembly(f"{declared}\ndefine void @f({pointers}) {{\n{body}\nret void\n}}")
-    )
+    text = assembly(f"{declared}\ndefine void @f({pointers}) {{\n{body}\nret void\n}}")
     mnemonic = {"x86.dpbusd.512": "vpdpbusd", "x86.dpbusd.256": "vpdpbusd"}.get(
         name, name.split(".")[1]
     )
