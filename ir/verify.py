@@ -16,7 +16,7 @@ from .blobs import Blob
 from .core import Block, Op, Value
 from .errors import Error, VerifyError
 from .ops.core import Const, Func, Fused, Generic, Module, Return, Yield
-from .ops.loop import Call, HostCall
+from .ops.loop import Call
 from .types import Type
 from .verify_loop import LoopScope, fail, verify_generic
 
@@ -124,7 +124,7 @@ class _Checker:
         self.types(op)
         for result in op.results:
             self.users(op, result)
-        if isinstance(op, (Call, HostCall)):
+        if isinstance(op, Call):
             self.call(op)
         elif isinstance(op, Const) and isinstance(op.value, Blob) and op.value.type is not op.type:
             fail(op, "E0239", f"its value is a {op.value.type}")
@@ -252,14 +252,14 @@ class _Checker:
             if field.implied and value != (tuple(have) if field.type is tuple else have[0]):
                 fail(op, "E0237", f"the attribute '{field.name}' is not its result type")
 
-    def call(self, op: Call | HostCall) -> None:
-        """The callee exists and takes so many arguments."""
+    def call(self, op: Call) -> None:
+        """The callee exists and takes so many arguments (host steps live beside the module)."""
         if self.funcs is None:
             return
         callee = self.funcs.get(op.callee)
         if callee is None:
             fail(op, "E0238", f"there is no function @{op.callee}")
-        if isinstance(op, Call) and len(callee.args) != len(op.operands):
+        if len(callee.args) != len(op.operands):
             fail(
                 op,
                 "E0238",
