@@ -19,6 +19,8 @@ ASSUMED = 16
 """The value of a symbolic dim where a figure needs one."""
 PLAIN_CONV = 2.5
 """How much slower a convolution in plain layout runs than a blocked one, per useful operation."""
+FEW_CHANNELS = 4
+"""Input channels up to which padding them to a block costs more than reading them one by one."""
 BYTES_PER_FLOP = 8.0
 """Operations that take as long as moving one byte through memory."""
 
@@ -106,6 +108,12 @@ _FLOPS: dict[str, Callable[[Op], int]] = {
 }
 
 
+def reads_plain(conv: Op) -> bool:
+    """Does a blocked convolution read its few input channels in plain layout (a first layer)?"""
+    channels = conv.operands[0].tensor.shape[1]
+    return isinstance(channels, int) and channels <= FEW_CHANNELS and conv.attributes["groups"] == 1
+
+
 def blocked_pays(conv: Op, block: int, packed_input: bool) -> bool:
     """Is a plain convolution cheaper in layout NCHW`block`c, its padded lanes and its packs
     counted?
@@ -115,11 +123,11 @@ def blocked_pays(conv: Op, block: int, packed_input: bool) -> bool:
     channels, outs = extent(x.tensor.shape[1]), extent(y.tensor.shape[1])
     groups = conv.attributes["groups"]
     waste = -(-outs // block) * block / outs
-    if groups == 1:
+    if groups == 1 and not reads_plain(conv):
         waste *= -(-channels // block) * block / channels
-    moves = 0 if packed_input else 2 * size_of(x)
+    moves = 0 if packed_input or reads_plain(conv) else 2 * size_of(x)
     blocked = flops * waste + moves * BYTES_PER_FLOP
     return blocked < flops * PLAIN_CONV + 2 * size_of(y) * BYTES_PER_FLOP
 
 
-__all__ = ["Cost", "blocked_pays", "cost_of", "elements", "extent", "size_of"]
+__all__ = ["Cost", "blocked_pays", "cost_of", "elements", "extent", "reads_plain", "size_of"]

@@ -8,6 +8,7 @@ is 0. May import: ir, passes.cost, passes.options, passes.rules.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,11 +18,11 @@ from ..ir.ops.core import Module
 from ..ir.ops.elementwise import _Elementwise
 from ..ir.rewrite import Rule, worklist
 from ..ir.target import Target
-from .cost import blocked_pays
+from .cost import blocked_pays, reads_plain
 from .fuse_kinds import reduced_axes
 from .options import Pass, hidden
 from .rules.fold import fold_rules
-from .rules.shapes import pack_of_unpack, unpack_of_pack
+from .rules.shapes import pack_of_unpack, unpack_of_pack, zero_lanes
 from .rules.values import RuleTable, classes, is_constant, joined, table
 
 _FOLD_ALWAYS = 1 << 40
@@ -66,6 +67,7 @@ class Layout(Pass):
             (classes("reduce_mean", "reduce_sum", "reduce_max", "reduce_min"), [sunk_reduction]),
             (classes("concat"), [sunk_concat]),
             (classes("pad"), [sunk_pad]),
+            (classes("matmul"), [flattened_product]),
             (classes("pack"), [pack_of_unpack]),
             (classes("unpack"), [unpack_of_pack]),
         )
@@ -135,11 +137,16 @@ def blocked_conv(op: Op, b: Builder, block: int, out_block: int) -> Value:
     x, w = op.operands
     outs = w.tensor.shape[0]
     given = dict(op.attributes, channel_block=block)
-    packed = b.pack(x, axes=(1,), blocks=(block,))
-    if op.attributes["groups"] == 1:
+    if reads_plain(op):
+        packed = b.reshape(x, shape=(*x.tensor.shape, 1))
+        weights = b.pack(w, axes=(1, 0), blocks=(1, out_block))
+        given.update(out_block=out_block, out_channels=outs, in_block=1)
+    elif op.attributes["groups"] == 1:
+        packed = b.pack(x, axes=(1,), blocks=(block,))
         weights = b.pack(w, axes=(1, 0), blocks=(block, out_block))
         given.update(out_block=out_block, out_channels=outs)
     else:
+        packed = b.pack(x, axes=(1,), blocks=(block,))
         flat = b.reshape(w, shape=(outs, *w.tensor.shape[2:]))
         weights = b.pack(flat, axes=(0,), blocks=(block,))
     made = b.emit(type(op), packed, weights, **given)
@@ -284,6 +291,34 @@ def sunk_pad(op: Op, b: Builder) -> Value | None:
         value=given["value"],
     )
     return b.unpack(made, axes=(layout[0],), blocks=(layout[1],), shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
+
+
+def flattened_product(op: Op, b: Builder) -> Value | None:
+    """matmul(reshape(unpack(x)), w) with the channels and all behind them in one row: w is reordered."""
+    x, w = op.operands
+    flat = x.op
+    if flat is None or flat.name != "reshape" or not is_constant(w) or w.tensor.rank != 2:
+        return None
+    image = flat.operands[0]
+    layout = _layout(image)
+    if layout is None or layout[0] != 1 or image.op is None or x.tensor.rank != 2:
+        return None
+    shape, packed = image.tensor.shape, image.op.operands[0]
+    if equal(shape[0], x.tensor.shape[0]) is not True or not all(
+        [type(e) is int for e in shape[1:]]
+    ):
+        return None
+    whole = equal(shape[1] % layout[1], 0) is True
+    if not whole and not zero_lanes(packed, 1, int(str(shape[1]))):
+        return None
+    rank = len(shape)
+    rows = b.reshape(w, shape=(*shape[1:], w.tensor.shape[1]))
+    order = (*range(rank - 1), rank, rank - 1)  # the lanes stand before the columns
+    blocks = b.pack(rows, axes=(0,), blocks=(layout[1],), order=order)
+    length = math.prod([e for e in packed.tensor.shape[1:] if isinstance(e, int)])
+    made = b.reshape(blocks, shape=(length, w.tensor.shape[1]))
+    row = b.reshape(packed, shape=(shape[0], length))
+    return b.matmul(row, made, out=op.attributes["out"])  # type: ignore[no-any-return]
 
 
 def unpack_is_reshape(op: Op, b: Builder) -> Value | None:

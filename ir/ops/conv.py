@@ -26,6 +26,7 @@ class Conv(Op):
     x [N, ceil(C/c), *S, c]; w [ceil(O/ob), ceil(C/c), *K, c, ob] with `out_block` ob a multiple of
     c (default c), or [ceil(C/c), *K, c] where `groups` is the channel count C (depthwise); the
     result is [N, ceil(out_channels/c), *S', c].  Lanes that pad w with zeros give zeros.
+    `in_block` is x's own block where it differs: with 1, a plain image is x already (first layers).
 
     C1: element types as for matmul.  C2: x and w have the ranks above, with a spatial axis.  C3:
     kernel extents are known; strides, dilations (>= 1) and pads (>= 0) fit their number.  C4: the
@@ -44,6 +45,7 @@ class Conv(Op):
     channel_block = attr(int, 0)
     out_block = attr(int, 0)
     out_channels = attr(object, 0)
+    in_block = attr(int, 0)
 
     @staticmethod
     def infer(
@@ -57,6 +59,7 @@ class Conv(Op):
         channel_block: int,
         out_block: int,
         out_channels: DimLike,
+        in_block: int = 0,
     ) -> TensorType:
         dtype = product_dtype("conv", x.dtype, w.dtype, out)
         blocked = 1 if channel_block else 0
@@ -78,7 +81,8 @@ class Conv(Op):
         if depthwise:
             blocks = _depthwise_blocks(x, w, channel_block)
         else:
-            blocks = _out_blocks(x, w, channel_block, out_block or channel_block, out_channels)
+            sizes = in_block or channel_block, channel_block, out_block or channel_block
+            blocks = _out_blocks(x, w, sizes, out_channels)
         return TensorType(dtype, (x.shape[0], blocks, *spatial, channel_block))
 
     @staticmethod
@@ -93,6 +97,7 @@ class Conv(Op):
         channel_block: int,
         out_block: int,
         out_channels: DimLike,
+        in_block: int = 0,
     ) -> Array:
         types = from_numpy(x.dtype), from_numpy(w.dtype)
         result = product_dtype("conv", *types, out)
@@ -101,7 +106,7 @@ class Conv(Op):
             win = window("conv", w.shape[2:], strides, pads, dilations)
             return _convolve(x, w, win, groups, acc).astype(result.np)
         plain = np.moveaxis(x, -1, 2)
-        plain = plain.reshape(x.shape[0], x.shape[1] * channel_block, *x.shape[2:-1])
+        plain = plain.reshape(x.shape[0], x.shape[1] * x.shape[-1], *x.shape[2:-1])
         if groups != 1:
             flat = np.moveaxis(w, -1, 1)
             flat = flat.reshape(w.shape[0] * channel_block, 1, *w.shape[1:-1])
@@ -146,7 +151,7 @@ class Conv(Op):
                 maps = self._blocked_maps(places, taps)
         its += [(f"k{k}", extent, "reduction") for k, extent in enumerate(win.kernel)]
         if blocked and not depthwise:
-            its.append(("ib", self.channel_block, "reduction"))
+            its.append(("ib", self.in_block or self.channel_block, "reduction"))
         acc = accumulator(x.dtype, w.dtype, self.out)
         fills = (zero(x.dtype), None)
         return product_sum(b, xs, its, maps, target, out, acc, fills)
@@ -196,6 +201,7 @@ class Conv(Op):
             out_channels=8,
         ),
         sample((1, 2, 4, 4, 4), (2, 2, 1, 1, 4, 8), channel_block=4, out_block=8, out_channels=11),
+        sample((1, 3, 6, 5, 1), (2, 3, 3, 3, 1, 4), channel_block=4, in_block=1, pads=(1, 1, 1, 1)),
         sample((1, 2, 6, 6, 4), (2, 3, 3, 4), channel_block=4, groups=7, pads=(1, 1, 1, 1)),
     )
     rejects = (
@@ -231,15 +237,19 @@ def _plain_channels(x: TensorType, w: TensorType, groups: int) -> DimLike:
 
 
 def _out_blocks(
-    x: TensorType, w: TensorType, block: int, out_block: int, out_channels: DimLike
+    x: TensorType, w: TensorType, sizes: tuple[int, int, int], out_channels: DimLike
 ) -> DimLike:
-    """How many blocks of output channels there are, after checking C5 to C7 in blocked layout."""
+    """How many blocks of output channels there are, after checking C5 to C7 in blocked layout.
+
+    `sizes` are the blocks of x, of the result, and of w's output channels.
+    """
+    in_block, block, out_block = sizes
     found = f"x : {x}   w : {w}"
-    trailing = x.shape[-1] == block and w.shape[-2:] == (block, out_block)
+    trailing = x.shape[-1] == in_block and w.shape[-2:] == (in_block, out_block)
     require(
         trailing and out_block % block == 0,
         "E0314",
-        f"conv (C7): trailing extents are not the blocks {block} and {out_block}",
+        f"conv (C7): trailing extents are not the blocks {in_block} and {out_block}",
         found,
     )
     require(
