@@ -217,6 +217,20 @@ def test_loops_nest(check: Any) -> None:
     check([tensor(5)], nested)
 
 
+def test_a_loop_keeps_what_it_reads_in_every_round(check: Any) -> None:
+    def rounds(b: Builder, x: Value) -> Value:
+        y = b.add(x, x)
+
+        def body(b: Builder, i: Value, a: Value) -> list[Value]:
+            p = b.mul(a, y)  # y's last reader, but only in this round
+            q = b.transpose(p, perm=(1, 0))
+            return [b.add(q, p)]
+
+        return b.insert(ForLoop.make(3, [x], body)).results[0]
+
+    check([tensor(8, 8)], rounds)
+
+
 @pytest.mark.parametrize("bound", [None, 3])
 def test_while(check: Any, bound: int | None) -> None:
     def doubling(b: Builder, x: Value) -> Any:
