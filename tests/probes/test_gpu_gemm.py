@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from irc.ir.core import Op
-from irc.ir.dims import substitute, sym
+from irc.ir.dims import Dim, DimLike, substitute, sym
 from irc.ir.errors import Error
 from irc.ir.interpret_loops import run_kernel
 from irc.ir.kernel_builder import KernelBuilder
@@ -17,10 +18,25 @@ from irc.ir.ops.instr import FRAGMENTS
 from irc.ir.ops.loop import AsyncCopy, Barrier, Commit, Wait
 
 
+def fetch(k: KernelBuilder, stages: Any, block: Any, warp: Dim, step: DimLike) -> None:
+    """Each lane copies four elements of x, and in two of the warps four of w."""
+    x, w, _ = k.args
+    with k.loop("cl", 32, "gpu.lane") as lane:
+        thread = 32 * warp + lane
+        row, column = thread // 4, 4 * (thread % 4)
+        to = {"target_index": (step % 2, row, column), "count": 4}
+        at = (32 * block[0] + row, 16 * step + column)
+        k.emit(AsyncCopy, x, stages[0], source_index=at, **to)
+        with k.guard(63 - thread):
+            at = (16 * step + row, 16 * block[1] + column)
+            k.emit(AsyncCopy, w, stages[1], source_index=at, **to)
+        k.emit(Commit)
+
+
 def gemm() -> Func:
     """y[M, N] = x @ w in f16 with f32 sums; blocks of 32 x 16, four warps of 16 x 8."""
     k = KernelBuilder("gemm", "f16[32*I, 16*T]", "f16[16*T, 16*J]", "f32[32*I, 16*J]")
-    x, w, y = k.args
+    y = k.args[2]
     steps = sym("T")
     c_map = FRAGMENTS["m16n8k16.c"]
     with k.loop("bi", sym("I"), "gpu.block") as bi, k.loop("bj", sym("J"), "gpu.block") as bj:
@@ -31,36 +47,13 @@ def gemm() -> Func:
         with k.loop("warp", 4, "gpu.warp") as warp:
             c = k.alloc("f32[16, 8]", "fragment.m16n8k16.c", "c")
 
-            def fetch(step: object) -> None:
-                """Each lane copies four elements of x, and in two of the warps four of w."""
-                with k.loop("cl", 32, "gpu.lane") as lane:
-                    thread = 32 * warp + lane
-                    k.emit(
-                        AsyncCopy,
-                        x,
-                        xs,
-                        source_index=(32 * bi + thread // 4, 16 * step + 4 * (thread % 4)),
-                        target_index=(step % 2, thread // 4, 4 * (thread % 4)),
-                        count=4,
-                    )
-                    with k.guard(63 - thread):
-                        k.emit(
-                            AsyncCopy,
-                            w,
-                            ws,
-                            source_index=(16 * step + thread // 4, 16 * bj + 4 * (thread % 4)),
-                            target_index=(step % 2, thread // 4, 4 * (thread % 4)),
-                            count=4,
-                        )
-                    k.emit(Commit)
-
             with k.loop("zl", 32, "gpu.lane") as lane, k.loop("s", c_map.slots, "unroll") as slot:
                 at = {"l": lane, "s": slot}
                 k.store(k.const(0.0), c, *place(at))
-            fetch(0)
+            fetch(k, (xs, ws), (bi, bj), warp, 0)
             with k.loop("t", steps, reduction=True) as t:
                 with k.guard(steps - 2 - t):
-                    fetch(t + 1)
+                    fetch(k, (xs, ws), (bi, bj), warp, t + 1)
                 with k.loop("wl", 32, "gpu.lane"):
                     with k.guard(steps - 2 - t):
                         k.emit(Wait, pending=1)

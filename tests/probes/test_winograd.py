@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,27 @@ G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float
 AT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float32)
 
 
+Reads = list[tuple[Value, list[Any]]]
+
+
+def contract(b: Builder, reads: Reads, out: str, extents: dict[str, Any], padded: bool) -> Value:
+    """The product of the operands at their maps, summed over the symbols not in `out`."""
+    kinds = [(v, extents[v], "parallel") for v in out]
+    kinds += [(v, e, "reduction") for v, e in extents.items() if v not in out]
+    return generic(
+        b,
+        [value for value, _ in reads],
+        kinds,
+        [at for _, at in reads],
+        [[sym(v) for v in out]],
+        [TensorType(f32, tuple([extents[v] for v in out]))],
+        lambda b, *xs: reduce(b.mul, xs),
+        init=(0.0,),
+        combine=lambda b, acc, x: b.add(acc, x),
+        fills=[None] * (len(reads) - 1) + [0.0 if padded else None],
+    )
+
+
 def winograd(c: int, k: int, h: int, w: int) -> Func:
     """x[N, C, H, W] and w[K, C, 3, 3] to y[N, K, H-2, W-2], for any N."""
     n = sym("N")
@@ -25,83 +48,21 @@ def winograd(c: int, k: int, h: int, w: int) -> Func:
     b = Builder(func.body)
     x, weight = func.args
     bt, g, at = (b.insert(Const(m)).result for m in (BT, G, AT))
-    th, tw = ceildiv(h - 2, 2), ceildiv(w - 2, 2)
-    a_, b_, r, s = (sym(name) for name in "abrs")
-    its = {"a": 4, "b": 4, "r": 3, "s": 3, "c": c, "k": k, "n": n, "i": th, "j": tw}
+    tile = {"a": 4, "b": 4}
+    tiles = {"n": n, "i": ceildiv(h - 2, 2), "j": ceildiv(w - 2, 2)}
+    A, B, R, S, K, C, N, I, J, P, Q = (sym(v) for v in "abrskcnijpq")
 
-    def three(
-        x: Value,
-        left: Value,
-        xmap: list,
-        lmap: list,
-        rmap: list,
-        order: str,
-        reduce: str,
-        shape: list,
-        out: list,
-        fill: float | None = None,
-        **extents: int,
-    ) -> Value:
-        """Sum over `reduce` of left[lmap] * left[rmap] * x[xmap]."""
-        kinds = [
-            (v, {**its, **extents}[v], "reduction" if v in reduce else "parallel")
-            for v in order + reduce
-        ]
-        return generic(
-            b,
-            [left, left, x],
-            kinds,
-            [lmap, rmap, xmap],
-            [out],
-            [TensorType(f32, tuple(shape))],
-            lambda b, p, q, e: b.mul(b.mul(p, q), e),
-            init=(0.0,),
-            combine=lambda b, acc, e: b.add(acc, e),
-            fills=(None, None, fill),
-        )
-
-    kk, cc, nn, i, j, p, q = (sym(v) for v in "kcnijpq")
-    u = three(
-        weight, g, [kk, cc, r, s], [a_, r], [b_, s], "abkc", "rs", [4, 4, k, c], [a_, b_, kk, cc]
-    )
-    v = three(
-        x,
-        bt,
-        [nn, cc, i * 2 + r, j * 2 + s],
-        [a_, r],
-        [b_, s],
-        "abncij",
-        "rs",
-        [4, 4, n, c, th, tw],
-        [a_, b_, nn, cc, i, j],
-        fill=0.0,
-        r=4,
-        s=4,
-    )
-    m = generic(
-        b,
-        [u, v],
-        [(v_, its[v_], "reduction" if v_ == "c" else "parallel") for v_ in "abknijc"],
-        [[a_, b_, kk, cc], [a_, b_, nn, cc, i, j]],
-        [[a_, b_, kk, nn, i, j]],
-        [TensorType(f32, (4, 4, k, n, th, tw))],
-        lambda b, e, f: b.mul(e, f),
-        init=(0.0,),
-        combine=lambda b, acc, e: b.add(acc, e),
-    )
-    y = three(
-        m,
-        at,
-        [a_, b_, kk, nn, p // 2, q // 2],
-        [p % 2, a_],
-        [q % 2, b_],
-        "nkpq",
-        "ab",
-        [n, k, h - 2, w - 2],
-        [nn, kk, p, q],
-        p=h - 2,
-        q=w - 2,
-    )
+    left, right = (g, [A, R]), (g, [B, S])
+    sizes = {**tile, "k": k, "c": c, "r": 3, "s": 3}
+    u = contract(b, [left, right, (weight, [K, C, R, S])], "abkc", sizes, False)
+    left, right = (bt, [A, R]), (bt, [B, S])
+    sizes = {**tile, "c": c, **tiles, "r": 4, "s": 4}
+    v = contract(b, [left, right, (x, [N, C, 2 * I + R, 2 * J + S])], "abcnij", sizes, True)
+    sizes = {**tile, "k": k, **tiles, "c": c}
+    m = contract(b, [(u, [A, B, K, C]), (v, [A, B, C, N, I, J])], "abknij", sizes, False)
+    left, right = (at, [P % 2, A]), (at, [Q % 2, B])
+    sizes = {"n": n, "k": k, "p": h - 2, "q": w - 2, **tile}
+    y = contract(b, [left, right, (m, [A, B, K, N, P // 2, Q // 2])], "nkpq", sizes, False)
     b.emit(Return, y)
     return func
 
