@@ -109,7 +109,7 @@ class _Checker:
     def same_place(self, one: Value, other: Value) -> bool:
         """Whether two values begin at the same byte of one storage."""
         a, b = self.places.get(one), self.places.get(other)
-        return a is not None and b is not None and a.storage is b.storage and a.offset is b.offset
+        return a is not None and b is not None and a.storage is b.storage and a.offset == b.offset
 
     def apart(self, one: Value, other: Value, why: str) -> None:
         """Raise unless the bytes of two values are disjoint."""
