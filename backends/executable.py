@@ -30,6 +30,9 @@ from .arrays import Array, address, aligned, empty, is_packed, pack, stored_byte
 STATUS_HOST = 64
 """A host step raised; the error itself waits in the frame."""
 
+_MOST_FRAMES = 32
+"""Sets of input shapes that one thread remembers."""
+
 Field = tuple[str, TensorType]
 HostStep = Callable[[Sequence[Array], Mapping[str, int]], Sequence[Array]]
 
@@ -74,7 +77,7 @@ class Program:
 
 
 class Frame:
-    """What one thread needs for runs with one set of input shapes."""
+    """What one thread needs for runs with one set of input shapes; its arena is the thread's."""
 
     def __init__(
         self,
@@ -83,13 +86,12 @@ class Frame:
         shapes: Sequence[tuple[int, ...]],
         weights: int,
     ) -> None:
-        """Evaluate every shape, take the arena, lay out the argument array."""
+        """Evaluate every shape and lay out the argument array; the arena comes with `take`."""
         count = len(program.inputs) + len(program.results) - len(program.state) + 2
         self.dims = dims
         self.values = (ctypes.c_int64 * max(1, len(program.dims)))(*[dims[n] for n in program.dims])
         self.args = (ctypes.c_void_p * count)()
-        self.arena = aligned(max(1, evaluate(program.layout.arena, dims)))
-        self.args[count - 2] = address(self.arena)
+        self.needs = max(1, evaluate(program.layout.arena, dims))
         self.args[count - 1] = weights
         self.args_at = ctypes.addressof(self.args)
         self.dims_at = ctypes.addressof(self.values)
@@ -103,6 +105,10 @@ class Frame:
         self.checks = [
             (t.dtype.np, shape) for (_, t), shape in zip(program.inputs, shapes, strict=True)
         ]
+
+    def take(self, arena: Array) -> None:
+        """Work in this arena."""
+        self.args[len(self.args) - 2] = address(arena)
 
     def fits(self, given: Sequence[Any]) -> bool:
         """Whether these are dense arrays of the types and shapes that the frame was made for."""
@@ -204,11 +210,19 @@ class Executable:
 
     def _frame(self, given: Sequence[Array]) -> Frame:
         """This thread's frame for these shapes."""
-        frame: Frame | None = getattr(self._local, "frame", None)
-        shapes = [x.shape for x in given]
-        if frame is None or [s for _, s in frame.checks] != shapes:
+        local = self._local
+        shapes = tuple([x.shape for x in given])
+        frames: dict[Any, Frame] = local.__dict__.setdefault("frames", {})
+        frame = frames.get(shapes)
+        if frame is None:
             frame = Frame(self.program, self._bind(given), shapes, address(self.weights))
-            self._local.frame = frame
+            if len(frames) >= _MOST_FRAMES:
+                frames.clear()
+            frames[shapes] = frame
+        if "arena" not in local.__dict__ or local.arena.size < frame.needs:
+            local.arena = aligned(frame.needs)
+        frame.take(local.arena)
+        local.frame = frame
         return frame
 
     def _accept(self, k: int, x: Any) -> Array:

@@ -321,9 +321,7 @@ class Planner:
 
     def copy_all(self, pairs: Sequence[tuple[Place, Place]], now: int, why: str) -> None:
         """Copies that all read before any writes; a cycle goes through new memory."""
-        pending = [
-            (s, t) for s, t in pairs if s.storage is not t.storage or s.offset != t.offset
-        ]
+        pending = [(s, t) for s, t in pairs if s.storage is not t.storage or s.offset != t.offset]
         while pending:
             read = [s.storage for s, _ in pending]
             free = [

@@ -107,6 +107,11 @@ def test_every_extent_of_a_symbolic_dim(exe: Executable, mlp_module: Module, n: 
     assert ReferenceExecutable(mlp_module)(x).shape == (n, 5)
 
 
+def test_extents_may_alternate(exe: Executable, mlp_module: Module) -> None:
+    for n in (3, 90, 3, 50, 90, *range(1, 40)):
+        close(exe(x_of(n)), run(mlp_module, [x_of(n)])[0])
+
+
 def test_outputs_are_new_every_time(exe: Executable) -> None:
     first, second = exe(x_of(3)), exe(x_of(4)[:3])
     assert not np.may_share_memory(first, second)
