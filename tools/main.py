@@ -20,9 +20,12 @@ from .options import forget_verbosity, verbosity
 # subcommand -> (module of this package, help line)
 COMMANDS = {
     "compile": ("cmd_compile", "A model to a compiled plan, or to any stage on the way."),
+    "explain": ("cmd_explain", "Why a model is compiled as it is: fusions, schedules, refusals."),
+    "inspect": ("cmd_inspect", "Signature, ops, weights, kernels and memory of a model or plan."),
     "opt": ("cmd_opt", "Passes over IR text."),
     "run": ("cmd_run", "A model or plan on given or random inputs."),
     "targets": ("cmd_targets", "What can be compiled for, and what of it runs here."),
+    "verify": ("cmd_verify", "A compiled model against the reference, region by region."),
     "env": ("cmd_env", "Versions, machine and extras: the block a bug report needs."),
 }
 

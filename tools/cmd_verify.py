@@ -1,0 +1,110 @@
+"""`irc verify`: a compiled model against the reference, output by output and region by region."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..ir.errors import VerifyError
+from . import driver
+from .options import input_options, json_flag, note, target_options, verbosity
+
+if TYPE_CHECKING:
+    from .verification import Compared, Report
+
+
+@click.command()
+@click.argument("model")
+@target_options
+@input_options
+@click.option("--tolerance", type=float, default=None, help="Of max|ref|  [f32: 1e-4].")
+@click.option("--noise", type=float, default=0.0, help="Perturb the compiled weights: must fail.")
+@json_flag
+@verbosity
+def command(
+    model: str,
+    target: str,
+    threads: int | None,
+    precision: str,
+    shapes: dict[str, Any],
+    input_file: str | None,
+    seed: int,
+    tolerance: float | None,
+    noise: float,
+    as_json: bool,
+) -> None:
+    """Compare MODEL, compiled, with the reference; exit code 5 where they differ.
+
+    Every output of the model is compared, and every fused region on the reference's own inputs, so
+    that the first that diverges is the one at fault.  A plan (.ircx) holds no module to compare
+    with: its checksums are verified, and that it repeats itself to the bit.
+    """
+    if model.endswith(driver.PLAN_SUFFIX):
+        plan_repeats(model, input_file, seed, shapes)
+        return
+    from . import verification
+    from .feeds import feeds
+    from .targets import choose
+
+    choice = choose(target, threads)
+    driver.check_precision(precision, choice)
+    driver.check_runs(choice)
+    module = driver.load(model, shapes or None)
+    inputs = feeds(driver.reference(module, shapes or None).inputs, input_file, seed, shapes)
+    report = verification.compare(
+        module, choice, inputs, noise=noise, tolerance=tolerance, shapes=shapes or None
+    )
+    show(report, as_json)
+    if not report.passed:
+        raise diverged(report)
+
+
+def show(report: Report, as_json: bool) -> None:
+    """The rows, as JSON or as text."""
+    rows = [*report.outputs, *report.regions]
+    if as_json:
+        found = [asdict(r) | {"passed": r.passed} for r in rows]
+        facts = {"passed": report.passed, "worst": report.worst, "host_steps": report.host_steps}
+        click.echo(json.dumps(facts | {"rows": found}, indent=1))
+        return
+    for r in rows:
+        click.echo(f"{'ok  ' if r.passed else 'FAIL'} {r.error:9.2e}  {r.what}{_place(r)}")
+    counts = f"{len(report.outputs)} outputs, {len(report.regions)} region results"
+    click.echo(f"{counts}, worst {report.worst:.1e}")
+
+
+def _place(r: Compared) -> str:
+    return f"  ({r.where})" if r.where else ""
+
+
+def diverged(report: Report) -> VerifyError:
+    """E0527, which names the first row that differs."""
+    row = report.first
+    assert row is not None
+    return VerifyError(
+        "E0527",
+        "the compiled model differs from the reference",
+        where=row.where or None,
+        details=(
+            f"first: {row.what}",
+            f"max|y - ref| / max|ref| is {row.error:.2e}, at most {row.tolerance:.0e} allowed",
+        ),
+    )
+
+
+def plan_repeats(model: str, input_file: str | None, seed: int, shapes: dict[str, Any]) -> None:
+    """Open a plan (which compares checksums) and run it twice; E0528 where the bits differ."""
+    import numpy as np
+
+    from .feeds import feeds
+
+    exe = driver.open_plan(model)
+    inputs = feeds(exe.inputs, input_file, seed, shapes)
+    first, second = [exe.run({n: np.array(x) for n, x in inputs.items()}) for _ in range(2)]
+    same = [a.tobytes() == b.tobytes() for a, b in zip(first, second, strict=True)]
+    if not all(same):
+        raise VerifyError("E0528", f"{model} does not repeat itself", hint="please report this")
+    note("checksums are right, and two runs agree to the bit; compare the model for its values")
