@@ -175,6 +175,8 @@ class Op(metaclass=_OpClass):
     memoise: ClassVar[bool] = True
     """`infer` depends on types and attributes alone (it makes no fresh symbols)."""
     samples: ClassVar[Sequence[Sample]] = ()
+    upgrades: ClassVar[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {}
+    """Format version to a rule for the attributes of texts older than it (see parse.FORMAT)."""
     inferred: ClassVar[dict[Any, tuple[Type, ...]]]
     infer: ClassVar[Callable[..., Any]]
     evaluate: ClassVar[Callable[..., Any]]

@@ -402,7 +402,7 @@ class _Parser(Scanner):
         results: int,
     ) -> Op:
         """The op from its parts; where the types are left out they are inferred."""
-        for since, upgrade in sorted(getattr(cls, "upgrades", {}).items()):
+        for since, upgrade in sorted(cls.upgrades.items()):
             given = upgrade(given) if self.version < since else given
         unknown = [name for name in given if name not in cls.spec.attr_index]
         if unknown:
