@@ -108,24 +108,24 @@ _FLOPS: dict[str, Callable[[Op], int]] = {
 }
 
 
-def reads_plain(conv: Op) -> bool:
+def reads_plain(conv: Op, block: int, packed_input: bool) -> bool:
     """Does a blocked convolution read its few input channels in plain layout (a first layer)?"""
     channels = conv.operands[0].tensor.shape[1]
-    return isinstance(channels, int) and channels <= FEW_CHANNELS and conv.attributes["groups"] == 1
+    few = isinstance(channels, int) and channels <= FEW_CHANNELS and channels < block
+    return few and not packed_input and conv.attributes["groups"] == 1
 
 
 def blocked_pays(conv: Op, block: int, packed_input: bool) -> bool:
-    """Is a plain convolution cheaper in layout NCHW`block`c, its padded lanes and its packs
-    counted?
-    """
+    """Is a plain convolution cheaper in blocks of channels, padded lanes and packs counted?"""
     flops = _conv(conv)
     x, y = conv.operands[0], conv.results[0]
     channels, outs = extent(x.tensor.shape[1]), extent(y.tensor.shape[1])
     groups = conv.attributes["groups"]
     waste = -(-outs // block) * block / outs
-    if groups == 1 and not reads_plain(conv):
+    plain = reads_plain(conv, block, packed_input)
+    if groups == 1 and not plain:
         waste *= -(-channels // block) * block / channels
-    moves = 0 if packed_input or reads_plain(conv) else 2 * size_of(x)
+    moves = 0 if packed_input or plain else 2 * size_of(x)
     blocked = flops * waste + moves * BYTES_PER_FLOP
     return blocked < flops * PLAIN_CONV + 2 * size_of(y) * BYTES_PER_FLOP
 

@@ -11,13 +11,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ir.core import OPS, Array, Builder, Op, Value
+from ..ir.core import Array, Builder, Op, Value
 from ..ir.dims import equal
 from ..ir.ops.contract import parse_equation
 from ..ir.ops.core import Module
 from ..ir.rewrite import worklist
 from .options import Pass
-from .rules.values import RuleTable, classes, constant, is_constant, make_constant, only_user, table
+from .rules.fold import fold_rules
+from .rules.values import (
+    RuleTable,
+    classes,
+    constant,
+    is_constant,
+    joined,
+    make_constant,
+    only_user,
+    table,
+)
+
+_FOLD_LIMIT = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -152,11 +164,9 @@ def added_twice(op: Op, b: Builder) -> Value | None:
 
 
 def _small(c: Value, y: Value) -> bool:
-    return (
-        c.tensor.size < y.tensor.size
-        if c.tensor.is_static and y.tensor.is_static
-        else c.tensor.is_static
-    )  # type: ignore[operator]
+    if not c.tensor.is_static or not y.tensor.is_static:
+        return c.tensor.is_static
+    return bool(c.tensor.size <= y.tensor.size)  # type: ignore[operator]
 
 
 def conv_of_pad(op: Op, b: Builder) -> Value | None:
@@ -289,11 +299,12 @@ def weight_rules(scales: bool) -> RuleTable:
     )
     if not scales:
         return always
-    assert "mul" in OPS
     scaling = table(
         (classes("mul", "div"), [scaled_weights, scaled_sum]), (classes("add"), [added_twice])
     )
-    return {**always, **scaling}
+    folding = fold_rules(_FOLD_LIMIT)
+    arithmetic = {cls: folding[cls] for cls in classes("add", "mul", "div")}
+    return joined(arithmetic, always, scaling)
 
 
 __all__ = ["FoldWeights", "weight_rules"]

@@ -193,20 +193,16 @@ class Grouping:
     def _prologue(self, theirs: Group, op: Op, group: Group, direct: bool) -> str:
         """Elementwise ops before `op`."""
         kind = self.kinds[op]
+        if self._feeds_anchor(theirs, group):
+            return "it also feeds the anchor, which would compute it again"
         if kind == "contraction":
             return "the contraction would compute it again for each row or column"
         if kind == "pool" and not windows_apart(op):
             return "overlapping windows would compute it again"
-        target = (
-            group.full
-            if kind == "reduction"
-            else op.operands[0].tensor.shape
-            if kind == "pool"
-            else group.shape
-        )
+        target = op.results[0].tensor.shape
+        if kind in ("reduction", "pool"):
+            target = op.operands[0].tensor.shape
         if direct and _alike(theirs.shape, target):
-            return ""
-        if group.kind == "reduction" and direct and _alike(theirs.shape, group.shape):
             return ""
         if kind == "concat":
             return "" if self._only_for(theirs, op) else "its value is needed elsewhere"
@@ -216,6 +212,12 @@ class Grouping:
         if dear and not _smaller(target, theirs.shape):
             return "it would be computed again for each element along the broadcast axes"
         return ""
+
+    def _feeds_anchor(self, theirs: Group, group: Group) -> bool:
+        """Does a contraction or pool of the group read what these ops compute?"""
+        anchors = [m for m in group.ops if self.kinds[m] in ("contraction", "pool")]
+        read = [(a, p) for a in anchors for p, _ in self.producers(a) if self.home[p] is theirs]
+        return any([self.kinds[a] == "contraction" or not windows_apart(a) for a, _ in read])
 
     def _around_reduction(self, theirs: Group, op: Op, group: Group) -> str:
         """Ops behind a reduction: over its result, or again over the rows that it reduced."""

@@ -137,7 +137,7 @@ def blocked_conv(op: Op, b: Builder, block: int, out_block: int) -> Value:
     x, w = op.operands
     outs = w.tensor.shape[0]
     given = dict(op.attributes, channel_block=block)
-    if reads_plain(op):
+    if reads_plain(op, block, _packed_by(x, block)):
         packed = b.reshape(x, shape=(*x.tensor.shape, 1))
         weights = b.pack(w, axes=(1, 0), blocks=(1, out_block))
         given.update(out_block=out_block, out_channels=outs, in_block=1)

@@ -54,7 +54,15 @@ def passes_of(phase: str, target: Target) -> list[Pass]:
         case "layout":
             return [Layout(block=target.layout_block, target=target), Canonicalize(), Cse()]
         case "fused":
-            return [Decompose(), Canonicalize(), Cse(), Hoist(), Fuse()]
+            return [
+                Decompose(),
+                Canonicalize(),
+                FoldWeights(),
+                Canonicalize(),
+                Cse(),
+                Hoist(),
+                Fuse(),
+            ]
         case "generic":
             return [LowerGeneric()]
         case "loops":

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...ir.core import Array, Builder, Op, Value
+from ...ir.core import OPS, Array, Builder, Op, Value
 from ...ir.dims import DimLike, equal, nonneg
-from .values import RuleTable, classes, constant, is_tensor, table
+from ...ir.ops.elementwise import _Elementwise
+from .values import RuleTable, classes, constant, is_constant, is_tensor, table
 
 
 def _same_shape(a: Value, b: Value) -> bool:
@@ -310,8 +311,58 @@ _UNARY = {
 }
 
 
+def later_reshape(op: Op, b: Builder) -> Value | None:
+    """f(reshape(x), c) is reshape(f(x, c)): elementwise ops meet what computes x and fuse."""
+    result = op.results[0]
+    if not is_tensor(result):
+        return None
+    sources = [s for s in [_reshaped(v) for v in op.operands] if s is not None]
+    if not sources or any([s.tensor.shape != sources[0].tensor.shape for s in sources]):
+        return None
+    source, shape = sources[0], result.tensor.shape
+    if source.op is None or not all([_moves_with(v, source, shape) for v in op.operands]):
+        return None
+    operands = [_before_reshape(v, source, shape, b) for v in op.operands]
+    return b.reshape(b.emit(type(op), *operands, **op.attributes), shape=shape)  # type: ignore[no-any-return]
+
+
+def _reshaped(value: Value) -> Value | None:
+    """What a reshape that computes nothing else was given."""
+    op = value.op
+    return op.operands[0] if op is not None and op.name == "reshape" else None
+
+
+def _trailing(a: tuple[DimLike, ...], b: tuple[DimLike, ...]) -> int:
+    """How many of the last extents are equal."""
+    count = 0
+    for x, y in zip(reversed(a), reversed(b)):
+        if equal(x, y) is not True:
+            break
+        count += 1
+    return count
+
+
+def _moves_with(value: Value, source: Value, shape: tuple[DimLike, ...]) -> bool:
+    """May the operand stand before the reshape: whole, or varying along unchanged last axes?"""
+    given = value.tensor.shape
+    if _equal_dims(given, shape):
+        return _reshaped(value) is not None or is_constant(value)
+    varying = next((len(given) - k for k, e in enumerate(given) if e != 1), 0)
+    return varying <= _trailing(source.tensor.shape, shape) and _reshaped(value) is None
+
+
+def _before_reshape(value: Value, source: Value, shape: tuple[DimLike, ...], b: Builder) -> Value:
+    given = value.tensor.shape
+    if _equal_dims(given, shape):
+        made = _reshaped(value)
+        return made if made is not None else b.reshape(value, shape=source.tensor.shape)
+    varying = next((len(given) - k for k, e in enumerate(given) if e != 1), 0)
+    return b.reshape(value, shape=given[len(given) - varying :]) if len(given) != varying else value
+
+
 def shape_rules() -> RuleTable:
     """The table of this file."""
+    elementwise = [cls for cls in OPS.values() if issubclass(cls, _Elementwise)]
     return table(
         (classes("reshape"), [to_same_shape, reshape_of_reshape]),
         (classes("broadcast_to"), [to_same_shape, broadcast_of_broadcast, broadcast_is_reshape]),
@@ -321,6 +372,7 @@ def shape_rules() -> RuleTable:
         (classes("pad"), [no_pad, pad_of_pad]),
         (classes("pack"), [pack_of_unpack]),
         (classes("unpack"), [unpack_of_pack]),
+        (elementwise, [later_reshape]),
     )
 
 

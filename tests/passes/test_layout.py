@@ -1,0 +1,151 @@
+"""Layouts: what is blocked by cost, what sinks, and that meanings stay."""
+
+import numpy as np
+import pytest
+
+from irc.ir.core import Builder, Value
+from irc.ir.interpret import run
+from irc.ir.ops.core import Const, Func, Module, Return
+from irc.ir.types import TensorType, f32
+from irc.ir.verify import verify
+from irc.passes.cost import blocked_pays, cost_of
+from irc.passes.pipeline import parse_pipeline
+
+rng = np.random.default_rng(3)
+
+
+def weights(b: Builder, *shape: int) -> Value:
+    return b.insert(Const(rng.standard_normal(shape).astype(np.float32))).result
+
+
+def program(shape: tuple[int, ...], fill: object) -> Module:
+    func = Func.make("main", [TensorType(f32, shape)], ["x"])
+    b = Builder(func.body)
+    b.emit(Return, fill(b, func.args[0]))  # type: ignore[operator]
+    return Module.make([func])
+
+
+def after(module: Module, passes: str) -> tuple[Module, list[str]]:
+    """The module after the passes, checked against the one before, and the names of its ops."""
+    x = rng.standard_normal([int(e) for e in module.main.args[0].tensor.shape]).astype(np.float32)
+    wanted = run(module, [x])
+    made = module.clone()
+    for step in parse_pipeline(passes):
+        made = step.run(made)
+        verify(made)
+    for a, c in zip(run(made, [x]), wanted, strict=True):
+        np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-4)
+    return made, [op.name for op in made.main.body if op.name not in ("const", "return")]
+
+
+def conv_chain(channels: tuple[int, ...], **how: object) -> object:
+    def fill(b: Builder, x: Value) -> Value:
+        for c, o in zip(channels, channels[1:], strict=False):
+            x = b.relu(
+                b.add(
+                    b.conv(x, weights(b, o, c, 3, 3), pads=(1, 1, 1, 1), **how),
+                    weights(b, 1, o, 1, 1),
+                )
+            )
+        return x
+
+    return fill
+
+
+BLOCKED = "canonicalize,layout{block=8 always},canonicalize,cse"
+
+
+def test_a_chain_is_packed_once() -> None:
+    _, names = after(program((1, 16, 6, 6), conv_chain((16, 16, 32, 8))), BLOCKED)
+    assert names == ["pack", *["conv", "add", "relu"] * 3, "unpack"]
+
+
+def test_channels_that_do_not_fill_blocks() -> None:
+    """Their padding lanes are zero through relu, so the packs still cancel."""
+    _, names = after(program((2, 5, 6, 6), conv_chain((5, 12, 7, 3))), BLOCKED)
+    assert names.count("pack") == 1 and names.count("unpack") == 1
+
+
+def test_padding_lanes_that_are_not_zero_are_cleared() -> None:
+    def fill(b: Builder, x: Value) -> Value:
+        y = b.exp(b.conv(x, weights(b, 5, 8, 1, 1)))
+        return b.conv(y, weights(b, 8, 5, 1, 1))
+
+    _, names = after(program((1, 8, 4, 4), fill), BLOCKED)
+    assert names.count("pack") == 2
+
+
+def test_first_layers_read_the_plain_image() -> None:
+    _, names = after(
+        program((1, 3, 6, 6), conv_chain((3, 16, 16))), "layout{block=16},canonicalize"
+    )
+    assert names == ["reshape", "conv", "add", "relu", "conv", "add", "relu", "unpack"]
+
+
+def test_channels_that_waste_most_of_a_block_stay_plain() -> None:
+    _, names = after(
+        program((1, 5, 6, 6), conv_chain((5, 16, 16))), "layout{block=16},canonicalize"
+    )
+    assert names == ["conv", "add", "relu", "pack", "conv", "add", "relu", "unpack"]
+
+
+def test_squeeze_and_excite_stays_blocked() -> None:
+    def fill(b: Builder, x: Value) -> Value:
+        y = b.conv(x, weights(b, 16, 8, 1, 1))
+        s = b.reduce_mean(y, axes=(2, 3), keepdims=True)
+        s = b.sigmoid(b.conv(s, weights(b, 16, 16, 1, 1)))
+        return b.mul(y, s)
+
+    _, names = after(program((1, 8, 5, 5), fill), BLOCKED)
+    assert names.count("pack") == 1 and names.count("unpack") == 1
+
+
+def test_depthwise_and_residual() -> None:
+    def fill(b: Builder, x: Value) -> Value:
+        y = b.relu(b.conv(x, weights(b, 16, 16, 1, 1)))
+        z = b.conv(y, weights(b, 16, 1, 3, 3), groups=16, pads=(1, 1, 1, 1))
+        z = b.conv(z, weights(b, 16, 16, 1, 1))
+        return b.concat(b.add(y, z), y, axis=1)
+
+    _, names = after(program((1, 16, 5, 5), fill), BLOCKED)
+    assert names == ["pack", "conv", "relu", "conv", "conv", "add", "concat", "unpack"]
+
+
+def test_a_flattened_image_reorders_the_matrix() -> None:
+    def fill(b: Builder, x: Value) -> Value:
+        y = b.max_pool(b.conv(x, weights(b, 16, 8, 1, 1)), kernel=(2, 2), strides=(2, 2))
+        return b.matmul(b.reshape(y, shape=(2, 64)), weights(b, 64, 10))
+
+    _, names = after(program((2, 8, 4, 4), fill), BLOCKED)
+    assert names == ["pack", "conv", "max_pool", "reshape", "matmul"]
+
+
+def test_groups_that_are_not_depthwise_stay() -> None:
+    def fill(b: Builder, x: Value) -> Value:
+        return b.conv(x, weights(b, 8, 4, 1, 1), groups=2)
+
+    _, names = after(program((1, 8, 4, 4), fill), BLOCKED)
+    assert names == ["conv"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"), [(16, ["contract", "add", "reshape"]), (12, ["matmul", "add"])]
+)
+def test_panels(columns: int, names: list[str]) -> None:
+    def fill(b: Builder, x: Value) -> Value:
+        return b.add(b.matmul(x, weights(b, 6, columns)), weights(b, columns))
+
+    assert after(program((3, 6), fill), "layout{panel=8}")[1] == names
+
+
+def test_the_cost_model() -> None:
+    func = Func.make("main", [TensorType(f32, (1, 5, 8, 8)), TensorType(f32, (1, 64, 8, 8))])
+    b = Builder(func.body)
+    few = b.conv(func.args[0], weights(b, 16, 5, 3, 3)).op
+    many = b.conv(func.args[1], weights(b, 64, 64, 3, 3)).op
+    product = b.matmul(func.args[1], weights(b, 8, 4)).op
+    assert not blocked_pays(few, 16, False) and blocked_pays(many, 16, False)
+    assert cost_of(many).flops == 2 * 64 * 36 * 64 * 9
+    assert cost_of(product).flops == 2 * 64 * 8 * 4 * 8
+    assert cost_of(few).bytes == 4 * (5 * 64 + 16 * 45 + 16 * 36)
+    assert cost_of(many).intensity > cost_of(product).intensity
