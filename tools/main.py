@@ -19,6 +19,7 @@ from .options import forget_verbosity, verbosity
 
 # subcommand -> (module of this package, help line)
 COMMANDS = {
+    "bench": ("cmd_bench", "Latency of a model or plan, alone or against onnxruntime."),
     "compile": ("cmd_compile", "A model to a compiled plan, or to any stage on the way."),
     "explain": ("cmd_explain", "Why a model is compiled as it is: fusions, schedules, refusals."),
     "inspect": ("cmd_inspect", "Signature, ops, weights, kernels and memory of a model or plan."),

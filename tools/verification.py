@@ -1,8 +1,8 @@
 """Compiled against reference: every output, and every fused region on the reference's own inputs.
 
 The regions are compared one by one: each gets exactly what the reference gives it, so an error
-shows in the region that makes it and nowhere behind.  They run as one program whose inputs are all their
-operands; constants stay constants, so they are packed and fused as in the model.
+shows in the region that makes it and nowhere behind.  They run as one program whose inputs are all
+their operands; constants stay constants, so they are packed and fused as in the model.
 """
 
 from __future__ import annotations

@@ -1,0 +1,107 @@
+"""`irc bench`: how long a model or plan takes, alone or in turns with another engine."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from ..ir.errors import Error
+from .cmd_run import runnable
+from .options import input_options, json_flag, note, target_options, verbosity
+
+PEERS = ("onnxruntime",)
+
+
+@click.command()
+@click.argument("model")
+@target_options
+@input_options
+@click.option(
+    "--against", type=click.Choice(PEERS), default=None, help="An engine to compare with."
+)
+@click.option("--seconds", type=float, default=2.0, show_default=True, help="How long to measure.")
+@json_flag
+@verbosity
+def command(
+    model: str,
+    target: str,
+    threads: int | None,
+    precision: str,
+    shapes: dict[str, Any],
+    input_file: str | None,
+    seed: int,
+    against: str | None,
+    seconds: float,
+    as_json: bool,
+) -> None:
+    """Time MODEL: median, least and 90th percentile in ms, compile time, peak memory.
+
+    With --against the other engine runs the same ONNX file on the same inputs and as many threads,
+    in turns with this one; the ratio is ours over theirs, of medians.
+    """
+    from .feeds import feeds
+    from .targets import thread_count
+    from .timing import alternate
+
+    if against and not model.endswith(".onnx"):
+        raise Error("E0530", f"{against} needs an ONNX file", details=(f"found {model}",))
+    started = time.perf_counter()
+    exe = runnable(model, target, threads, precision, shapes)
+    compile_ms = (time.perf_counter() - started) * 1e3
+    inputs = feeds(exe.inputs, input_file, seed, shapes)
+    calls = {"irc": lambda: exe.run(inputs)}
+    calls["irc"]()
+    memory = peak_memory()
+    if against:
+        from .bench.peers import PEERS as ENGINES
+
+        calls[against] = ENGINES[against](model, inputs, thread_count(threads))
+    times = alternate(calls, seconds)
+    facts: dict[str, Any] = {
+        **asdict(times["irc"]),
+        "compile_ms": compile_ms,
+        "peak_memory_bytes": memory,
+        "arena_bytes": str(exe.arena_bytes),
+        "threads": thread_count(threads),
+    }
+    if against:
+        facts |= {against: asdict(times[against])}
+        facts["ratio"] = times["irc"].median / times[against].median
+        facts["ratio_of_least"] = times["irc"].min / times[against].min
+    show(facts, against, as_json)
+
+
+def show(facts: dict[str, Any], against: str | None, as_json: bool) -> None:
+    """The figures, as JSON or as text."""
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+        return
+    click.echo(f"{'':<14}{'median':>10}{'min':>10}{'p90':>10}  ms")
+    rows = {"irc": facts} | ({against: facts[against]} if against else {})
+    for name, t in rows.items():
+        click.echo(
+            f"{name:<14}{t['median']:10.4f}{t['min']:10.4f}{t['p90']:10.4f}  {t['runs']} runs"
+        )
+    if against:
+        click.echo(f"ratio         {facts['ratio']:10.3f}{facts['ratio_of_least']:10.3f}")
+    memory = facts["peak_memory_bytes"]
+    note(
+        f"compiled in {facts['compile_ms']:.0f} ms, {facts['threads']} threads, "
+        f"arena {facts['arena_bytes']} bytes, process {memory >> 20} MiB at its peak"
+    )
+
+
+def peak_memory() -> int:
+    """Bytes that this process had resident at its peak; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
