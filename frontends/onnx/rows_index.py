@@ -1,0 +1,67 @@
+"""Import rows of ops about indices: gathers, one-hot, top-k.  Imports: node, ir."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...ir.core import Value
+from ...ir.types import i64
+from .node import Node, Result, Row
+
+
+def gather(n: Node) -> Result:
+    return n.b.gather(n.x(0), n.x(1), axis=n.attr("axis", 0))  # type: ignore[no-any-return]
+
+
+def gather_elements(n: Node) -> Result:
+    return n.b.gather_elements(n.x(0), n.x(1), axis=n.attr("axis", 0))  # type: ignore[no-any-return]
+
+
+def gather_nd(n: Node) -> Result:
+    """Indices of several axes become one index into those axes laid flat."""
+    x, index = n.x(0), n.x(1)
+    batch = n.attr("batch_dims", 0)
+    dims, at = x.tensor.shape, index.tensor.shape
+    depth = at[-1] if at else None
+    if type(depth) is not int or batch + depth > len(dims):
+        raise n.invalid("E0319", "GatherND: the last extent of the indices does not fit")
+    if batch:
+        raise n.unsupported("GatherND with batch_dims is not supported")
+    flat: Value | None = None
+    rest: list[object] = list(dims[depth:])
+    for k in range(depth):
+        part = n.reshape(n.take_range(index, len(at) - 1, k, 1), at[:-1])
+        size = n.b.dim_value(dim=dims[k], dtype=i64)
+        part = n.b.where(n.b.lt(part, n.like(part, 0)), n.b.add(part, size), part)
+        flat = part if flat is None else n.b.add(n.b.mul(flat, size), part)
+    assert flat is not None
+    total = 1
+    for extent in dims[:depth]:
+        total = total * extent  # type: ignore[assignment,operator]
+    return n.b.take(n.reshape(x, (total, *rest)), flat, axis=0)  # type: ignore[no-any-return,arg-type]
+
+
+def one_hot(n: Node) -> Result:
+    """`values` are (off, on)."""
+    index, values = n.x(0), n.x(2)
+    (depth,) = n.dims(1, "depth")
+    index = index if index.tensor.dtype is i64 else n.b.cast(index, to=i64)
+    hot = n.b.one_hot(index, depth=depth, axis=n.attr("axis", -1))
+    off, on = [n.reshape(n.take_range(values, 0, k, 1), ()) for k in (0, 1)]
+    return n.b.where(hot, on, off)  # type: ignore[no-any-return]
+
+
+def top_k(n: Node) -> Result:
+    """k is an attribute before opset 10; largest came with 11."""
+    k = n.required("k") if n.version < 10 else n.dims(1, "k")[0]
+    axis, largest = n.attr("axis", -1), bool(n.attr("largest", 1))
+    return n.b.top_k(n.x(0), k=k, axis=axis, largest=largest)  # type: ignore[no-any-return]
+
+
+ROWS: Sequence[tuple[str, int, Row]] = (
+    ("Gather", 1, gather),
+    ("GatherElements", 11, gather_elements),
+    ("GatherND", 11, gather_nd),
+    ("OneHot", 9, one_hot),
+    ("TopK", 1, top_k),
+)

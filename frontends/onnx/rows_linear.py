@@ -1,0 +1,264 @@
+"""Import rows of products: MatMul, Gemm, Einsum, convolutions, and their integer forms.
+
+Imports: node, ir.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ...ir.core import Value
+from ...ir.dims import DimLike, ceildiv
+from ...ir.types import i32
+from .node import Node, Result, Row
+
+
+def matmul(n: Node) -> Result:
+    return product(n, n.x(0), n.x(1))
+
+
+def product(n: Node, x: Value, y: Value) -> Value:
+    """numpy's matmul: a vector gets an axis, which the result loses."""
+    left, right = x.tensor.rank == 1, y.tensor.rank == 1
+    if not x.tensor.rank or not y.tensor.rank:
+        raise n.invalid("E0312", "MatMul takes no scalars")
+    x = n.reshape(x, (1, *x.tensor.shape)) if left else x
+    y = n.reshape(y, (*y.tensor.shape, 1)) if right else y
+    out: Value = n.b.matmul(x, y)
+    dims = out.tensor.shape
+    if left or right:
+        kept = [*dims[:-2], *([] if left else [dims[-2]]), *([] if right else [dims[-1]])]
+        return n.reshape(out, kept)
+    return out
+
+
+def gemm(n: Node) -> Result:
+    """alpha * A' B' + beta * C."""
+    a, b = n.x(0), n.x(1)
+    if a.tensor.rank != 2 or b.tensor.rank != 2:
+        raise n.invalid("E0312", "Gemm takes matrices")
+    a = n.transpose(a, (1, 0)) if n.attr("transA", 0) else a
+    b = n.transpose(b, (1, 0)) if n.attr("transB", 0) else b
+    alpha, beta = n.attr("alpha", 1.0), n.attr("beta", 1.0)
+    out: Value = n.b.matmul(a, b)
+    out = out if alpha == 1.0 else n.b.mul(out, n.like(out, alpha))
+    c = n.opt(2)
+    if c is None or beta == 0.0:
+        return out
+    return n.b.add(out, c if beta == 1.0 else n.b.mul(c, n.like(c, beta)))  # type: ignore[no-any-return]
+
+
+def einsum(n: Node) -> Result:
+    """One or two terms without repeated letters; `...` stands for leading axes of equal number."""
+    equation = n.required("equation").replace(" ", "")
+    terms, arrow, result = equation.partition("->")
+    parts = terms.split(",")
+    if len(parts) != len(n) or len(parts) > 2:
+        raise n.unsupported("Einsum: one or two terms are supported", f"found {equation!r}")
+    letters = _expanded(n, parts)
+    if not arrow:
+        every = "".join(parts).replace(".", "")
+        result = "..." * ("..." in terms) + "".join(
+            sorted(c for c in set(every) if every.count(c) == 1)
+        )
+    result = result.replace("...", letters.pop())
+    if any(len(set(t)) != len(t) for t in letters):
+        raise n.unsupported("Einsum: a letter repeated in one term is not supported", equation)
+    if len(letters) == 1:
+        return _one_term(n, n.x(0), letters[0], result)
+    x, y = n.x(0), n.x(1)
+    x, of_x = _without(n, x, letters[0], letters[1] + result)
+    y, of_y = _without(n, y, letters[1], letters[0] + result)
+    return n.b.contract(x, y, equation=f"{of_x},{of_y}->{result}")  # type: ignore[no-any-return]
+
+
+def _expanded(n: Node, parts: Sequence[str]) -> list[str]:
+    """The terms with `...` replaced by letters of its own, and what it stands for."""
+    used = set("".join(parts))
+    free = [c for c in "zyxwvutsrqponmlkjihgfedcba" if c not in used]
+    dots = ""
+    for k, part in enumerate(parts):
+        if "..." in part:
+            count = n.rank(k) - (len(part) - 3)
+            if count < 0 or count > len(free) or (dots and len(dots) != count):
+                raise n.unsupported("Einsum: the axes of '...' do not fit", ",".join(parts))
+            dots = dots or "".join(free[:count])
+    return [*[p.replace("...", dots) for p in parts], dots]
+
+
+def _without(n: Node, x: Value, term: str, kept: str) -> tuple[Value, str]:
+    """Sum over the letters that occur nowhere else."""
+    gone = tuple([k for k, c in enumerate(term) if c not in kept])
+    if not gone:
+        return x, term
+    return n.b.reduce_sum(x, axes=gone), "".join(c for c in term if c in kept)
+
+
+def _one_term(n: Node, x: Value, term: str, result: str) -> Value:
+    x, term = _without(n, x, term, result)
+    return n.transpose(x, [term.index(c) for c in result])
+
+
+class Geometry(NamedTuple):
+    """Kernel, strides, dilations and pads (before, then after) of the spatial axes."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
+
+
+def geometry(n: Node, spatial: Sequence[DimLike], kernel: Sequence[int]) -> Geometry:
+    """The window that the attributes say; `auto_pad` is turned into pads."""
+    rank = len(spatial)
+    strides = n.ints("strides") or (1,) * rank
+    dilations = n.ints("dilations") or (1,) * rank
+    pads = n.ints("pads") or (0,) * (2 * rank)
+    auto = n.attr("auto_pad", "NOTSET")
+    if not len(kernel) == len(strides) == len(dilations) == rank or len(pads) != 2 * rank:
+        raise n.invalid(
+            "E0315", f"{n.op}: kernel, strides, pads or dilations do not fit {rank} axes"
+        )
+    if auto == "VALID":
+        pads = (0,) * (2 * rank)
+    elif auto in ("SAME_UPPER", "SAME_LOWER"):
+        low, high = [], []
+        for size, k, s, d in zip(spatial, kernel, strides, dilations):
+            if type(size) is not int:
+                raise n.unsupported(f"{n.op}: auto_pad needs known extents",
+                                    hint="give the extents with shapes=")  # fmt: skip
+            total = max(0, (int(ceildiv(size, s)) - 1) * s + d * (k - 1) + 1 - size)  # type: ignore[arg-type]
+            first = total // 2 if auto == "SAME_UPPER" else total - total // 2
+            low.append(first)
+            high.append(total - first)
+        pads = (*low, *high)
+    return Geometry(tuple(kernel), tuple(strides), tuple(dilations), tuple(pads))
+
+
+def conv(n: Node) -> Result:
+    out = convolution(n, n.x(0), n.x(1))
+    bias = n.opt(2)
+    return out if bias is None else n.b.add(out, per_channel(n, bias, out))  # type: ignore[no-any-return]
+
+
+def convolution(n: Node, x: Value, w: Value) -> Value:
+    """The convolution without bias."""
+    if x.tensor.rank < 3 or w.tensor.rank != x.tensor.rank:
+        raise n.invalid("E0314", f"{n.op}: x and w must be [N, C, ...] and [O, C, ...]")
+    kernel = w.tensor.shape[2:]
+    if any(type(k) is not int for k in kernel):
+        raise n.unsupported(f"{n.op}: the extents of the kernel must be known")
+    said = n.ints("kernel_shape")
+    if said and said != kernel:
+        raise n.invalid("E0315", f"{n.op}: kernel_shape {list(said)} is not that of the weights")
+    win = geometry(n, x.tensor.shape[2:], kernel)  # type: ignore[arg-type]
+    return n.b.conv(x, w, strides=win.strides, pads=win.pads, dilations=win.dilations,
+                    groups=n.attr("group", 1))  # type: ignore[no-any-return]  # fmt: skip
+
+
+def per_channel(n: Node, v: Value, x: Value) -> Value:
+    """A vector laid along axis 1 of x."""
+    return n.reshape(v, (*v.tensor.shape, *[1] * (x.tensor.rank - 2)))
+
+
+def conv_transpose(n: Node) -> Result:
+    """A convolution of x, zeros between its elements, with the kernel mirrored and its axes swapped."""
+    x, w, groups = n.x(0), n.x(1), n.attr("group", 1)
+    spatial, kernel = x.tensor.shape[2:], w.tensor.shape[2:]
+    if not x.tensor.is_static or not w.tensor.is_static:
+        raise n.unsupported("ConvTranspose needs known extents", hint="give them with shapes=")
+    rank = len(spatial)
+    strides = n.ints("strides") or (1,) * rank
+    dilations = n.ints("dilations") or (1,) * rank
+    extra = n.ints("output_padding") or (0,) * rank
+    pads = _transposed_pads(n, spatial, kernel, strides, dilations, extra)  # type: ignore[arg-type]
+    for k in range(rank):
+        x = spread(n, x, 2 + k, strides[k])
+    low = [dilations[k] * (kernel[k] - 1) - pads[k] for k in range(rank)]
+    high = [dilations[k] * (kernel[k] - 1) - pads[rank + k] + extra[k] for k in range(rank)]
+    x = n.b.pad(x, low=(0, 0, *low), high=(0, 0, *high))
+    inputs, outputs = w.tensor.shape[:2]
+    w = n.reshape(w, (groups, inputs // groups, outputs, *kernel))
+    w = n.transpose(w, (0, 2, 1, *range(3, 3 + rank)))
+    w = n.reshape(w, (groups * outputs, inputs // groups, *kernel))
+    w = n.b.slice(w, starts=(0, 0, *[k - 1 for k in kernel]), sizes=w.tensor.shape,
+                  steps=(1, 1, *[-1] * rank))  # fmt: skip
+    out = n.b.conv(x, w, dilations=dilations, groups=groups)
+    bias = n.opt(2)
+    return out if bias is None else n.b.add(out, per_channel(n, bias, out))
+
+
+def _transposed_pads(n: Node, spatial: Sequence[int], kernel: Sequence[int], strides: Sequence[int],
+                     dilations: Sequence[int], extra: Sequence[int]) -> tuple[int, ...]:  # fmt: skip
+    """Pads as given, or such that the result has `output_shape` or, with auto_pad, size * stride."""
+    rank, auto = len(spatial), n.attr("auto_pad", "NOTSET")
+    given, want = n.ints("pads") or (0,) * (2 * rank), n.ints("output_shape")
+    if auto == "VALID" or (auto == "NOTSET" and want is None):
+        return given if auto == "NOTSET" else (0,) * (2 * rank)
+    want = tuple(s * t for s, t in zip(spatial, strides)) if want is None else want[-rank:]
+    low, high = [], []
+    for k in range(rank):
+        full = strides[k] * (spatial[k] - 1) + extra[k] + dilations[k] * (kernel[k] - 1) + 1
+        total = full - want[k]
+        first = total // 2 if auto == "SAME_UPPER" else total - total // 2
+        low.append(first)
+        high.append(total - first)
+    return (*low, *high)
+
+
+def spread(n: Node, x: Value, axis: int, step: int) -> Value:
+    """x with step - 1 zeros between its elements along one axis."""
+    if step == 1:
+        return x
+    shape = list(x.tensor.shape)
+    lifted = n.reshape(x, [*shape[: axis + 1], 1, *shape[axis + 1 :]])
+    high = [0] * (len(shape) + 1)
+    high[axis + 1] = step - 1
+    padded = n.b.pad(lifted, low=[0] * len(high), high=high)
+    wide = list(shape)
+    wide[axis] = shape[axis] * step
+    return n.take_range(n.reshape(padded, wide), axis, 0, (shape[axis] - 1) * step + 1)
+
+
+def shifted(n: Node, index: int, zero: int) -> Value:
+    """Operand `index` in i32, less its zero point."""
+    x = n.cast(n.x(index), i32)
+    point = n.opt(zero)
+    if point is None:
+        return x
+    point = n.cast(point, i32)
+    if point.tensor.rank == 1 and x.tensor.rank > 1 and point.tensor.shape != (1,):
+        lies = (*[1] * (x.tensor.rank - 1), -1) if index else (-1, 1)
+        point = n.reshape(point, [point.tensor.shape[0] if e == -1 else e for e in lies])
+    elif point.tensor.shape == (1,):
+        point = n.reshape(point, ())
+    return n.b.sub(x, point)  # type: ignore[no-any-return]
+
+
+def matmul_integer(n: Node) -> Result:
+    if not n.has(2) and not n.has(3):
+        return product(n, n.x(0), n.x(1))
+    return product(n, shifted(n, 0, 2), shifted(n, 1, 3))
+
+
+def conv_integer(n: Node) -> Result:
+    if not n.has(2) and not n.has(3):
+        return convolution(n, n.x(0), n.x(1))
+    w = n.cast(n.x(1), i32)
+    point = n.opt(3)
+    if point is not None:  # one for all, or one per output channel
+        lies = (*point.tensor.shape, *[1] * (w.tensor.rank - 1)) if point.tensor.rank else ()
+        w = n.b.sub(w, n.reshape(n.cast(point, i32), lies))
+    return convolution(n, shifted(n, 0, 2), w)
+
+
+ROWS: Sequence[tuple[str, int, Row]] = (
+    ("MatMul", 1, matmul),
+    ("Gemm", 1, gemm),
+    ("Einsum", 12, einsum),
+    ("Conv", 1, conv),
+    ("ConvTranspose", 1, conv_transpose),
+    ("MatMulInteger", 10, matmul_integer),
+    ("ConvInteger", 10, conv_integer),
+)

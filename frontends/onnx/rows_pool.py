@@ -1,0 +1,169 @@
+"""Import rows of pooling and resizing.  Imports: node, the geometry of rows_linear, ir."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...ir.core import Value
+from ...ir.types import f32, i64
+from .node import Node, Result, Row
+from .rows_linear import Geometry, geometry
+
+
+def _window(n: Node) -> Geometry:
+    if n.rank(0) < 3:
+        raise n.invalid("E0316", f"{n.op} takes [N, C, ...]")
+    return geometry(n, n.shape(0)[2:], n.required("kernel_shape"))
+
+
+def _pooled(n: Node, x: Value, op: str, win: Geometry, **more: bool) -> Value:
+    """One of the pools; pads as wide as the kernel become an explicit pad."""
+    ceil = bool(n.attr("ceil_mode", 0))
+    return getattr(n.b, op)(x, kernel=win.kernel, strides=win.strides, pads=win.pads,
+                            dilations=win.dilations, ceil_mode=ceil, **more)  # type: ignore[no-any-return]  # fmt: skip
+
+
+def max_pool(n: Node) -> Result:
+    """The values; positions (the second result) have no op here."""
+    return (_pooled(n, n.x(0), "max_pool", _window(n)), None)
+
+
+def average_pool(n: Node) -> Result:
+    include = bool(n.attr("count_include_pad", 0))
+    return _pooled(n, n.x(0), "avg_pool", _window(n), count_include_pad=include)
+
+
+def lp_pool(n: Node) -> Result:
+    """The p-norm of each window: the mean of powers times their number, rooted."""
+    win, p = _window(n), n.attr("p", 2)
+    x: Value = n.b.abs(n.x(0))
+    powers = x if p == 1 else n.b.mul(x, x) if p == 2 else n.b.pow(x, n.like(x, p))
+    rank = len(win.kernel)
+    low, high = (0, 0, *win.pads[:rank]), (0, 0, *win.pads[rank:])
+    padded = powers if not any(win.pads) else n.b.pad(powers, low=low, high=high)
+    plain = win._replace(pads=(0,) * (2 * rank))
+    total = _pooled(n, padded, "avg_pool", plain, count_include_pad=True)
+    total = n.b.mul(total, n.like(total, math.prod(win.kernel)))
+    if p == 1:
+        return total
+    return n.b.sqrt(total) if p == 2 else n.b.pow(total, n.like(total, 1 / p))  # type: ignore[no-any-return]
+
+
+def global_pool(op: str) -> Row:
+    """A reduction over all spatial axes, kept as extents of 1."""
+    return lambda n: getattr(n.b, op)(  # type: ignore[no-any-return]
+        n.x(0), axes=tuple(range(2, n.rank(0))), keepdims=True
+    )
+
+
+def global_lp_pool(n: Node) -> Result:
+    x, p, axes = n.x(0), n.attr("p", 2), tuple(range(2, n.rank(0)))
+    if p == 2:
+        return n.b.reduce_l2(x, axes=axes, keepdims=True)  # type: ignore[no-any-return]
+    powers = n.b.pow(n.b.abs(x), n.like(x, p))
+    total = n.b.reduce_sum(powers, axes=axes, keepdims=True)
+    return n.b.pow(total, n.like(total, 1 / p))  # type: ignore[no-any-return]
+
+
+# ---- resize: along one axis after another, by gathers and weights known at import
+
+
+def resize(n: Node) -> Result:
+    """Nearest and linear interpolation with known extents and scales."""
+    x = n.x(0)
+    if not x.tensor.is_static:
+        raise n.unsupported(f"{n.op} needs known extents", hint="give them with shapes=")
+    dims: tuple[int, ...] = x.tensor.shape  # type: ignore[assignment]
+    axes = n.ints("axes") or tuple(range(len(dims)))
+    axes = tuple([n.axis(a, len(dims)) for a in axes])
+    scales, sizes = _targets(n, [dims[a] for a in axes], len(axes))
+    mode = n.attr("mode", "nearest")
+    if mode not in ("nearest", "linear") or n.attr("antialias", 0):
+        raise n.unsupported(f"{n.op}: only nearest and linear without antialias are supported",
+                            f"mode {mode}")  # fmt: skip
+    for axis, scale, size in zip(axes, scales, sizes):
+        if size == dims[axis] and scale == 1.0:
+            continue
+        at = _positions(n, dims[axis], size, scale)
+        x = _nearest(n, x, axis, at) if mode == "nearest" else _linear(n, x, axis, at)
+    return x
+
+
+def _targets(n: Node, dims: Sequence[int], count: int) -> tuple[list[float], list[int]]:
+    """Scale and extent per resized axis, from the operands that are not empty."""
+    scales_at, sizes_at = (1, 3) if n.op == "Upsample" or n.version < 11 else (2, 3)
+    said = n.ints("scales") if n.version < 9 else None
+    known = n.known(scales_at) if n.version >= 9 else np.array(n.required("scales"), np.float32)
+    if said is None and known is None and not n.has(sizes_at):
+        raise n.unsupported(f"{n.op}: its scales must be known when the model is imported")
+    if known is not None and known.size:
+        scales = [float(s) for s in known.reshape(-1)]
+        sizes = [math.floor(d * s) for d, s in zip(dims, scales)]
+    else:
+        sizes = list(n.numbers(sizes_at, "sizes"))
+        scales = [s / d for s, d in zip(sizes, dims)]
+        policy = n.attr("keep_aspect_ratio_policy", "stretch")
+        if policy != "stretch":
+            scale = min(scales) if policy == "not_larger" else max(scales)
+            scales = [scale] * count
+            sizes = [math.floor(d * scale + 0.5) for d in dims]
+    if len(scales) != count or any(s <= 0 for s in scales) or any(s > 1 << 24 for s in sizes):
+        raise n.invalid("E0317", f"{n.op}: scales or sizes do not fit", f"{scales} {sizes}")
+    return scales, sizes
+
+
+def _positions(n: Node, extent: int, size: int, scale: float) -> np.ndarray:  # type: ignore[type-arg]
+    """Where each result element lies in the source."""
+    default = "half_pixel" if n.version >= 11 and n.op == "Resize" else "asymmetric"
+    mode = n.attr("coordinate_transformation_mode", default)
+    at = np.arange(size, dtype=np.float64)
+    if mode == "asymmetric":
+        return at / scale
+    if mode == "half_pixel":
+        return (at + 0.5) / scale - 0.5
+    if mode == "pytorch_half_pixel":
+        return (at + 0.5) / scale - 0.5 if size > 1 else np.zeros(1)
+    if mode == "align_corners":
+        return at * (extent - 1) / (size - 1) if size > 1 else np.zeros(1)
+    if mode == "half_pixel_symmetric":
+        adjust = size / (extent * scale)
+        return extent / 2 * (1 - adjust) + (at + 0.5) / scale - 0.5
+    raise n.unsupported(f"Resize: coordinate_transformation_mode {mode} is not supported")
+
+
+def _nearest(n: Node, x: Value, axis: int, at: np.ndarray) -> Value:  # type: ignore[type-arg]
+    default = "round_prefer_floor" if n.version >= 11 and n.op == "Resize" else "floor"
+    rounding = n.attr("nearest_mode", default)
+    rules = {"round_prefer_floor": np.ceil(at - 0.5), "round_prefer_ceil": np.floor(at + 0.5),
+             "floor": np.floor(at), "ceil": np.ceil(at)}  # fmt: skip
+    if rounding not in rules:
+        raise n.unsupported(f"Resize: nearest_mode {rounding} is not supported")
+    index = np.clip(rules[rounding], 0, int(x.tensor.shape[axis]) - 1)  # type: ignore[call-overload]
+    return n.b.take(x, n.const(index, i64), axis=axis)  # type: ignore[no-any-return]
+
+
+def _linear(n: Node, x: Value, axis: int, at: np.ndarray) -> Value:  # type: ignore[type-arg]
+    """(1 - w) * x[floor] + w * x[floor + 1], the edge repeated."""
+    last = int(x.tensor.shape[axis]) - 1  # type: ignore[call-overload]
+    low = np.floor(at)
+    weight = (at - low).reshape([-1 if k == axis else 1 for k in range(x.tensor.rank)])
+    dtype = x.tensor.dtype if x.tensor.dtype.is_float else f32
+    parts = [n.b.take(n.cast(x, dtype), n.const(np.clip(k, 0, last), i64), axis=axis)
+             for k in (low, low + 1)]  # fmt: skip
+    sides = [n.b.mul(p, n.const(w, dtype)) for p, w in zip(parts, (1 - weight, weight))]
+    return n.cast(n.b.add(*sides), x.tensor.dtype)
+
+
+ROWS: Sequence[tuple[str, int, Row]] = (
+    ("MaxPool", 1, max_pool),
+    ("AveragePool", 1, average_pool),
+    ("LpPool", 2, lp_pool),
+    ("GlobalMaxPool", 1, global_pool("reduce_max")),
+    ("GlobalAveragePool", 1, global_pool("reduce_mean")),
+    ("GlobalLpPool", 2, global_lp_pool),
+    ("Resize", 10, resize),
+    ("Upsample", 7, resize),
+)

@@ -1,0 +1,73 @@
+"""The import table: which row imports an op type from which opset on.  Imports: the rows' files.
+
+A row is (op type, first opset, function of the node).  Of several rows of one op type the newest not
+above the node's opset counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from . import (
+    rows_control,
+    rows_elementwise,
+    rows_index,
+    rows_linear,
+    rows_normalize,
+    rows_pool,
+    rows_quant,
+    rows_reduce,
+    rows_sequence,
+    rows_shape,
+)
+from .node import Node, Result, Row
+
+MAX_OPSET = 28
+"""The newest opset whose definitions were read when the rows were written."""
+
+FAMILIES: Sequence[Sequence[tuple[str, int, Row]]] = (
+    rows_elementwise.ROWS,
+    rows_shape.ROWS,
+    rows_index.ROWS,
+    rows_linear.ROWS,
+    rows_pool.ROWS,
+    rows_reduce.ROWS,
+    rows_normalize.ROWS,
+    rows_sequence.ROWS,
+    rows_control.ROWS,
+    rows_quant.ROWS,
+)
+
+_rows: dict[tuple[str, str], list[tuple[int, Row]]] = {}
+
+
+def register_onnx_op(domain: str, type: str, since: int, fn: Callable[[Node], Result]) -> None:
+    """Add a row: nodes `type` of `domain` from opset `since` on are imported by `fn`.
+
+    `fn(node)` reads operands (`node.x(0)`), attributes (`node.attr("alpha", 0.01)`) and builds with
+    `node.b`; it gives a value or a tuple of them.  A later row for the same place replaces the
+    earlier one.
+    """
+    rows = _rows.setdefault(("" if domain == "ai.onnx" else domain, type), [])
+    rows[:] = sorted([r for r in rows if r[0] != since] + [(since, fn)], key=lambda r: -r[0])
+
+
+for _family in FAMILIES:
+    for _type, _since, _row in _family:
+        register_onnx_op("", _type, _since, _row)
+
+
+def lookup(domain: str, type: str, version: int) -> Row | None:
+    """The row for a node of this opset; None where there is none."""
+    for since, row in _rows.get((domain, type), ()):
+        if since <= version:
+            return row
+    return None
+
+
+def supported() -> list[str]:
+    """The op types of the default domain that have a row."""
+    return sorted([type for domain, type in _rows if not domain])
+
+
+__all__ = ["FAMILIES", "MAX_OPSET", "lookup", "register_onnx_op", "supported"]
