@@ -81,7 +81,7 @@ def scaled_weights(op: Op, b: Builder) -> Value | None:
     return None
 
 
-def _scaled(producer: Op, s: Array, how: str, b: Builder) -> Value | None:  # type: ignore[type-arg]
+def _scaled(producer: Op, s: Array, how: str, b: Builder) -> Value | None:
     """The producer with its constant weights multiplied (or divided) by s."""
     result = producer.results[0].tensor
     if result.dtype.name not in ("f32", "f64"):
@@ -166,7 +166,7 @@ def added_twice(op: Op, b: Builder) -> Value | None:
 def _small(c: Value, y: Value) -> bool:
     if not c.tensor.is_static or not y.tensor.is_static:
         return c.tensor.is_static
-    return bool(c.tensor.size <= y.tensor.size)  # type: ignore[operator]
+    return bool(c.tensor.size <= y.tensor.size)
 
 
 def conv_of_pad(op: Op, b: Builder) -> Value | None:

@@ -18,7 +18,16 @@ from ..ir.ops.core import Func, Fused, Module
 from ..ir.ops.shape import Reshape
 from ..ir.types import Shape
 from .fuse_build import build
-from .fuse_kinds import COSTLY, SOURCES, kind_of, reads_through, reduced_axes, single, windows_apart
+from .fuse_kinds import (
+    COSTLY,
+    SOURCES,
+    kind_of,
+    once,
+    reads_through,
+    reduced_axes,
+    single,
+    windows_apart,
+)
 from .options import Pass
 
 
@@ -208,6 +217,8 @@ class Grouping:
             return "" if self._only_for(theirs, op) else "its value is needed elsewhere"
         if not self._only_for(theirs, op):
             return "its value is needed elsewhere, and the loops differ"
+        if direct and kind == "view" and once(op):
+            return ""
         dear = len(theirs.ops) > 4 or any([p.name in COSTLY for p in theirs.ops])
         if dear and not _smaller(target, theirs.shape):
             return "it would be computed again for each element along the broadcast axes"

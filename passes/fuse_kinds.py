@@ -129,6 +129,12 @@ def reads_through(kind: str, view: Op) -> bool:
     return False
 
 
+def once(view: Op) -> bool:
+    """A view that reads no element of its operand twice."""
+    affine = reads_through("contraction", view) and not isinstance(view, BroadcastTo)
+    return affine or isinstance(view, (Pack, Unpack))
+
+
 def windows_apart(op: Op) -> bool:
     """A pool no two of whose windows share an element: its operand is computed once."""
     given = op.attributes
@@ -144,6 +150,7 @@ __all__ = [
     "SOURCES",
     "VIEWS",
     "kind_of",
+    "once",
     "reads_through",
     "reduced_axes",
     "single",

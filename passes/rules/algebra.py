@@ -226,6 +226,17 @@ def subtracted_constant(op: Op, b: Builder) -> Value | None:
     return b.add(x, b.neg(y))  # type: ignore[no-any-return]
 
 
+def integer_product_with_zero(op: Op, b: Builder) -> Value | None:
+    """x * 0 and x & 0 are 0 for integers."""
+    x, y = op.operands
+    c, type_ = repeated(y), op.results[0].type
+    if c is None or not _integer_zero(c) or not is_tensor(x) or not type_.is_static:  # type: ignore[attr-defined]
+        return None
+    if op.results[0].tensor.size > 64:
+        return None
+    return make_constant(b, np.zeros(op.results[0].tensor.shape), op.results[0].tensor)  # type: ignore[arg-type]
+
+
 def algebra_rules() -> RuleTable:
     """The table of this file."""
     return table(
@@ -243,6 +254,7 @@ def algebra_rules() -> RuleTable:
         ),
         (classes("add", "mul", "bitwise_and", "bitwise_or", "bitwise_xor"), [integer_chain]),
         (classes("pow"), [power]),
+        (classes("mul", "bitwise_and"), [integer_product_with_zero]),
         (classes("sub"), [subtracted_constant]),
         (classes("div"), [division_by_power_of_two]),
     )

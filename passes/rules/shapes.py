@@ -152,6 +152,38 @@ def concat_parts(op: Op, b: Builder) -> Value | None:
     return b.concat(*kept, axis=axis) if kept and kept != parts else None
 
 
+def taken_slice(op: Op, b: Builder) -> Value | None:
+    """A take (or gather) at constant indices that are evenly spaced is a slice."""
+    x, index = op.operands
+    places = constant(index)
+    axis = op.attributes["axis"] % x.tensor.rank
+    extent = x.tensor.shape[axis]
+    if places is None or places.size == 0 or not isinstance(extent, int):
+        return None
+    at = [int(k) for k in places.reshape(-1)]
+    if any([not -extent <= k < extent for k in at]) or (op.name == "take" and min(at) < 0):
+        return None  # the run that meets it reports it
+    at = [k % extent for k in at]
+    step = at[1] - at[0] if len(at) > 1 else 1
+    if step == 0 or any([q - p != step for p, q in zip(at, at[1:])]):
+        return None
+    starts = [at[0] if k == axis else 0 for k in range(x.tensor.rank)]
+    sizes = [len(at) if k == axis else e for k, e in enumerate(x.tensor.shape)]
+    steps = [step if k == axis else 1 for k in range(x.tensor.rank)]
+    part = b.slice(x, starts=starts, sizes=sizes, steps=steps)
+    return b.reshape(part, shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
+
+
+def reduced_ones(op: Op, b: Builder) -> Value | None:
+    """A reduction over axes of extent 1 only is its operand."""
+    x = op.operands[0]
+    axes = op.attributes["axes"]
+    axes = range(x.tensor.rank) if axes is None else axes
+    if any([x.tensor.shape[a] != 1 for a in axes]) or x.tensor.dtype.kind == "complex":
+        return None
+    return b.reshape(x, shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
+
+
 def no_pad(op: Op, b: Builder) -> Value | None:
     """A pad by nothing."""
     given = op.attributes
@@ -360,6 +392,9 @@ def _before_reshape(value: Value, source: Value, shape: tuple[DimLike, ...], b: 
     return b.reshape(value, shape=given[len(given) - varying :]) if len(given) != varying else value
 
 
+_REDUCTIONS = ("reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_prod")
+
+
 def shape_rules() -> RuleTable:
     """The table of this file."""
     elementwise = [cls for cls in OPS.values() if issubclass(cls, _Elementwise)]
@@ -369,6 +404,8 @@ def shape_rules() -> RuleTable:
         (classes("transpose"), [transpose_of_transpose, transpose_is_reshape, sunk_transpose]),
         (classes("slice"), [whole_slice, slice_of_slice, slice_of_concat]),
         (classes("concat"), [concat_parts]),
+        (classes("take", "gather"), [taken_slice]),
+        (classes(*_REDUCTIONS), [reduced_ones]),
         (classes("pad"), [no_pad, pad_of_pad]),
         (classes("pack"), [pack_of_unpack]),
         (classes("unpack"), [unpack_of_pack]),
