@@ -251,6 +251,7 @@ ROWS: dict[str, Row] = {
     "cast": _cast,
     "bitcast": _bitcast,
     "const": _nothing,
+    "loop.prefetch": _nothing,
     "return": _nothing,
     "yield": _nothing,
     "loop.for": _for,

@@ -156,6 +156,14 @@ def _guarded(w: Writer, condition: str, make: Any) -> None:
 # Scalar accesses ---------------------------------------------------------------------------------
 
 
+def _prefetch(w: Writer, op: Op) -> None:
+    assert isinstance(op, loop.Prefetch)
+    memory = w.memory(op.source)
+    pointer = w.address(memory, w.byte_offset(memory, w.element_offset(memory, op.index)))
+    w.declared["declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"] = None
+    w.line(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 {int(op.write)}, i32 3, i32 1)")
+
+
 def _load(w: Writer, op: Op) -> None:
     assert isinstance(op, loop.Load)
     memory = w.memory(op.source)
@@ -460,6 +468,10 @@ def _store_packed(
     _guarded(w, condition, lambda: w.line(f"store <{count} x i8> {total}, ptr {pointer}, align 1"))
 
 
-MEMORY_ROWS: dict[str, Row] = {"loop.load": _load, "loop.store": _store}
+MEMORY_ROWS: dict[str, Row] = {
+    "loop.load": _load,
+    "loop.store": _store,
+    "loop.prefetch": _prefetch,
+}
 
 __all__ = ["MEMORY_ROWS", "from_memory", "iota", "lanes_of", "splat", "to_memory"]

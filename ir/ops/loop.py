@@ -139,6 +139,21 @@ class Store(Op, name="loop.store"):
         return ()
 
 
+class Prefetch(Op, name="loop.prefetch"):
+    """Asks for the cache line of an element that will be read (or written) soon; never fails, changes nothing.
+
+    The element may lie outside of the buffer.
+    """
+
+    pure = False
+    source = operand(Any_)
+    index = attr(tuple)
+    write = attr(bool, False)
+
+    def result_types(self) -> tuple[Type, ...]:
+        return ()
+
+
 class IndexValue(Op, name="loop.index"):
     """The value of an index expression as a scalar (with `lane`, as a vector)."""
 
@@ -321,6 +336,6 @@ def accessed(op: Op) -> Value | None:
 
 __all__ = [
     "KINDS", "STATUS_ARENA", "STATUS_INDEX", "STATUS_OK", "STATUS_SHAPE", "Alloc", "AsyncCopy", "Barrier", "Bind",
-    "Call", "CallInstr", "Commit", "Fail", "For", "HostCall", "If", "IndexValue", "Load", "Pop", "Process", "Push",
+    "Call", "CallInstr", "Commit", "Fail", "For", "HostCall", "If", "IndexValue", "Load", "Pop", "Prefetch", "Process", "Push",
     "ReduceLanes", "Splat", "Store", "View", "Wait", "When", "While", "accessed",
 ]  # fmt: skip

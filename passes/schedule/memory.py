@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...ir.core import Builder, Op, Value
-from ...ir.dims import DimLike, ceildiv, equal, sym
+from ...ir.dims import DimLike, ceildiv, equal, substitute, sym
 from ...ir.ops.core import Const, Func
-from ...ir.ops.loop import Alloc, Bind, For, Load, Store
+from ...ir.ops.loop import Alloc, Bind, For, Load, Prefetch, Store
 from ...ir.symbols import free_symbols, map_dims, ranges_around
 from ...ir.types import BufferType
 from .nests import Refused, child_of, contains, find_alloc, find_buffer, find_loop
@@ -143,7 +143,9 @@ def _slice(store: Store) -> list[Op]:
     values = {store.value}
     while op is not None:
         bound = isinstance(op, Bind) and op.symbol in names
-        if bound or any(r in values for r in op.results):
+        if isinstance(op, Alloc):
+            pass  # memory is shared, not copied
+        elif bound or any(r in values for r in op.results):
             wanted.append(op)
             values.update(op.operands)
             names |= free_symbols(op)
@@ -226,6 +228,32 @@ def _padding(reads: list[Load], source: Value) -> object:
             if not any(equal(w, bound, ranges) for bound in bounds):
                 raise Refused(f"the guard {w} >= 0 is more than a bound")
     return fills.pop() if fills else None
+
+
+@dataclass(frozen=True)
+class Ahead(Step):
+    """Prefetch what the nest `nest` reads of `source` when the loop `row` will be `rows` further on.
+
+    Goes before the vector loop of the nest, once per vector; so the memory works while rows are computed.
+    With `write`, it is the part of a result that the current row will write.
+    """
+
+    source: str
+    nest: str
+    row: str
+    rows: int = 1
+    write: bool = False
+
+    def apply(self, kernel: Func) -> None:
+        source, nest = find_buffer(kernel, self.source), find_loop(kernel, self.nest)
+        lane = next((op for op in nest.walk() if isinstance(op, For) and op.kind == "vector"), None)
+        users = [u for u in source.users if isinstance(u, (Load, Store))]
+        inside = [u for u in users if contains(lane, u)] if lane is not None else []
+        if lane is None or lane.block is None or not inside:
+            raise Refused(f"{self.source} is not used in vectors under {self.nest}")
+        env: dict[str, DimLike] = {lane.var: 0, self.row: sym(self.row) + self.rows}
+        index = tuple([substitute(e, env) for e in inside[0].index])
+        lane.block.insert_before(Prefetch(source, index=index, write=self.write, loc=lane.loc), lane)
 
 
 @dataclass(frozen=True)
@@ -338,4 +366,4 @@ def _combiner(b: Builder, store: Store, acc: Value, old: Value, part: Value) -> 
     return b.insert(made).result
 
 
-__all__ = ["ComputeAt", "Inline", "Pad", "Place", "Relayout", "Rfactor", "Stage", "keep"]
+__all__ = ["Ahead", "ComputeAt", "Inline", "Pad", "Place", "Relayout", "Rfactor", "Stage", "keep"]

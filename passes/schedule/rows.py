@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ...ir.dims import DimLike, symbols_of
 from ...ir.ops.loop import Alloc, For, Load, Store
-from .memory import ComputeAt, Pad, Place, Rfactor
+from .memory import Ahead, ComputeAt, Pad, Place, Rfactor
 from .nests import Refused, accesses, child_of, contains, find_loop, is_parallel, perfect_chain
 from .scheduler import Scheduler, depends, static, stride
 from .steps import Partition, Reorder, Tile, parallel, unroll, vector
@@ -20,6 +20,8 @@ ROW_BYTES = 256 << 10
 """Largest intermediate row kept on the stack of a thread."""
 GRAIN = 1 << 15
 """Elements of work below which one thread is faster than two."""
+FETCH_BYTES = 1 << 10
+"""Shortest row that is fetched ahead."""
 CHAINS = 4
 """Vectors of partial sums side by side."""
 
@@ -38,8 +40,26 @@ def schedule_rows(s: Scheduler, root: For) -> None:
         names = [nest.var for nest in _nests_of(s, root, needed)]
     for name in names:
         vectorize_nest(s, name, lanes)
+    if len(names) > 1 and shared:
+        _fetch_ahead(s, names, shared)
     if shared and s.target.threads > 1 and _work(top) >= GRAIN:
         s.attempt(parallel(shared[0]))
+
+
+def _fetch_ahead(s: Scheduler, names: Sequence[str], shared: Sequence[str]) -> None:
+    """Where a row is read several times, memory idles after the first: fetch the next row meanwhile."""
+    row = find_loop(s.kernel, shared[-1])
+    for arg in s.kernel.args:
+        reads = [u for u in arg.users if isinstance(u, Load) and contains(row, u)]
+        far = sum(static(e) for e in arg.buffer.shape[-1:]) * arg.buffer.dtype.bytes
+        if not reads or not depends(reads[0], row.var) or not FETCH_BYTES <= far <= ROW_BYTES:
+            continue
+        if static(arg.buffer.size) * arg.buffer.dtype.bytes < s.target.l2:
+            continue
+        nests = {child_of(u, row.body) for u in reads}
+        order = [op.var for op in row.body if isinstance(op, For) and op in nests]
+        if len(order) > 1:
+            s.attempt(Ahead(arg.name or "", order[1], row.var))
 
 
 def _sink_all(s: Scheduler, labels: Sequence[str], loop: str) -> None:
