@@ -291,9 +291,9 @@ def run_sanitized(
     """
     made = sources(planned, "model", embed=planned.weight_bytes <= _QUICK_EMBED)
     program = Program.of(planned)
-    given = [np.ascontiguousarray(inputs[n]) for n, _ in program.inputs]
     face = Executable(program, 0, aligned(0))
-    frame = face._frame([face._accept(k, x) for k, x in enumerate(given)])
+    given = [face._accept(k, inputs[n]) for k, (n, _) in enumerate(program.inputs)]
+    frame = face._frame(given)
     with tempfile.TemporaryDirectory() as held:
         folder = Path(held)
         made.write(folder)

@@ -155,8 +155,9 @@ def test_control_flow_runs_natively_and_in_c(flag: bool, n: int) -> None:
     want = run(made, inputs)
     native = compiled(made)
     assert native.coverage()["host_steps"] == []
-    plain = CExecutable(planned(made, Target("c")))
-    for found in (native.run(inputs), plain.run(inputs)):
+    plan = planned(made, Target("c"))
+    checked = run_sanitized(plan, {f"x{k}": x for k, x in enumerate(inputs)})
+    for found in (native.run(inputs), CExecutable(plan).run(inputs), checked):
         for g, w in zip(found, want, strict=True):
             close(g, w)
 
