@@ -270,7 +270,9 @@ class CExecutable(Executable):
         with tempfile.TemporaryDirectory() as held:
             folder = Path(held)
             made.write(folder)
-            run_compiler([*flags, "-shared", "-fPIC", "-o", f"lib{name}.so", f"{name}.c"], folder)
+            run_compiler(
+                [*flags, "-shared", "-fPIC", "-o", f"lib{name}.so", f"{name}.c", "-lm"], folder
+            )
             library = ctypes.CDLL(str(folder / f"lib{name}.so"))
         entry = ctypes.cast(getattr(library, f"{name}_entry"), ctypes.c_void_p).value
         assert entry is not None
@@ -306,7 +308,9 @@ def run_sanitized(
             b"" if made.embedded else weight_image(planned.weights, planned.weight_bytes).tobytes()
         )
         (folder / "in.bin").write_bytes(b"".join([p.tobytes() for p in parts]) + weights)
-        run_compiler([*FLAGS[:1], *FLAGS[2:], *flags, "-o", "model", "model.c", "main.c"], folder)
+        run_compiler(
+            [*FLAGS[:1], *FLAGS[2:], *flags, "-o", "model", "model.c", "main.c", "-lm"], folder
+        )
         done = subprocess.run(["./model"], cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
             raise Error(
