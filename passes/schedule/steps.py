@@ -216,6 +216,8 @@ class Mark(Step):
     def apply(self, kernel: Func) -> None:
         loop = find_loop(kernel, self.var)
         needs = self.kind in ("parallel", "vector") or self.kind.startswith("gpu.")
+        if self.kind == "vector" and any(isinstance(op, For) for op in loop.body.walk()):
+            raise Refused(f"{self.var} holds another loop: only the innermost can be lanes")
         lanes_combine = self.kind == "vector" and loop.reduction
         if needs and not lanes_combine and not is_parallel(loop):
             raise Refused(f"iterations of {self.var} depend on each other: it cannot be {self.kind}")
