@@ -12,7 +12,7 @@ import numpy as np
 
 from ...ir.core import Value
 from ...ir.dims import DimLike
-from ...ir.types import DType, boolean, f32, f64
+from ...ir.types import DType, boolean, f32, f64, i32
 from .node import Known, Node, Result, Row
 from .tensors import dtype_of
 
@@ -81,12 +81,18 @@ def modulo(n: Node) -> Result:
 
 
 def shift(n: Node) -> Result:
-    """Counts from the width on give 0, where the IR takes them modulo the width."""
+    """A count outside 0 to width - 1 shifts everything out (the IR takes it modulo the width)."""
     x, count = n.x(0), n.x(1)
-    op = n.b.shift_left if n.required("direction") == "LEFT" else n.b.shift_right
-    bits = x.tensor.dtype.bits
-    inside = n.b.lt(count, n.like(count, bits))
-    return n.b.where(inside, op(x, count), n.like(x, 0))  # type: ignore[no-any-return]
+    dtype = x.tensor.dtype
+    left = n.required("direction") == "LEFT"
+    inside = n.b.lt(count, n.like(count, dtype.bits))
+    gone = n.like(x, 0)
+    if dtype.kind == "int":
+        inside = n.b.logical_and(inside, n.b.ge(count, n.like(count, 0)))
+        if not left:
+            gone = n.b.shift_right(x, n.like(x, dtype.bits - 1))
+    shifted = (n.b.shift_left if left else n.b.shift_right)(x, count)
+    return n.b.where(inside, shifted, gone)  # type: ignore[no-any-return]
 
 
 def cast(n: Node) -> Result:
@@ -106,6 +112,8 @@ def convert(n: Node, x: Value, to: DType) -> Value:
     """A cast; to f8, saturating unless the node says otherwise."""
     if "string" in (to.kind, x.tensor.dtype.kind):
         raise n.unsupported("casts of strings are not supported")
+    if to.is_integer and to.bits < 8 and x.tensor.dtype.is_float:
+        x = n.b.cast(x, to=i32)  # to i4 and the like a float wraps
     small = to.is_float and to.bits <= 8 and x.tensor.dtype is not to
     if small and n.attr("saturate", 1) and to.name != "f4e2m1":
         return saturating(n, x, to)

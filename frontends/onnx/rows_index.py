@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ...ir.core import Value
 from ...ir.types import i64
 from .node import Node, Result, Row
+from .rows_shape import product
 
 
 def gather(n: Node) -> Result:
@@ -18,27 +19,24 @@ def gather_elements(n: Node) -> Result:
 
 
 def gather_nd(n: Node) -> Result:
-    """Indices of several axes become one index into those axes laid flat."""
+    """Indices of several axes become one index into those axes (and the batch's) laid flat."""
     x, index = n.x(0), n.x(1)
     batch = n.attr("batch_dims", 0)
     dims, at = x.tensor.shape, index.tensor.shape
     depth = at[-1] if at else None
     if type(depth) is not int or batch + depth > len(dims):
         raise n.invalid("E0319", "GatherND: the last extent of the indices does not fit")
-    if batch:
-        raise n.unsupported("GatherND with batch_dims is not supported")
-    flat: Value | None = None
-    rest: list[object] = list(dims[depth:])
+    index = n.cast(index, i64)
+    parts = [n.b.iota(shape=at[:-1], axis=k) for k in range(batch)]
     for k in range(depth):
         part = n.reshape(n.take_range(index, len(at) - 1, k, 1), at[:-1])
-        size = n.b.dim_value(dim=dims[k], dtype=i64)
-        part = n.b.where(n.b.lt(part, n.like(part, 0)), n.b.add(part, size), part)
-        flat = part if flat is None else n.b.add(n.b.mul(flat, size), part)
-    assert flat is not None
-    total = 1
-    for extent in dims[:depth]:
-        total = total * extent  # type: ignore[assignment,operator]
-    return n.b.take(n.reshape(x, (total, *rest)), flat, axis=0)  # type: ignore[no-any-return,arg-type]
+        size = n.b.dim_value(dim=dims[batch + k], dtype=i64)
+        parts.append(n.b.where(n.b.lt(part, n.like(part, 0)), n.b.add(part, size), part))
+    flat: Value = parts[0]
+    for k, part in enumerate(parts[1:], 1):
+        flat = n.b.add(n.b.mul(flat, n.b.dim_value(dim=dims[k], dtype=i64)), part)
+    joined = n.reshape(x, (product(dims[: batch + depth]), *dims[batch + depth :]))
+    return n.b.take(joined, flat, axis=0)  # type: ignore[no-any-return]
 
 
 def one_hot(n: Node) -> Result:

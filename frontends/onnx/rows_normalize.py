@@ -43,11 +43,31 @@ def hardmax(n: Node) -> Result:
 
 def batch_norm(n: Node) -> Result:
     """(x - mean) * scale / sqrt(var + epsilon) + bias, as one product and one sum per channel."""
-    if n.attr("training_mode", 0) or (n.version < 7 and not n.attr("is_test", 0)
-                                      and len(n.proto.output) > 1):  # fmt: skip
-        raise n.unsupported("BatchNormalization in training mode is not supported")
-    x = n.x(0)
-    scale, bias, mean, var = [n.x(k) for k in range(1, 5)]
+    if n.version < 7 and not n.attr("is_test", 0) and len(n.proto.output) > 1:
+        raise n.unsupported("BatchNormalization in training mode is not supported before opset 7")
+    if n.version >= 14 and n.attr("training_mode", 0):
+        return _batch_norm_training(n)
+    return _scaled(n, n.x(3), n.x(4))
+
+
+def _batch_norm_training(n: Node) -> Result:
+    """Normalised by the batch's own statistics; the running ones are results."""
+    x, momentum = n.x(0), n.attr("momentum", 0.9)
+    axes = tuple([k for k in range(x.tensor.rank) if k != 1])
+    stored = n.type(3).dtype
+    wide = n.cast(x, stored)
+    mean = n.b.reduce_mean(wide, axes=axes)
+    centred = n.b.sub(wide, per_channel(n, mean, wide))
+    var = n.b.reduce_mean(n.b.mul(centred, centred), axes=axes)
+    running = []
+    for old, new in ((n.x(3), mean), (n.x(4), var)):
+        kept = n.b.mul(old, n.like(old, momentum))
+        running.append(n.b.add(kept, n.b.mul(new, n.like(new, 1 - momentum))))
+    return (_scaled(n, mean, var), *running)
+
+
+def _scaled(n: Node, mean: Value, var: Value) -> Value:
+    x, scale, bias = n.x(0), n.x(1), n.x(2)
     dtype = var.tensor.dtype
     root = n.b.sqrt(n.b.add(var, n.like(var, n.attr("epsilon", 1e-5))))
     factor = n.b.div(n.cast(scale, dtype), root)

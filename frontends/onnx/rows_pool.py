@@ -9,6 +9,7 @@ import numpy as np
 
 from ...ir.core import Value
 from ...ir.types import f32, i64
+from .item import Array
 from .node import Node, Result, Row
 from .rows_linear import Geometry, geometry
 
@@ -72,7 +73,7 @@ def global_lp_pool(n: Node) -> Result:
 
 
 def resize(n: Node) -> Result:
-    """Nearest and linear interpolation with known extents and scales."""
+    """Nearest, linear and cubic interpolation with known extents and scales."""
     x = n.x(0)
     if not x.tensor.is_static:
         raise n.unsupported(f"{n.op} needs known extents", hint="give them with shapes=")
@@ -81,14 +82,14 @@ def resize(n: Node) -> Result:
     axes = tuple([n.axis(a, len(dims)) for a in axes])
     scales, sizes = _targets(n, [dims[a] for a in axes], len(axes))
     mode = n.attr("mode", "nearest")
-    if mode not in ("nearest", "linear") or n.attr("antialias", 0):
-        raise n.unsupported(f"{n.op}: only nearest and linear without antialias are supported",
+    if mode not in ("nearest", "linear", "cubic") or n.attr("antialias", 0):
+        raise n.unsupported(f"{n.op}: antialias and this mode are not supported",
                             f"mode {mode}")  # fmt: skip
     for axis, scale, size in zip(axes, scales, sizes):
         if size == dims[axis] and scale == 1.0:
             continue
         at = _positions(n, dims[axis], size, scale)
-        x = _nearest(n, x, axis, at) if mode == "nearest" else _linear(n, x, axis, at)
+        x = _nearest(n, x, axis, at) if mode == "nearest" else _interpolated(n, x, axis, at, mode)
     return x
 
 
@@ -115,7 +116,7 @@ def _targets(n: Node, dims: Sequence[int], count: int) -> tuple[list[float], lis
     return scales, sizes
 
 
-def _positions(n: Node, extent: int, size: int, scale: float) -> np.ndarray:  # type: ignore[type-arg]
+def _positions(n: Node, extent: int, size: int, scale: float) -> Array:
     """Where each result element lies in the source."""
     default = "half_pixel" if n.version >= 11 and n.op == "Resize" else "asymmetric"
     mode = n.attr("coordinate_transformation_mode", default)
@@ -127,14 +128,15 @@ def _positions(n: Node, extent: int, size: int, scale: float) -> np.ndarray:  # 
     if mode == "pytorch_half_pixel":
         return (at + 0.5) / scale - 0.5 if size > 1 else np.zeros(1)
     if mode == "align_corners":
-        return at * (extent - 1) / (size - 1) if size > 1 else np.zeros(1)
+        wide = extent * scale  # not rounded, unlike `size`
+        return at * (extent - 1) / (wide - 1) if size > 1 else np.zeros(1)
     if mode == "half_pixel_symmetric":
         adjust = size / (extent * scale)
         return extent / 2 * (1 - adjust) + (at + 0.5) / scale - 0.5
     raise n.unsupported(f"Resize: coordinate_transformation_mode {mode} is not supported")
 
 
-def _nearest(n: Node, x: Value, axis: int, at: np.ndarray) -> Value:  # type: ignore[type-arg]
+def _nearest(n: Node, x: Value, axis: int, at: Array) -> Value:
     default = "round_prefer_floor" if n.version >= 11 and n.op == "Resize" else "floor"
     rounding = n.attr("nearest_mode", default)
     rules = {"round_prefer_floor": np.ceil(at - 0.5), "round_prefer_ceil": np.floor(at + 0.5),
@@ -145,16 +147,41 @@ def _nearest(n: Node, x: Value, axis: int, at: np.ndarray) -> Value:  # type: ig
     return n.b.take(x, n.const(index, i64), axis=axis)  # type: ignore[no-any-return]
 
 
-def _linear(n: Node, x: Value, axis: int, at: np.ndarray) -> Value:  # type: ignore[type-arg]
-    """(1 - w) * x[floor] + w * x[floor + 1], the edge repeated."""
-    last = int(x.tensor.shape[axis]) - 1  # type: ignore[call-overload]
+def _interpolated(n: Node, x: Value, axis: int, at: Array, mode: str) -> Value:
+    """The sum of neighbours times their weights, the edge repeated."""
+    extent = int(x.tensor.shape[axis])  # type: ignore[call-overload]
     low = np.floor(at)
-    weight = (at - low).reshape([-1 if k == axis else 1 for k in range(x.tensor.rank)])
+    places, weights = (_linear if mode == "linear" else _cubic)(n, low, at - low)
+    if n.attr("exclude_outside", 0):
+        weights = np.where((places >= 0) & (places < extent), weights, 0.0)
+        weights = weights / weights.sum(axis=0)
     dtype = x.tensor.dtype if x.tensor.dtype.is_float else f32
-    parts = [n.b.take(n.cast(x, dtype), n.const(np.clip(k, 0, last), i64), axis=axis)
-             for k in (low, low + 1)]  # fmt: skip
-    sides = [n.b.mul(p, n.const(w, dtype)) for p, w in zip(parts, (1 - weight, weight))]
-    return n.cast(n.b.add(*sides), x.tensor.dtype)
+    wide, total = n.cast(x, dtype), None
+    for place, weight in zip(places, weights):
+        part = n.b.take(wide, n.const(np.clip(place, 0, extent - 1), i64), axis=axis)
+        along = weight.reshape([-1 if k == axis else 1 for k in range(x.tensor.rank)])
+        part = n.b.mul(part, n.const(along, dtype))
+        total = part if total is None else n.b.add(total, part)
+    return n.cast(total, x.tensor.dtype)
+
+
+def _linear(n: Node, low: Array, part: Array) -> tuple[Array, Array]:
+    """Two neighbours."""
+    return np.stack([low, low + 1]), np.stack([1 - part, part])
+
+
+def _cubic(n: Node, low: Array, t: Array) -> tuple[Array, Array]:
+    """Four neighbours by Keys's kernel (1981) of parameter a."""
+    a = n.attr("cubic_coeff_a", -0.75)
+
+    def near(d: Array) -> Array:
+        return ((a + 2) * d - (a + 3)) * d * d + 1
+
+    def far(d: Array) -> Array:
+        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+
+    places = np.stack([low - 1, low, low + 1, low + 2])
+    return places, np.stack([far(t + 1), near(t), near(1 - t), far(2 - t)])
 
 
 ROWS: Sequence[tuple[str, int, Row]] = (

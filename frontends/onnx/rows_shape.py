@@ -13,7 +13,7 @@ import numpy as np
 from ...ir.core import Value
 from ...ir.dims import Dim, DimLike, ceildiv, equal, floordiv, max_, min_, nonneg
 from ...ir.ops.elementwise import broadcast
-from ...ir.types import DType, TensorType, f32, i64
+from ...ir.types import DType, TensorType, boolean, f32, i64
 from .item import KNOWN_LIMIT
 from .node import Known, Node, Result, Row
 from .tensors import dtype_of
@@ -273,17 +273,28 @@ def pad(n: Node) -> Result:
     if all(type(p) is int and p == 0 for p in (*low, *high)):
         return x
     mode = n.attr("mode", "constant")
+    if fill is None:
+        return _filled_by(n, x, low, high)
     if not x.tensor.dtype.is_float:
         fill = int(fill)
     return n.b.pad(x, low=low, high=high, mode=mode, value=fill)  # type: ignore[no-any-return]
 
 
-def _fill(n: Node) -> float | int:
+def _filled_by(n: Node, x: Value, low: Sequence[DimLike], high: Sequence[DimLike]) -> Value:
+    """A constant pad whose fill is computed: chosen where a mask, padded alike, is false."""
+    inside = n.b.broadcast_to(n.const(True, boolean), shape=x.tensor.shape)
+    mask = n.b.pad(inside, low=low, high=high, value=0)
+    out = n.b.pad(x, low=low, high=high, value=0)
+    return n.b.where(mask, out, n.reshape(n.x(2), ()))  # type: ignore[no-any-return]
+
+
+def _fill(n: Node) -> float | int | None:
+    """The fill value; None where it is not known."""
+    known = n.known(2)
     if not n.has(2):
         return 0
-    known = n.known(2)
     if known is None:
-        raise n.unsupported("Pad: the fill value must be known when the model is imported")
+        return None
     value: float | int = known.reshape(-1)[0].item() if known.size else 0
     return value
 
@@ -343,10 +354,12 @@ def depth_to_space(n: Node) -> Result:
 
 
 def space_to_depth(n: Node) -> Result:
+    """Blocks of pixels to channels: the block's place before the channel (DCR) or after it (CRD)."""
     size = n.required("blocksize")
     batch, channels, height, width = image(n)
     split_ = (batch, channels, height // size, size, width // size, size)
-    moved = n.transpose(n.reshape(n.x(0), split_), (0, 3, 5, 1, 2, 4))
+    perm = (0, 3, 5, 1, 2, 4) if n.attr("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    moved = n.transpose(n.reshape(n.x(0), split_), perm)
     return n.reshape(moved, (batch, channels * size * size, height // size, width // size))
 
 

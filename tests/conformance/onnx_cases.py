@@ -1,0 +1,126 @@
+"""The official ONNX backend suite, node cases: which of them we import, and whether they agree.
+
+A case is *supported* when every op in it has a row; then it must import and match, or stand in
+`EXCUSED` with the reason.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+from irc.frontends.onnx import load
+from irc.frontends.onnx.table import lookup
+from irc.ir.errors import Error, UnsupportedError
+from irc.ir.interpret import run
+from irc.ir.verify import verify
+from onnx import numpy_helper
+
+
+@cache
+def cases() -> dict[str, Any]:
+    """All node cases of the installed onnx package, by name."""
+    from onnx.backend.test.loader import load_model_tests
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {case.name: case for case in load_model_tests(kind="node")}
+
+
+def ops_of(graph: Any) -> Iterator[tuple[str, str]]:
+    """Domain and type of each node, those of inner graphs included."""
+    for node in graph.node:
+        yield node.domain, node.op_type
+        for attribute in node.attribute:
+            yield from ops_of(attribute.g)
+
+
+def is_supported(case: Any) -> bool:
+    """Every op of the case has a row (or is a function of the model)."""
+    opsets = {o.domain: o.version for o in case.model.opset_import}
+    own = {(f.domain, f.name) for f in case.model.functions}
+    return all(
+        (domain, op) in own or lookup(domain, op, opsets.get(domain, 0)) is not None
+        for domain, op in ops_of(case.model.graph)
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a case: "pass", "unsupported" (said so), or "fail"."""
+
+    kind: str
+    reason: str = ""
+
+
+def outcome(case: Any) -> Outcome:
+    """Import and run all data sets of a case and compare.
+
+    Where an input decides a shape (axes, a target shape), it is frozen to the case's value first.
+    """
+    try:
+        try:
+            _import_and_run(case, case.model, frozenset())
+        except UnsupportedError as error:
+            if "must be known" not in error.message:
+                raise
+            _import_and_run(case, *frozen(case))
+    except UnsupportedError as error:
+        return Outcome("unsupported", error.message)
+    except Error as error:
+        return Outcome("fail", error.render())
+    except AssertionError as error:
+        return Outcome("fail", str(error))
+    return Outcome("pass")
+
+
+def _import_and_run(case: Any, model: Any, without: frozenset[int]) -> None:
+    module = load(model)
+    verify(module)
+    for given, expected in case.data_sets:
+        compare(case, module, [x for k, x in enumerate(given) if k not in without], list(expected))
+
+
+def frozen(case: Any) -> tuple[Any, frozenset[int]]:
+    """The model with its small inputs of rank 0 or 1 behind the first as initializers; which."""
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    ((given, _),) = case.data_sets
+    chosen = {
+        k: as_array(x) for k, x in enumerate(given)
+        if np.ndim(as_array(x)) <= 1 and (k or len(given) == 1 or np.ndim(as_array(x)) == 0)
+    }  # fmt: skip
+    for k, array in chosen.items():
+        name = case.model.graph.input[k].name
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    return model, frozenset(chosen)
+
+
+def as_array(value: Any) -> Any:
+    """A case's value as an array of our element types."""
+    if isinstance(value, onnx.TensorProto):
+        value = numpy_helper.to_array(value)
+    return np.asarray(value)
+
+
+def compare(case: Any, module: Any, given: list[Any], expected: list[Any]) -> None:
+    """Run one data set; AssertionError where a result differs."""
+    results = run(module, [as_array(x) for x in given])
+    assert len(results) == len(expected), "number of results"
+    for got, want in zip(results, expected, strict=True):
+        want = as_array(want)
+        assert got.shape == want.shape, f"shape {got.shape}, expected {want.shape}"
+        assert got.dtype == want.dtype, f"type {got.dtype}, expected {want.dtype}"
+        if want.dtype == object or want.dtype.kind in "US":
+            assert got.tolist() == want.tolist()
+            continue
+        wide = np.complex128 if want.dtype.kind == "c" else np.float64
+        narrow = want.dtype.itemsize < 4 and want.dtype.kind not in "iub"
+        rtol = max(case.rtol, 1e-2 if narrow else case.rtol)
+        atol = max(case.atol, 1e-3 if narrow else 1e-6)
+        np.testing.assert_allclose(got.astype(wide), want.astype(wide), rtol=rtol, atol=atol)
