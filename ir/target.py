@@ -27,7 +27,9 @@ class Target:
 
     `vector_bits` is 0 where code is not vectorised by us; `registers` counts vector registers; caches
     are in bytes; `fma` says whether multiply-add is one operation; `expand` whether vector and unroll
-    loops are written out before printing (LLVM) or printed as loops (C).
+    loops are written out before printing (LLVM) or printed as loops (C); `unroll_tiles` writes the
+    unrolled loops out there too, so that a C compiler sees register tiles with constant indices.
+    `unroll` rounds of the innermost reduction are written out.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Target:
     registers: int = 16
     fma: bool = False
     expand: bool = False
+    unroll_tiles: bool = False
+    unroll: int = 4
     threads: int = 1
     l1: int = 32 << 10
     l2: int = 512 << 10

@@ -7,9 +7,11 @@ May import: ir.
 from __future__ import annotations
 
 from ...ir.core import OPS, Op, Value
+from ...ir.dims import symbols_of
 from ...ir.ops.core import Func
 from ...ir.ops.loop import Alloc, Bind, For
 from ...ir.symbols import map_dims_in, rename_bind, rename_loop
+from ...ir.types import DType, TensorType, VectorType
 
 
 def unroll(kernel: Func) -> None:
@@ -51,6 +53,20 @@ def _rename(op: Op, suffix: str) -> None:
             rename_bind(inner, inner.symbol + suffix)
 
 
+def lanes_outward(kernel: Func) -> None:
+    """Move vector loops out of the unrolled loops around them.
+
+    Where lanes stay a loop, that is one loop over a whole tile instead of one per row.
+    """
+    for loop in [op for op in kernel.walk() if isinstance(op, For) and op.kind == "vector"]:
+        inner, outer = loop, loop.parent_op
+        while isinstance(outer, For) and outer.kind == "unroll" and outer.body.size == 1:
+            if outer.var in symbols_of(inner.extent):
+                break
+            inner.attrs, outer.attrs = outer.attrs, inner.attrs
+            inner, outer = outer, outer.parent_op
+
+
 def contract_fma(kernel: Func) -> None:
     """Make `add(mul(x, y), z)` one fused multiply-add where the product has no other use."""
     for op in list(kernel.walk()):
@@ -68,7 +84,8 @@ def contract_fma(kernel: Func) -> None:
 
 def _is_float(op: Op) -> bool:
     type_ = op.results[0].type
-    return getattr(type_, "dtype", type_).kind == "float"  # type: ignore[union-attr]
+    dtype = type_.dtype if isinstance(type_, (TensorType, VectorType)) else type_
+    return isinstance(dtype, DType) and dtype.kind == "float"
 
 
 def _make_fma(add: Op, product: Op, other: Value) -> None:
@@ -79,4 +96,4 @@ def _make_fma(add: Op, product: Op, other: Value) -> None:
     product.erase()
 
 
-__all__ = ["contract_fma", "unroll"]
+__all__ = ["contract_fma", "lanes_outward", "unroll"]

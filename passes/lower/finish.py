@@ -9,7 +9,7 @@ from __future__ import annotations
 from ...ir.ops.core import Func
 from ...ir.target import Target
 from ..schedule.simplify import simplify_kernel
-from .expand import contract_fma, unroll
+from .expand import contract_fma, lanes_outward, unroll
 from .math import expand_math
 from .vectorize import vectorize
 
@@ -22,5 +22,8 @@ def finish(kernel: Func, target: Target) -> None:
         contract_fma(kernel)
     if target.expand:
         vectorize(kernel)
+    elif target.unroll_tiles:
+        lanes_outward(kernel)
+    if target.expand or target.unroll_tiles:
         unroll(kernel)
         simplify_kernel(kernel)

@@ -17,8 +17,6 @@ from .nests import accesses, perfect_chain
 from .scheduler import Scheduler
 from .steps import Partition, Reorder, Tile, unroll, vector
 
-UNROLL = 4
-"""Rounds of the innermost reduction written out."""
 
 
 def finish_tile(s: Scheduler, lanes_of: Mapping[str, int], columns: frozenset[int] = frozenset()) -> None:
@@ -144,13 +142,15 @@ def _finish_nest(s: Scheduler, head: For, access: Load | Store, dim: int, column
 
 
 def _unroll_reduction(s: Scheduler, name: str, extent: DimLike) -> None:
-    if not isinstance(extent, int) or extent <= UNROLL:
-        if isinstance(extent, int):
-            s.do(unroll(name))
+    rounds = s.target.unroll
+    if not isinstance(extent, int) or rounds <= 1:
         return
-    s.do(Tile(name, UNROLL))
-    if extent % UNROLL:
-        s.do(Partition(f"{name}.o", extent // UNROLL, suffix=".r"))
+    if extent <= rounds:
+        s.do(unroll(name))
+        return
+    s.do(Tile(name, rounds))
+    if extent % rounds:
+        s.do(Partition(f"{name}.o", extent // rounds, suffix=".r"))
     s.do(unroll(f"{name}.i"))
 
 
