@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...ir.core import Builder, Op
+from ...ir.core import Builder, Op, Value
 from ...ir.dims import DimLike, Range, ceildiv, min_, nonneg, simplify, substitute, sym, symbols_of
 from ...ir.ops.core import Func
-from ...ir.ops.loop import For, If, Load, Store
-from ...ir.symbols import loop_names, map_dims, map_dims_in, ranges_around, rename_loop
+from ...ir.ops.loop import Bind, For, If, Load, Store
+from ...ir.symbols import free_symbols, loop_names, map_dims, map_dims_in, ranges_around, rename_loop
 from .nests import Refused, find_loop, is_parallel, may_move, move_body, perfect_chain
 from .simplify import simplify_kernel, simplify_under
 
@@ -218,10 +218,24 @@ class Mark(Step):
         needs = self.kind in ("parallel", "vector") or self.kind.startswith("gpu.")
         if self.kind == "vector" and any(isinstance(op, For) for op in loop.body.walk()):
             raise Refused(f"{self.var} holds another loop: only the innermost can be lanes")
+        if self.kind == "vector" and binds_lanes(loop):
+            raise Refused(f"an index read from data changes from lane to lane of {self.var}")
         lanes_combine = self.kind == "vector" and loop.reduction
         if needs and not lanes_combine and not is_parallel(loop):
             raise Refused(f"iterations of {self.var} depend on each other: it cannot be {self.kind}")
         loop.set_attr("kind", self.kind)
+
+
+def binds_lanes(loop: For) -> bool:
+    """Does a bound symbol of the body take its value from something that changes with the loop?"""
+    moving: set[Value] = set()
+    for op in loop.body:
+        varies = loop.var in free_symbols(op) or any(v in moving for v in op.operands)
+        if varies and isinstance(op, Bind):
+            return True
+        if varies:
+            moving.update(op.results)
+    return False
 
 
 @dataclass(frozen=True)
