@@ -15,7 +15,7 @@ from typing import Any
 from ...ir.blobs import Blob
 from ...ir.core import Builder, Loc, Value
 from ...ir.errors import Error, InvalidModelError, UnsupportedError
-from ...ir.types import TensorType
+from .functions import body_of, schema_of
 from .item import Item, item_of, known_item
 from .known import fold, results_of
 from .node import Known, Node, Row
@@ -37,7 +37,6 @@ class ModelContext:
     opsets: Mapping[str, int]
     functions: Mapping[tuple[str, str], Any]
     lookup: Lookup
-    place_in: str = ""
 
     @property
     def label(self) -> str:
@@ -57,6 +56,8 @@ class Graph:
     attributes: Mapping[str, Any] | None = None
     """The attributes of the call, inside a function."""
     depth: int = 0
+    caller: Loc | None = None
+    """The place of the call, inside a function."""
 
     # ---- names
 
@@ -104,6 +105,8 @@ class Graph:
 
     def loc(self, proto: Any) -> Loc:
         """The location that the node's ops carry."""
+        if self.caller is not None:
+            return Loc(f"{self.caller.name}/{proto.name or proto.op_type}", self.caller.file)
         first = next((o for o in proto.output if o), "")
         return Loc(proto.name or f"{proto.op_type}:{first}", self.model.label)
 
@@ -126,15 +129,19 @@ class Graph:
         for tensor in graph.initializer:
             where = f"initializer '{tensor.name}'" + self._in_file()
             blob = blob_of(tensor, self.model.folder, where)
-            self.define(tensor.name, Item(blob.type, self.b, "initializer", blob), where)
+            self.define(tensor.name, self.constant(tensor.name, blob), where)
         for sparse in graph.sparse_initializer:
             where = f"sparse initializer '{sparse.values.name}'" + self._in_file()
             dense = blob_of_array(sparse_of(sparse, where))
-            self.define(sparse.values.name, Item(dense.type, self.b, "initializer", dense), where)
+            self.define(sparse.values.name, self.constant(sparse.values.name, dense), where)
         self.nodes(graph.node)
         return [
             self.get(o.name, f"graph output '{o.name}'" + self._in_file()) for o in graph.output
         ]
+
+    def constant(self, name: str, blob: Blob) -> Item:
+        """The item of an initializer; its constant carries the name."""
+        return Item(blob.type, self.b, "initializer", blob, loc=Loc(name, self.model.label))
 
     def _in_file(self) -> str:
         return f" in {self.model.file}" if self.model.file else ""
@@ -174,7 +181,7 @@ class Graph:
         node = Node(proto, self, inputs, version)
         origin = f"from '{node.name}'"
         if row is None:
-            return list(self.call(node, domain))
+            return self.call(node, domain)
         try:
             if proto.op_type in CONTROL and not domain:
                 return [self.as_item(r, origin) for r in results_of(row(node))]
@@ -195,15 +202,21 @@ class Graph:
             return known_item(result.elements, result.dtype, self.b, origin)
         return item_of(result, self.b, origin)
 
-    def call(self, node: Node, domain: str) -> list[Item]:
-        """A call of a model's own function: its body, imported in place."""
+    def call(self, node: Node, domain: str) -> list[Item | None]:
+        """A call of the model's own function, or of one of the standard: its body, in place."""
         function = self.model.functions.get((domain, node.op))
-        if function is None:  # checked before the import began; a body may name more
+        schema = schema_of(domain, node.op, node.version) if function is None else None
+        if schema is not None:
+            types = [None if item is None else item.type for item in node.inputs]
+            function = body_of(schema, resolved(node), node.version, types)
+        if function is None:  # the reader has looked, but not into bodies that depend on types
             raise UnsupportedError("E0101", f"no operation {node.op}", where=node.place())
         inner = self.inner(node.place(), self.b)
         inner.parent = None
-        inner.opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version
-                        for o in function.opset_import}  # fmt: skip
+        inner.caller = self.loc(node.proto)
+        outer = self.opsets if self.opsets is not None else self.model.opsets
+        said = {_face(o.domain): o.version for o in function.opset_import}
+        inner.opsets = said if schema is None else {**outer, **said}
         inner.attributes = {a.name: a for a in function.attribute_proto} | node.attributes
         for k, name in enumerate(function.input):
             item = node.inputs[k] if k < len(node.inputs) else None
@@ -211,7 +224,7 @@ class Graph:
                 inner.items[name] = item
         return inner.body(function)
 
-    def body(self, function: Any) -> list[Item]:
+    def body(self, function: Any) -> list[Item | None]:
         """The results of a FunctionProto whose inputs are defined; absent inputs stay absent."""
         absent = {n for n in function.input if n not in self.items}
         protos = []
@@ -223,14 +236,16 @@ class Graph:
                 proto = copy
             protos.append(proto)
         self.nodes(protos)
-        return [self.get(name, f"function {function.name}") for name in function.output]
+        return [self.find(name) for name in function.output]  # those not wanted may be missing
 
     def inner(self, where: object, b: Builder) -> Graph:
         """A scope inside this one that builds at `b`; E0114 where it is nested too deep."""
         if self.depth >= MAX_DEPTH:
             raise InvalidModelError("E0114", f"graphs are nested more than {MAX_DEPTH} deep",
                                     where=where)  # fmt: skip
-        return Graph(self.model, b, self, {}, self.opsets, self.attributes, self.depth + 1)
+        return Graph(
+            self.model, b, self, {}, self.opsets, self.attributes, self.depth + 1, self.caller
+        )
 
     def region(self, graph: Any, b: Builder, args: Sequence[Item], where: object) -> list[Item]:
         """Import a node's subgraph at `b`, its inputs bound to `args`."""
@@ -244,14 +259,27 @@ class Graph:
         return inner.run(graph)
 
 
+def resolved(node: Node) -> Any:
+    """The node's message with attributes in place of references to a caller's."""
+    if all(not a.ref_attr_name for a in node.proto.attribute):
+        return node.proto
+    made = type(node.proto)()
+    made.CopyFrom(node.proto)
+    del made.attribute[:]
+    for name, attribute in node.attributes.items():
+        made.attribute.append(attribute)
+        made.attribute[-1].name = name
+    return made
+
+
+def _face(domain: str) -> str:
+    """The default domain has two names."""
+    return "" if domain == "ai.onnx" else domain
+
+
 def blob_of_array(array: Any) -> Blob:
     """An array as a blob."""
     return Blob(array)
 
 
-def same_types(items: Sequence[Item], others: Sequence[TensorType]) -> bool:
-    """Each item has the type at its place."""
-    return len(items) == len(others) and all(i.type is t for i, t in zip(items, others))
-
-
-__all__ = ["Graph", "ModelContext", "blob_of_array", "same_types"]
+__all__ = ["Graph", "ModelContext", "blob_of_array"]

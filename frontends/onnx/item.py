@@ -6,13 +6,13 @@ array, dim expressions.  This is how shape arithmetic disappears.  Imports: ir.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...ir.blobs import Blob
-from ...ir.core import Builder, Value
+from ...ir.core import Builder, Loc, Value
 from ...ir.dims import Dim
 from ...ir.ops.core import Const
 from ...ir.types import DType, TensorType
@@ -31,7 +31,9 @@ class Item:
     origin: str = ""
     blob: Blob | None = None
     elements: Array | None = None
-    made: Value | None = field(default=None)
+    made: Value | None = None
+    loc: Loc | None = None
+    """Where the constant comes from, if not from the node that first uses it."""
 
     @property
     def known(self) -> Array | None:
@@ -52,7 +54,7 @@ class Item:
                     self.made = _dims_value(self.home, self.elements, self.type.dtype)
                     return self.made
                 self.blob = Blob(self.elements, self.type)
-            self.made = self.home.insert(Const(self.blob)).result
+            self.made = self.home.insert(Const(self.blob, loc=self.loc)).result
         return self.made
 
 

@@ -21,7 +21,7 @@ from ...ir.ops.core import Func, Module
 from ...ir.types import TensorType
 from .graph import MAX_DEPTH, Graph, ModelContext
 from .item import Item
-from .table import MAX_OPSET, lookup
+from .table import MAX_OPSET, has_row, lookup
 from .tensors import MAX_RANK, dtype_of
 
 Shapes = Mapping[str, Sequence[int | str | None]]
@@ -111,7 +111,7 @@ def _check_supported(proto: Any, context: ModelContext, where: str | None) -> No
     lines = []
     for node, version in _all_nodes(proto, context):
         domain, op = _domain(node.domain, node.op_type)
-        if lookup(domain, op, version) is None and (domain, op) not in context.functions:
+        if not has_row(domain, op, version) and (domain, op) not in context.functions:
             name = node.name or next((o for o in node.output if o), "")
             full = f"{domain}.{op}" if domain else op
             lines.append(f"{full} (opset {version or 'not imported'}) at node '{name}'")

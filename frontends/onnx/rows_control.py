@@ -156,13 +156,13 @@ def _counted(n: Node, body: Any, inits: Sequence[Item], trip: DimLike | Value, s
 def _while(n: Node, body: Any, inits: Sequence[Item]) -> Any:
     """Index and condition are carried in front of the loop's own values."""
     types = [COUNT, FLAG, *[i.type for i in inits]]
-    limit = n.reshape(n.x(0), ()) if n.has(0) else None
     flag = n.reshape(n.x(1), ()) if n.has(1) else n.const(True, boolean)
     before, block = Block(types), Block(types)
     test = Builder(before, loc=n.b.loc)
     go: Value = before.args[1]
-    if limit is not None:
-        go = test.logical_and(go, test.lt(before.args[0], limit))
+    bound = _trip(n)
+    if isinstance(bound, Value):
+        go = test.logical_and(go, test.lt(before.args[0], bound))
     _yield(test, [go])
     b = Builder(block, loc=n.b.loc)
     index, again, *carried = block.args
@@ -172,8 +172,6 @@ def _while(n: Node, body: Any, inits: Sequence[Item]) -> Any:
     go_on = go_on if not go_on.tensor.rank else b.reshape(go_on, shape=())
     following = b.add(index, constant(b, index, 1))
     _yield(b, [following, go_on, *values])
-    known = n.known(0)
-    bound = None if known is None or not n.has(0) else _trip(n)
     starts = [n.const(0, i64), flag, *[i.value for i in inits]]
     made = While(*starts, max_trip=bound if not isinstance(bound, Value) else None,
                  regions=[before, block], loc=n.b.loc)  # fmt: skip

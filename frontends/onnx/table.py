@@ -7,6 +7,7 @@ above the node's opset counts.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 from . import (
     rows_control,
@@ -20,6 +21,7 @@ from . import (
     rows_sequence,
     rows_shape,
 )
+from .functions import schema_of
 from .node import Node, Result, Row
 
 MAX_OPSET = 28
@@ -49,12 +51,8 @@ def register_onnx_op(domain: str, type: str, since: int, fn: Callable[[Node], Re
     earlier one.
     """
     rows = _rows.setdefault(("" if domain == "ai.onnx" else domain, type), [])
+    has_row.cache_clear()
     rows[:] = sorted([r for r in rows if r[0] != since] + [(since, fn)], key=lambda r: -r[0])
-
-
-for _family in FAMILIES:
-    for _type, _since, _row in _family:
-        register_onnx_op("", _type, _since, _row)
 
 
 def lookup(domain: str, type: str, version: int) -> Row | None:
@@ -65,9 +63,28 @@ def lookup(domain: str, type: str, version: int) -> Row | None:
     return None
 
 
+@cache
+def has_row(domain: str, type: str, version: int) -> bool:
+    """A row exists, or the standard's definition by other ops that all have one."""
+    if lookup(domain, type, version) is not None:
+        return True
+    schema = schema_of(domain, type, version)
+    if schema is None or not schema.has_function:
+        return schema is not None  # a body that depends on types is looked into later
+    opsets = {o.domain: o.version for o in schema.function_body.opset_import}
+    return all(
+        has_row(n.domain, n.op_type, opsets.get(n.domain, version))
+        for n in schema.function_body.node
+    )
+
+
 def supported() -> list[str]:
     """The op types of the default domain that have a row."""
     return sorted([type for domain, type in _rows if not domain])
 
 
-__all__ = ["FAMILIES", "MAX_OPSET", "lookup", "register_onnx_op", "supported"]
+for _family in FAMILIES:
+    for _type, _since, _row in _family:
+        register_onnx_op("", _type, _since, _row)
+
+__all__ = ["FAMILIES", "MAX_OPSET", "has_row", "lookup", "register_onnx_op", "supported"]

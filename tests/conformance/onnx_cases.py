@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 from irc.frontends.onnx import load
-from irc.frontends.onnx.table import lookup
+from irc.frontends.onnx.table import has_row
 from irc.ir.errors import Error, UnsupportedError
 from irc.ir.interpret import run
 from irc.ir.verify import verify
@@ -45,7 +45,7 @@ def is_supported(case: Any) -> bool:
     opsets = {o.domain: o.version for o in case.model.opset_import}
     own = {(f.domain, f.name) for f in case.model.functions}
     return all(
-        (domain, op) in own or lookup(domain, op, opsets.get(domain, 0)) is not None
+        (domain, op) in own or has_row(domain, op, opsets.get(domain, 0))
         for domain, op in ops_of(case.model.graph)
     )
 
