@@ -7,18 +7,20 @@ the folding of normalisations into weights, which is its own pass.  May import: 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..ir.core import Op
-from ..ir.ops.core import Module
-from ..ir.rewrite import worklist
+from ..ir.core import Builder, Op, Value
+from ..ir.ops.core import Const, Module
+from ..ir.ops.shape import Reshape
+from ..ir.rewrite import Rule, worklist
 from .options import Pass
 from .rules.algebra import algebra_rules
 from .rules.control import control_rules
 from .rules.dims import dim_rules
 from .rules.fold import fold_rules
 from .rules.shapes import shape_rules
-from .rules.values import RuleTable, joined
+from .rules.values import RuleTable, classes, joined
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,33 @@ class Canonicalize(Pass):
 @functools.lru_cache(maxsize=8)
 def canonical_rules(limit: int) -> RuleTable:
     """All rules, cheap and frequent ones first."""
-    return joined(algebra_rules(), shape_rules(), dim_rules(), control_rules(), fold_rules(limit))
+    rules = joined(algebra_rules(), shape_rules(), dim_rules(), control_rules(), fold_rules(limit))
+    for name in ("add", "mul", "max", "min", "div", "pow"):
+        (cls,) = classes(name)
+        rules[cls] = [_gated(tuple(rules[cls]))]
+    return rules
+
+
+def _gated(rules: tuple[Rule, ...]) -> Rule:
+    """The rules of a binary op as one, which first looks whether any can match: on two different
+    floats that no constant and no reshape made, none can.
+    """
+
+    def first(op: Op, b: Builder) -> Sequence[Value] | Value | None:
+        x, y = op.operands
+        if x is not y and type(x.owner) not in _WATCHED and type(y.owner) not in _WATCHED:
+            if getattr(x.type, "dtype", x.type).kind == "float":  # type: ignore[attr-defined]
+                return None
+        for rule in rules:
+            found = rule(op, b)
+            if found is not None:
+                return found
+        return None
+
+    return first
+
+
+_WATCHED = frozenset({Const, Reshape})
 
 
 @dataclass(frozen=True)

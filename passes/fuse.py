@@ -95,6 +95,7 @@ class Grouping:
         self.block = block
         self.lazy = self._lazy_ops()
         self.home: dict[Op, Group] = {}
+        self.read: dict[Op, list[tuple[Op, bool]]] = {}
         self.groups: list[Group] = []
 
     # ---- views that are made again where they are read
@@ -128,9 +129,10 @@ class Grouping:
         return reads_through(kind, view) or (isinstance(view, SOURCES) and kind != "loops")
 
     def producers(self, op: Op) -> list[tuple[Op, bool]]:
-        """The ops of this block that `op` reads, views looked through: (producer, whether never
-        through a view).
-        """
+        """The ops that `op` reads, views looked through: (producer, never through a view)."""
+        known = self.read.get(op)
+        if known is not None:
+            return known
         found: dict[Op, bool] = {}
         todo = [(v, True) for v in _read_by(op)]
         while todo:
@@ -142,7 +144,8 @@ class Grouping:
                 todo.extend([(v, False) for v in made.operands if v is not None])
             else:
                 found[made] = found.get(made, True) and direct
-        return sorted(found.items(), key=lambda item: -self.at[item[0]])
+        self.read[op] = sorted(found.items(), key=lambda item: -self.at[item[0]])
+        return self.read[op]
 
     # ---- the partition
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from ...ir.core import Op, Value
 from ...ir.dims import sym
+from ...ir.errors import Error
 from ...ir.kernel_abi import dim_parameters
 from ...ir.ops.core import Func, Fused, Module
 from ...ir.ops.plan import Launch
@@ -20,11 +21,13 @@ from ...ir.target import Target
 from ...ir.text import print_op
 from ...ir.types import BufferType
 from ..options import Pass, hidden
-from ..schedule.nests import Refused
 from ..schedule.steps import apply_steps
 from .finish import finish
 from .loops import lower_fused
 from .scratch import hoist_scratch
+
+REFUSALS = ("E0410", "E0411")
+"""Errors of schedule steps and of writing loops out: a reason to do without the schedule."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +58,27 @@ class LowerKernels(Pass):
 
     def kernel(self, fused: Fused, name: str) -> tuple[Func, tuple[BufferType, ...]]:
         """The finished kernel of a region and the types of its scratch buffers."""
-        kernel = self.scheduled(lower_fused(fused, name))
-        finish(kernel, self.target)
+        plain = lower_fused(fused, name)
+        kernel = self.scheduled(plain) if self.schedule else None
+        if kernel is None:
+            kernel = plain
+            finish(kernel, self.target)
         scratch = hoist_scratch(kernel)
+        added = [a.name or "scratch" for a in kernel.args[len(kernel.inputs) :]]
+        kernel.set_attr("inputs", (*kernel.inputs, *added))
         return kernel, scratch
 
-    def scheduled(self, kernel: Func) -> Func:
-        """The kernel after the target's schedule."""
-        if not self.schedule:
-            return kernel
+    def scheduled(self, plain: Func) -> Func | None:
+        """The kernel after the schedule, finished; None where a step or the target refuses."""
         try:
-            return apply_steps(kernel, list(self.target.schedule(kernel, self.target)))
-        except Refused as refusal:
-            self.refused.append((kernel.sym, str(refusal)))
-            return kernel
+            kernel = apply_steps(plain, list(self.target.schedule(plain, self.target)))
+            finish(kernel, self.target)
+        except Error as refusal:
+            if refusal.code not in REFUSALS:
+                raise
+            self.refused.append((plain.sym, refusal.message))
+            return None
+        return kernel
 
 
 def content(fused: Fused) -> str:
