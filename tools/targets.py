@@ -7,7 +7,7 @@ where that processor's features are.  llvmlite is imported when a target is aske
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,6 @@ from ..ir.target import Target
 
 if TYPE_CHECKING:
     from ..backends.llvm.compile import CodegenTarget
-
-_V2 = "cx16 popcnt sahf sse3 sse4.1 sse4.2 ssse3".split()
-_V3 = [*_V2, *"avx avx2 bmi bmi2 f16c fma lzcnt movbe xsave".split()]
-_V4 = [*_V3, *"avx512bw avx512cd avx512dq avx512f avx512vl".split()]
-LEVELS = {"": (), "v2": _V2, "v3": _V3, "v4": _V4}
-"""Features of the levels of x86-64 (its psABI supplement, section 3.1.1), in LLVM's names."""
 
 ROWS = {
     "cpu": "this machine, all its features",
@@ -78,48 +72,24 @@ def choose(name: str, threads: int | None = None) -> Choice:
 
         return Choice(name, "cpu", cpu_target(count), codegen_target())
     if name == "c":
+        from ..backends.c.target import c_target
+
         return Choice(name, "c", c_target())
     if name == "reference":
         return Choice(name, "reference", Target("reference"))
     return _named(name, count)
 
 
-def c_target() -> Target:
-    """Any C compiler: four lanes to tile by, no multiply-add, one thread, no host."""
-    from ..passes.schedule.choose import schedule
-
-    return Target("c", vector_bits=128, registers=16, host=False, schedule=schedule)
-
-
 def _named(name: str, threads: int) -> Choice:
-    from ..backends.cpu.host import named_target, present_features, vector_bits
-    from ..passes.schedule.choose import schedule
+    from ..backends.cpu.target import processor
 
     try:
-        codegen = named_target(name)
+        target, codegen = processor(name, threads)
     except UnsupportedError as error:
         near = get_close_matches(name, ROWS, n=1)
         error.hint = f"did you mean '{near[0]}'? `irc targets` lists them" if near else error.hint
         raise
-    level = name.removeprefix("x86_64-linux").removeprefix("-")
-    if level in LEVELS:
-        codegen = replace(codegen, features=",".join([f"+{f}" for f in LEVELS[level]]))
-    features = present_features(codegen)
-    arm = codegen.arch == "aarch64"
-    bits = 128 if arm else vector_bits(features)
-    target = Target(
-        name=name,
-        arch=codegen.arch,
-        vector_bits=bits,
-        registers=32 if arm or bits == 512 else 16,
-        fma=arm or "fma" in features,
-        expand=True,
-        threads=threads,
-        layout_block=16 if bits == 512 else 8,
-        features=features,
-        schedule=schedule,
-    )
     return Choice(name, "cpu", target, codegen)
 
 
-__all__ = ["LEVELS", "ROWS", "Choice", "c_target", "choose", "thread_count"]
+__all__ = ["ROWS", "Choice", "choose", "thread_count"]
