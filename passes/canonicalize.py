@@ -14,6 +14,7 @@ from ..ir.core import Builder, Op, Value
 from ..ir.ops.core import Const, Module
 from ..ir.ops.shape import Reshape
 from ..ir.rewrite import Rule, worklist
+from ..ir.types import element
 from .options import Pass
 from .rules.algebra import algebra_rules
 from .rules.control import control_rules
@@ -56,7 +57,7 @@ def _gated(rules: tuple[Rule, ...]) -> Rule:
     def first(op: Op, b: Builder) -> Sequence[Value] | Value | None:
         x, y = op.operands
         if x is not y and type(x.owner) not in _WATCHED and type(y.owner) not in _WATCHED:
-            if getattr(x.type, "dtype", x.type).kind == "float":  # type: ignore[attr-defined]
+            if element(x.type).is_float:
                 return None
         for rule in rules:
             found = rule(op, b)

@@ -234,7 +234,7 @@ def integer_product_with_zero(op: Op, b: Builder) -> Value | None:
         return None
     if op.results[0].tensor.size > 64:
         return None
-    return make_constant(b, np.zeros(op.results[0].tensor.shape), op.results[0].tensor)  # type: ignore[arg-type]
+    return make_constant(b, np.zeros(op.results[0].tensor.shape), op.results[0].tensor)
 
 
 def algebra_rules() -> RuleTable:
