@@ -24,7 +24,7 @@ KNOWN_LIMIT = 4096
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """One value of the ONNX graph; `home` builds where it is made, so that inner graphs may use it."""
+    """One value of the ONNX graph; `home` builds where it is made, for inner graphs too."""
 
     type: TensorType
     home: Builder
@@ -39,7 +39,7 @@ class Item:
     def known(self) -> Array | None:
         """The elements, if they are known and few."""
         if self.elements is None and self.blob is not None:
-            if self.blob.type.size <= KNOWN_LIMIT:  # type: ignore[operator]
+            if self.blob.type.size <= KNOWN_LIMIT:
                 self.elements = self.blob.array
         few = self.elements is not None and self.elements.size <= KNOWN_LIMIT
         return self.elements if few else None
@@ -83,10 +83,10 @@ def _dims_value(b: Builder, elements: Array, dtype: DType) -> Value:
     """Dim expressions as a tensor: one `dim_value` each."""
     parts = [b.dim_value(dim=e, dtype=dtype) for e in elements.flat]
     if elements.ndim == 0:
-        return parts[0]  # type: ignore[no-any-return]
+        return parts[0]
     rows = [b.reshape(p, shape=(1,)) for p in parts]
     flat = rows[0] if len(rows) == 1 else b.concat(*rows, axis=0)
-    return flat if elements.ndim == 1 else b.reshape(flat, shape=elements.shape)  # type: ignore[no-any-return]
+    return flat if elements.ndim == 1 else b.reshape(flat, shape=elements.shape)
 
 
 __all__ = ["KNOWN_LIMIT", "Array", "Item", "is_symbolic", "item_of", "known_item"]

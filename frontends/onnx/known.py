@@ -70,7 +70,7 @@ def _run(op: Op, env: dict[Value, Array]) -> None:
     if isinstance(op, Const):
         env[op.result] = op.value.array
         return
-    if any(not r.tensor.is_static or r.tensor.size > KNOWN_LIMIT for r in op.results):  # type: ignore[operator]
+    if any(not r.tensor.is_static or r.tensor.size > KNOWN_LIMIT for r in op.results):
         raise _Unknown
     if op.name == "dim_value":
         env[op.result] = np.array(op.attributes["dim"], object)
@@ -105,13 +105,13 @@ def _plain(array: Array, value: Value) -> Array:
 
 
 def _move(op: Op, *arrays: Array) -> Array:
-    return type(op).evaluate(*[a.astype(object) for a in arrays], **op.attributes)  # type: ignore[no-any-return]
+    return type(op).evaluate(*[a.astype(object) for a in arrays], **op.attributes)
 
 
 def _gather(op: Op, x: Array, index: Array) -> Array:
     if is_symbolic(index):
         raise _Unknown
-    return type(op).evaluate(x, index.astype(np.int64), **op.attributes)  # type: ignore[no-any-return]
+    return type(op).evaluate(x, index.astype(np.int64), **op.attributes)
 
 
 def _cast(op: Op, x: Array) -> Array:

@@ -141,7 +141,7 @@ class Node:
         return None if found is None else tuple(found)
 
     def axes(self, index: int, name: str = "axes") -> tuple[int, ...] | None:
-        """Axes given as operand `index` (newer opsets) or as an attribute; None where neither is."""
+        """Axes: operand `index` (newer opsets) or an attribute; None where neither is given."""
         if self.has(index):
             return self.numbers(index, name)
         return self.ints(name)
@@ -210,7 +210,7 @@ class Node:
         starts: list[DimLike] = [0] * len(shape)
         steps = [1] * len(shape)
         starts[axis], shape[axis], steps[axis] = start, size, step
-        return self.b.slice(x, starts=starts, sizes=shape, steps=steps)  # type: ignore[no-any-return]
+        return self.b.slice(x, starts=starts, sizes=shape, steps=steps)
 
     # ---- errors
 

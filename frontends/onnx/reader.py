@@ -83,7 +83,7 @@ def _parse(data: bytes, where: str | None) -> Any:
 
 def _no_model(why: str, where: str | None) -> InvalidModelError:
     return InvalidModelError("E0103", "this is not an ONNX model", where=where, details=(why,),
-                             hint="a .onnx file (protobuf); other formats must be exported first")  # fmt: skip
+                             hint="export the model as .onnx first")  # fmt: skip
 
 
 def _opsets(proto: Any, where: str | None) -> dict[str, int]:
@@ -120,7 +120,7 @@ def _check_supported(proto: Any, context: ModelContext, where: str | None) -> No
             "1 node uses an operation" if len(lines) == 1 else f"{len(lines)} nodes use operations"
         )
         raise UnsupportedError("E0101", f"{count} that the importer does not have", where=where,
-                               details=lines, hint="add a row with irc.register_onnx_op")  # fmt: skip
+                               details=lines, hint="add rows: irc.register_onnx_op")  # fmt: skip
 
 
 def _all_nodes(proto: Any, context: ModelContext) -> Iterator[tuple[Any, int]]:

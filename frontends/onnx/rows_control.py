@@ -29,6 +29,7 @@ def _yield(b: Builder, values: Sequence[Value]) -> Block:
 
 
 def if_(n: Node) -> Any:
+    """Both branches, or the one that a known condition chooses."""
     condition = n.known(0)
     branches = [n.required("then_branch"), n.required("else_branch")]
     if condition is not None:
@@ -43,7 +44,7 @@ def if_(n: Node) -> Any:
     if types[0] != types[1]:
         raise n.unsupported("the branches of If give different types",
                             f"then: {', '.join(types[0])}", f"else: {', '.join(types[1])}",
-                            hint="give the extents with shapes=, which may decide the condition")  # fmt: skip
+                            hint="known extents (shapes=) may decide the condition")  # fmt: skip
     flag = n.reshape(n.cast(n.x(0), boolean), ())
     return n.b.insert(If(flag, regions=blocks, loc=n.b.loc)).results
 

@@ -19,12 +19,12 @@ from .tensors import dtype_of
 
 def unary(op: str) -> Row:
     """The IR op of one operand called `op`."""
-    return lambda n: getattr(n.b, op)(n.x())  # type: ignore[no-any-return]
+    return lambda n: getattr(n.b, op)(n.x())
 
 
 def unary_with(op: str, **attrs: float) -> Row:
     """As `unary`, with float attributes of these names and defaults."""
-    return lambda n: getattr(n.b, op)(n.x(), **{k: n.attr(k, v) for k, v in attrs.items()})  # type: ignore[no-any-return]
+    return lambda n: getattr(n.b, op)(n.x(), **{k: n.attr(k, v) for k, v in attrs.items()})
 
 
 def operands(n: Node) -> tuple[Value, Value]:
@@ -40,7 +40,7 @@ def operands(n: Node) -> tuple[Value, Value]:
 
 def binary(op: str) -> Row:
     """The IR op of two operands called `op`."""
-    return lambda n: getattr(n.b, op)(*operands(n))  # type: ignore[no-any-return]
+    return lambda n: getattr(n.b, op)(*operands(n))
 
 
 def variadic(op: str) -> Row:
@@ -55,9 +55,10 @@ def variadic(op: str) -> Row:
 
 
 def mean(n: Node) -> Result:
+    """The sum of the operands over their number."""
     total = variadic("add")(n)
     assert isinstance(total, Value)
-    return n.b.div(total, n.like(total, len(n))) if len(n) > 1 else total  # type: ignore[no-any-return]
+    return n.b.div(total, n.like(total, len(n))) if len(n) > 1 else total
 
 
 def integer_or(op: str) -> Row:
@@ -73,10 +74,11 @@ def power(n: Node) -> Result:
             wide = n.b.pow(n.cast(x, f64), n.cast(y, f64))
             return n.cast(wide, x.tensor.dtype)
         y = n.cast(y, x.tensor.dtype)
-    return n.b.pow(x, y)  # type: ignore[no-any-return]
+    return n.b.pow(x, y)
 
 
 def modulo(n: Node) -> Result:
+    """With `fmod` the sign is the dividend's, else the divisor's."""
     return n.b.rem(n.x(0), n.x(1)) if n.attr("fmod", 0) else n.b.mod(n.x(0), n.x(1))
 
 
@@ -92,10 +94,11 @@ def shift(n: Node) -> Result:
         if not left:
             gone = n.b.shift_right(x, n.like(x, dtype.bits - 1))
     shifted = (n.b.shift_left if left else n.b.shift_right)(x, count)
-    return n.b.where(inside, shifted, gone)  # type: ignore[no-any-return]
+    return n.b.where(inside, shifted, gone)
 
 
 def cast(n: Node) -> Result:
+    """To the type that `to` numbers (names, before opset 6)."""
     to = n.required("to")
     if isinstance(to, str):  # opsets 1 to 5 name the type
         from onnx import TensorProto
@@ -105,6 +108,7 @@ def cast(n: Node) -> Result:
 
 
 def cast_like(n: Node) -> Result:
+    """To the type of the second operand."""
     return convert(n, n.x(0), n.type(1).dtype)
 
 
@@ -127,7 +131,7 @@ def saturating(n: Node, x: Value, to: DType) -> Value:
     top = float(ml_dtypes.finfo(to.np).max)  # type: ignore[no-untyped-call]
     wide = x if x.tensor.dtype in (f32, f64) else n.b.cast(x, to=f32)
     held = n.b.max(n.b.min(wide, n.like(wide, top)), n.like(wide, -top))
-    return n.b.cast(held, to=to)  # type: ignore[no-any-return]
+    return n.b.cast(held, to=to)
 
 
 def clip(n: Node) -> Result:
@@ -143,6 +147,7 @@ def clip(n: Node) -> Result:
 
 
 def identity(n: Node) -> Result:
+    """The operand itself."""
     return n.x(0)
 
 
@@ -163,6 +168,7 @@ def dropout(n: Node) -> Result:
 
 
 def is_inf(n: Node) -> Result:
+    """Infinities of the signs that are asked for."""
     x = n.x(0)
     found: Value = n.b.is_inf(x)
     zero = n.like(x, 0.0)
@@ -174,11 +180,11 @@ def is_inf(n: Node) -> Result:
 
 
 def prelu(n: Node) -> Result:
-    """The slope broadcasts to x; before opset 7 a slope of one element per channel lies along axis 1."""
+    """The slope broadcasts to x; before opset 7 one slope per channel lies along axis 1."""
     x, slope = n.x(0), n.x(1)
     if n.version < 7 and slope.tensor.rank == 1 and x.tensor.rank > 2:
         slope = n.reshape(slope, (*slope.tensor.shape, *[1] * (x.tensor.rank - 2)))
-    return n.b.where(n.b.lt(x, n.like(x, 0)), n.b.mul(slope, x), x)  # type: ignore[no-any-return]
+    return n.b.where(n.b.lt(x, n.like(x, 0)), n.b.mul(slope, x), x)
 
 
 def elu_like(n: Node, alpha: float, gamma: float, inner: float = 1.0) -> Value:
@@ -191,56 +197,66 @@ def elu_like(n: Node, alpha: float, gamma: float, inner: float = 1.0) -> Value:
 
 
 def selu(n: Node) -> Result:
+    """Elu scaled (Klambauer 2017)."""
     alpha, gamma = (1.6732, 1.0507) if n.version < 6 else (1.67326319217681884765625,
                                                           1.05070102214813232421875)  # fmt: skip
     return elu_like(n, n.attr("alpha", alpha), n.attr("gamma", gamma))
 
 
 def celu(n: Node) -> Result:
+    """Elu of x / alpha (Barron 2017)."""
     alpha = n.attr("alpha", 1.0)
     return elu_like(n, alpha, 1.0, alpha)
 
 
 def thresholded_relu(n: Node) -> Result:
+    """x above alpha, else 0."""
     x = n.x(0)
-    return n.b.where(n.b.gt(x, n.like(x, n.attr("alpha", 1.0))), x, n.like(x, 0.0))  # type: ignore[no-any-return]
+    return n.b.where(n.b.gt(x, n.like(x, n.attr("alpha", 1.0))), x, n.like(x, 0.0))
 
 
 def shrink(n: Node) -> Result:
+    """x moved to zero by `bias`, 0 within `lambd`."""
     x, bias, lambd = n.x(0), n.attr("bias", 0.0), n.attr("lambd", 0.5)
     b = n.b
     above = b.where(b.gt(x, n.like(x, lambd)), b.sub(x, n.like(x, bias)), n.like(x, 0))
-    return b.where(b.lt(x, n.like(x, -lambd)), b.add(x, n.like(x, bias)), above)  # type: ignore[no-any-return]
+    return b.where(b.lt(x, n.like(x, -lambd)), b.add(x, n.like(x, bias)), above)
 
 
 def softsign(n: Node) -> Result:
+    """x / (1 + |x|)."""
     x = n.x(0)
-    return n.b.div(x, n.b.add(n.like(x, 1.0), n.b.abs(x)))  # type: ignore[no-any-return]
+    return n.b.div(x, n.b.add(n.like(x, 1.0), n.b.abs(x)))
 
 
 def mish(n: Node) -> Result:
-    return n.b.mul(n.x(0), n.b.tanh(n.b.softplus(n.x(0))))  # type: ignore[no-any-return]
+    """x tanh(softplus(x)) (Misra 2019)."""
+    return n.b.mul(n.x(0), n.b.tanh(n.b.softplus(n.x(0))))
 
 
 def swish(n: Node) -> Result:
+    """x sigmoid(alpha x)."""
     x, alpha = n.x(0), n.attr("alpha", 1.0)
     if alpha == 1.0:
-        return n.b.silu(x)  # type: ignore[no-any-return]
-    return n.b.mul(x, n.b.sigmoid(n.b.mul(x, n.like(x, alpha))))  # type: ignore[no-any-return]
+        return n.b.silu(x)
+    return n.b.mul(x, n.b.sigmoid(n.b.mul(x, n.like(x, alpha))))
 
 
 def gelu(n: Node) -> Result:
-    return n.b.gelu(n.x(0), form="tanh" if n.attr("approximate", "none") == "tanh" else "erf")  # type: ignore[no-any-return]
+    """Exact or by tanh."""
+    return n.b.gelu(n.x(0), form="tanh" if n.attr("approximate", "none") == "tanh" else "erf")
 
 
 def affine(n: Node) -> Result:
+    """alpha x + beta."""
     x = n.x(0)
     scaled = n.b.mul(x, n.like(x, n.attr("alpha", 1.0)))
-    return n.b.add(scaled, n.like(x, n.attr("beta", 0.0)))  # type: ignore[no-any-return]
+    return n.b.add(scaled, n.like(x, n.attr("beta", 0.0)))
 
 
 def tangent(n: Node) -> Result:
-    return n.b.div(n.b.sin(n.x(0)), n.b.cos(n.x(0)))  # type: ignore[no-any-return]
+    """sin / cos."""
+    return n.b.div(n.b.sin(n.x(0)), n.b.cos(n.x(0)))
 
 
 def hyperbolic_sine(n: Node) -> Result:
@@ -248,19 +264,21 @@ def hyperbolic_sine(n: Node) -> Result:
     x = n.x(0)
     e = n.b.expm1(n.b.abs(x))
     half = n.b.add(e, n.b.div(e, n.b.add(e, n.like(x, 1.0))))
-    return n.b.copy_sign(n.b.mul(half, n.like(x, 0.5)), x)  # type: ignore[no-any-return]
+    return n.b.copy_sign(n.b.mul(half, n.like(x, 0.5)), x)
 
 
 def hyperbolic_cosine(n: Node) -> Result:
+    """(e + 1 / e) / 2 with e = exp(|x|)."""
     x = n.x(0)
     e = n.b.exp(n.b.abs(x))
-    return n.b.mul(n.like(x, 0.5), n.b.add(e, n.b.reciprocal(e)))  # type: ignore[no-any-return]
+    return n.b.mul(n.like(x, 0.5), n.b.add(e, n.b.reciprocal(e)))
 
 
 def inverse_hyperbolic_tangent(n: Node) -> Result:
+    """(log1p(x) - log1p(-x)) / 2."""
     x = n.x(0)
     half = n.b.sub(n.b.log1p(x), n.b.log1p(n.b.neg(x)))
-    return n.b.mul(n.like(x, 0.5), half)  # type: ignore[no-any-return]
+    return n.b.mul(n.like(x, 0.5), half)
 
 
 def inverse_hyperbolic_sine(n: Node) -> Result:
@@ -269,7 +287,7 @@ def inverse_hyperbolic_sine(n: Node) -> Result:
     one, size = n.like(x, 1.0), b.abs(x)
     square = b.mul(x, x)
     rest = b.div(square, b.add(one, b.sqrt(b.add(one, square))))
-    return b.copy_sign(b.log1p(b.add(size, rest)), x)  # type: ignore[no-any-return]
+    return b.copy_sign(b.log1p(b.add(size, rest)), x)
 
 
 def inverse_hyperbolic_cosine(n: Node) -> Result:
@@ -277,7 +295,7 @@ def inverse_hyperbolic_cosine(n: Node) -> Result:
     x, b = n.x(0), n.b
     t = b.sub(x, n.like(x, 1.0))
     root = b.sqrt(b.add(b.mul(n.like(x, 2.0), t), b.mul(t, t)))
-    return b.log1p(b.add(t, root))  # type: ignore[no-any-return]
+    return b.log1p(b.add(t, root))
 
 
 def constant(n: Node) -> Result:

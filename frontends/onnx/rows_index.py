@@ -11,11 +11,13 @@ from .rows_shape import product
 
 
 def gather(n: Node) -> Result:
-    return n.b.gather(n.x(0), n.x(1), axis=n.attr("axis", 0))  # type: ignore[no-any-return]
+    """Rows picked by index; a negative one counts from the end."""
+    return n.b.gather(n.x(0), n.x(1), axis=n.attr("axis", 0))
 
 
 def gather_elements(n: Node) -> Result:
-    return n.b.gather_elements(n.x(0), n.x(1), axis=n.attr("axis", 0))  # type: ignore[no-any-return]
+    """Elements picked along one axis."""
+    return n.b.gather_elements(n.x(0), n.x(1), axis=n.attr("axis", 0))
 
 
 def gather_nd(n: Node) -> Result:
@@ -36,7 +38,7 @@ def gather_nd(n: Node) -> Result:
     for k, part in enumerate(parts[1:], 1):
         flat = n.b.add(n.b.mul(flat, n.b.dim_value(dim=dims[k], dtype=i64)), part)
     joined = n.reshape(x, (product(dims[: batch + depth]), *dims[batch + depth :]))
-    return n.b.take(joined, flat, axis=0)  # type: ignore[no-any-return]
+    return n.b.take(joined, flat, axis=0)
 
 
 def one_hot(n: Node) -> Result:
@@ -46,14 +48,14 @@ def one_hot(n: Node) -> Result:
     index = index if index.tensor.dtype is i64 else n.b.cast(index, to=i64)
     hot = n.b.one_hot(index, depth=depth, axis=n.attr("axis", -1))
     off, on = [n.reshape(n.take_range(values, 0, k, 1), ()) for k in (0, 1)]
-    return n.b.where(hot, on, off)  # type: ignore[no-any-return]
+    return n.b.where(hot, on, off)
 
 
 def top_k(n: Node) -> Result:
     """k is an attribute before opset 10; largest came with 11."""
     k = n.required("k") if n.version < 10 else n.dims(1, "k")[0]
     axis, largest = n.attr("axis", -1), bool(n.attr("largest", 1))
-    return n.b.top_k(n.x(0), k=k, axis=axis, largest=largest)  # type: ignore[no-any-return]
+    return n.b.top_k(n.x(0), k=k, axis=axis, largest=largest)
 
 
 ROWS: Sequence[tuple[str, int, Row]] = (

@@ -15,6 +15,7 @@ from .node import Node, Result, Row
 
 
 def matmul(n: Node) -> Result:
+    """numpy's matmul."""
     return product(n, n.x(0), n.x(1))
 
 
@@ -46,7 +47,7 @@ def gemm(n: Node) -> Result:
     c = n.opt(2)
     if c is None or beta == 0.0:
         return out
-    return n.b.add(out, c if beta == 1.0 else n.b.mul(c, n.like(c, beta)))  # type: ignore[no-any-return]
+    return n.b.add(out, c if beta == 1.0 else n.b.mul(c, n.like(c, beta)))
 
 
 def einsum(n: Node) -> Result:
@@ -70,7 +71,7 @@ def einsum(n: Node) -> Result:
     x, y = n.x(0), n.x(1)
     x, of_x = _without(n, x, letters[0], letters[1] + result)
     y, of_y = _without(n, y, letters[1], letters[0] + result)
-    return n.b.contract(x, y, equation=f"{of_x},{of_y}->{result}")  # type: ignore[no-any-return]
+    return n.b.contract(x, y, equation=f"{of_x},{of_y}->{result}")
 
 
 def _expanded(n: Node, parts: Sequence[str]) -> list[str]:
@@ -137,9 +138,10 @@ def geometry(n: Node, spatial: Sequence[DimLike], kernel: Sequence[int]) -> Geom
 
 
 def conv(n: Node) -> Result:
+    """Convolution plus bias."""
     out = convolution(n, n.x(0), n.x(1))
     bias = n.opt(2)
-    return out if bias is None else n.b.add(out, per_channel(n, bias, out))  # type: ignore[no-any-return]
+    return out if bias is None else n.b.add(out, per_channel(n, bias, out))
 
 
 def convolution(n: Node, x: Value, w: Value) -> Value:
@@ -154,7 +156,7 @@ def convolution(n: Node, x: Value, w: Value) -> Value:
         raise n.invalid("E0315", f"{n.op}: kernel_shape {list(said)} is not that of the weights")
     win = geometry(n, x.tensor.shape[2:], kernel)  # type: ignore[arg-type]
     return n.b.conv(x, w, strides=win.strides, pads=win.pads, dilations=win.dilations,
-                    groups=n.attr("group", 1))  # type: ignore[no-any-return]  # fmt: skip
+                    groups=n.attr("group", 1))  # fmt: skip
 
 
 def per_channel(n: Node, v: Value, x: Value) -> Value:
@@ -163,7 +165,7 @@ def per_channel(n: Node, v: Value, x: Value) -> Value:
 
 
 def conv_transpose(n: Node) -> Result:
-    """A convolution of x, zeros between its elements, with the kernel mirrored and its axes swapped."""
+    """A convolution of x, spread by zeros, with the kernel mirrored and its axes swapped."""
     x, w, groups = n.x(0), n.x(1), n.attr("group", 1)
     spatial, kernel = x.tensor.shape[2:], w.tensor.shape[2:]
     if not x.tensor.is_static or not w.tensor.is_static:
@@ -189,9 +191,15 @@ def conv_transpose(n: Node) -> Result:
     return out if bias is None else n.b.add(out, per_channel(n, bias, out))
 
 
-def _transposed_pads(n: Node, spatial: Sequence[int], kernel: Sequence[int], strides: Sequence[int],
-                     dilations: Sequence[int], extra: Sequence[int]) -> tuple[int, ...]:  # fmt: skip
-    """Pads as given, or such that the result has `output_shape` or, with auto_pad, size * stride."""
+def _transposed_pads(
+    n: Node,
+    spatial: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    extra: Sequence[int],
+) -> tuple[int, ...]:
+    """Pads as given, or for a result of `output_shape` or, with auto_pad, size * stride."""
     rank, auto = len(spatial), n.attr("auto_pad", "NOTSET")
     given, want = n.ints("pads") or (0,) * (2 * rank), n.ints("output_shape")
     if auto == "VALID" or (auto == "NOTSET" and want is None):
@@ -233,16 +241,18 @@ def shifted(n: Node, index: int, zero: int) -> Value:
         point = n.reshape(point, [point.tensor.shape[0] if e == -1 else e for e in lies])
     elif point.tensor.shape == (1,):
         point = n.reshape(point, ())
-    return n.b.sub(x, point)  # type: ignore[no-any-return]
+    return n.b.sub(x, point)
 
 
 def matmul_integer(n: Node) -> Result:
+    """A product in i32 of operands less their zero points."""
     if not n.has(2) and not n.has(3):
         return product(n, n.x(0), n.x(1))
     return product(n, shifted(n, 0, 2), shifted(n, 1, 3))
 
 
 def conv_integer(n: Node) -> Result:
+    """A convolution in i32 of operands less their zero points."""
     if not n.has(2) and not n.has(3):
         return convolution(n, n.x(0), n.x(1))
     w = n.cast(n.x(1), i32)

@@ -18,11 +18,11 @@ def softmax(op: str) -> Row:
     def row(n: Node) -> Result:
         x = n.x(0)
         if n.version >= 13:
-            return getattr(n.b, op)(x, axis=n.attr("axis", -1))  # type: ignore[no-any-return]
+            return getattr(n.b, op)(x, axis=n.attr("axis", -1))
         dims = x.tensor.shape
         axis = n.axis(n.attr("axis", 1), len(dims))
         if all(type(e) is int and e == 1 for e in dims[axis + 1 :]) and dims:
-            return getattr(n.b, op)(x, axis=axis)  # type: ignore[no-any-return]
+            return getattr(n.b, op)(x, axis=axis)
         flat = n.reshape(x, (product(dims[:axis]), product(dims[axis:])))
         return n.reshape(getattr(n.b, op)(flat, axis=1), dims)
 
@@ -75,16 +75,17 @@ def _scaled(n: Node, mean: Value, var: Value) -> Value:
     if x.tensor.rank < 2:
         raise n.invalid("E0310", "BatchNormalization takes [N, C, ...]")
     factor, offset = [per_channel(n, n.cast(v, x.tensor.dtype), x) for v in (factor, offset)]
-    return n.b.add(n.b.mul(x, factor), offset)  # type: ignore[no-any-return]
+    return n.b.add(n.b.mul(x, factor), offset)
 
 
 def instance_norm(n: Node) -> Result:
+    """Each channel of each sample to mean 0 and variance 1, scaled."""
     x = n.x(0)
     rest = (*x.tensor.shape[:2], product(x.tensor.shape[2:]))
     plain = n.b.layer_norm(n.reshape(x, rest), axis=2, epsilon=n.attr("epsilon", 1e-5))
     out = n.reshape(plain, x.tensor.shape)
     scale, bias = [per_channel(n, n.x(k), x) for k in (1, 2)]
-    return n.b.add(n.b.mul(out, scale), bias)  # type: ignore[no-any-return]
+    return n.b.add(n.b.mul(out, scale), bias)
 
 
 def group_norm(n: Node) -> Result:
@@ -98,7 +99,7 @@ def group_norm(n: Node) -> Result:
         plain = n.b.mul(plain, n.reshape(scale, (groups, 1)))
         return n.reshape(n.b.add(plain, n.reshape(bias, (groups, 1))), dims)
     out = n.reshape(plain, dims)
-    return n.b.add(n.b.mul(out, per_channel(n, scale, x)), per_channel(n, bias, x))  # type: ignore[no-any-return]
+    return n.b.add(n.b.mul(out, per_channel(n, scale, x)), per_channel(n, bias, x))
 
 
 def layer_norm(n: Node) -> Result:
@@ -109,7 +110,7 @@ def layer_norm(n: Node) -> Result:
     scale, bias = n.opt(1), n.opt(2)
     out = n.b.layer_norm(x, scale, bias, axis=axis, epsilon=epsilon)
     if len([o for o in n.proto.output if o]) < 2:
-        return out  # type: ignore[no-any-return]
+        return out
     stash = dtype_of(n.attr("stash_type", 1), n.place())
     wide = n.cast(x, stash)
     axes = tuple(range(axis, x.tensor.rank))
@@ -128,7 +129,7 @@ def rms_norm(n: Node) -> Result:
     mean = n.b.reduce_mean(n.b.mul(wide, wide), axes=axes, keepdims=True)
     root = n.b.sqrt(n.b.add(mean, n.like(mean, n.attr("epsilon", 1e-5))))
     out = n.cast(n.b.div(wide, root), n.type(1).dtype)
-    return n.b.mul(out, n.x(1))  # type: ignore[no-any-return]
+    return n.b.mul(out, n.x(1))
 
 
 def lp_norm(n: Node) -> Result:
@@ -137,16 +138,17 @@ def lp_norm(n: Node) -> Result:
     axis = n.axis(n.attr("axis", -1), x.tensor.rank)
     norm = (n.b.reduce_l1 if p == 1 else n.b.reduce_l2)(x, axes=(axis,), keepdims=True)
     zero = n.like(norm, 0)
-    return n.b.where(n.b.eq(norm, zero), zero, n.b.div(x, norm))  # type: ignore[no-any-return]
+    return n.b.where(n.b.eq(norm, zero), zero, n.b.div(x, norm))
 
 
 def mean_variance_norm(n: Node) -> Result:
+    """(x - mean) / deviation over the axes."""
     x = n.x(0)
     axes = n.ints("axes") or (0, 2, 3)
     mean = n.b.reduce_mean(x, axes=axes, keepdims=True)
     centred = n.b.sub(x, mean)
     variance = n.b.reduce_mean(n.b.mul(centred, centred), axes=axes, keepdims=True)
-    return n.b.div(centred, n.b.add(n.b.sqrt(variance), n.like(x, 1e-9)))  # type: ignore[no-any-return]
+    return n.b.div(centred, n.b.add(n.b.sqrt(variance), n.like(x, 1e-9)))
 
 
 def local_response(n: Node) -> Result:
@@ -163,7 +165,7 @@ def local_response(n: Node) -> Result:
     assert total is not None
     scaled = n.b.mul(total, n.like(x, n.attr("alpha", 1e-4) / size))
     base = n.b.add(scaled, n.like(x, n.attr("bias", 1.0)))
-    return n.b.div(x, n.b.pow(base, n.like(x, n.attr("beta", 0.75))))  # type: ignore[no-any-return]
+    return n.b.div(x, n.b.pow(base, n.like(x, n.attr("beta", 0.75))))
 
 
 ROWS: Sequence[tuple[str, int, Row]] = (

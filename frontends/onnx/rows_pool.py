@@ -24,7 +24,7 @@ def _pooled(n: Node, x: Value, op: str, win: Geometry, **more: bool) -> Value:
     """One of the pools; pads as wide as the kernel become an explicit pad."""
     ceil = bool(n.attr("ceil_mode", 0))
     return getattr(n.b, op)(x, kernel=win.kernel, strides=win.strides, pads=win.pads,
-                            dilations=win.dilations, ceil_mode=ceil, **more)  # type: ignore[no-any-return]  # fmt: skip
+                            dilations=win.dilations, ceil_mode=ceil, **more)  # fmt: skip
 
 
 def max_pool(n: Node) -> Result:
@@ -33,6 +33,7 @@ def max_pool(n: Node) -> Result:
 
 
 def average_pool(n: Node) -> Result:
+    """Means of windows; pads count where asked for."""
     include = bool(n.attr("count_include_pad", 0))
     return _pooled(n, n.x(0), "avg_pool", _window(n), count_include_pad=include)
 
@@ -50,23 +51,22 @@ def lp_pool(n: Node) -> Result:
     total = n.b.mul(total, n.like(total, math.prod(win.kernel)))
     if p == 1:
         return total
-    return n.b.sqrt(total) if p == 2 else n.b.pow(total, n.like(total, 1 / p))  # type: ignore[no-any-return]
+    return n.b.sqrt(total) if p == 2 else n.b.pow(total, n.like(total, 1 / p))
 
 
 def global_pool(op: str) -> Row:
     """A reduction over all spatial axes, kept as extents of 1."""
-    return lambda n: getattr(n.b, op)(  # type: ignore[no-any-return]
-        n.x(0), axes=tuple(range(2, n.rank(0))), keepdims=True
-    )
+    return lambda n: getattr(n.b, op)(n.x(0), axes=tuple(range(2, n.rank(0))), keepdims=True)
 
 
 def global_lp_pool(n: Node) -> Result:
+    """The p-norm over all spatial axes."""
     x, p, axes = n.x(0), n.attr("p", 2), tuple(range(2, n.rank(0)))
     if p == 2:
-        return n.b.reduce_l2(x, axes=axes, keepdims=True)  # type: ignore[no-any-return]
+        return n.b.reduce_l2(x, axes=axes, keepdims=True)
     powers = n.b.pow(n.b.abs(x), n.like(x, p))
     total = n.b.reduce_sum(powers, axes=axes, keepdims=True)
-    return n.b.pow(total, n.like(total, 1 / p))  # type: ignore[no-any-return]
+    return n.b.pow(total, n.like(total, 1 / p))
 
 
 # ---- resize: along one axis after another, by gathers and weights known at import
@@ -143,13 +143,13 @@ def _nearest(n: Node, x: Value, axis: int, at: Array) -> Value:
              "floor": np.floor(at), "ceil": np.ceil(at)}  # fmt: skip
     if rounding not in rules:
         raise n.unsupported(f"Resize: nearest_mode {rounding} is not supported")
-    index = np.clip(rules[rounding], 0, int(x.tensor.shape[axis]) - 1)  # type: ignore[call-overload]
-    return n.b.take(x, n.const(index, i64), axis=axis)  # type: ignore[no-any-return]
+    index = np.clip(rules[rounding], 0, int(x.tensor.shape[axis]) - 1)
+    return n.b.take(x, n.const(index, i64), axis=axis)
 
 
 def _interpolated(n: Node, x: Value, axis: int, at: Array, mode: str) -> Value:
     """The sum of neighbours times their weights, the edge repeated."""
-    extent = int(x.tensor.shape[axis])  # type: ignore[call-overload]
+    extent = int(x.tensor.shape[axis])
     low = np.floor(at)
     places, weights = (_linear if mode == "linear" else _cubic)(n, low, at - low)
     if n.attr("exclude_outside", 0):

@@ -38,10 +38,11 @@ def quantize(n: Node) -> Result:
         x, scale = n.cast(x, wide), n.cast(scale, wide)
     if not x.tensor.dtype.is_float:
         x, scale = n.cast(x, f32), n.cast(scale, f32)
-    return n.b.quantize(x, scale, zero, to=to, **place)  # type: ignore[no-any-return]
+    return n.b.quantize(x, scale, zero, to=to, **place)
 
 
 def dequantize(n: Node) -> Result:
+    """(x - zero point) * scale, per tensor, axis or block."""
     scale, zero, place = _parameters(n, 0, 1, 2)
     x = n.x(0)
     if x.tensor.dtype.is_float:
@@ -67,26 +68,28 @@ def _real(n: Node, at: int, scale: int, zero: int, axis: int) -> Value:
     """Operand `at` dequantized."""
     s, z = n.x(scale), n.opt(zero)
     if s.tensor.shape == (1,) or not s.tensor.rank:
-        return n.b.dequantize(n.x(at), n.reshape(s, ()),  # type: ignore[no-any-return]
+        return n.b.dequantize(n.x(at), n.reshape(s, ()),
                               None if z is None else n.reshape(z, ()))  # fmt: skip
     if z is not None and z.tensor.shape != s.tensor.shape:
         z = n.b.broadcast_to(n.reshape(z, ()), shape=s.tensor.shape)
     if s.tensor.rank > 1:
         raise n.unsupported(f"{n.op}: scales of more than one axis are not supported")
-    return n.b.dequantize(n.x(at), s, z, axis=axis)  # type: ignore[no-any-return]
+    return n.b.dequantize(n.x(at), s, z, axis=axis)
 
 
 def _back(n: Node, y: Value, scale: int, zero: int) -> Value:
     s, z = n.reshape(n.x(scale), ()), n.reshape(n.x(zero), ())
-    return n.b.quantize(n.cast(y, s.tensor.dtype), s, z, to=z.tensor.dtype)  # type: ignore[no-any-return]
+    return n.b.quantize(n.cast(y, s.tensor.dtype), s, z, to=z.tensor.dtype)
 
 
 def qlinear_matmul(n: Node) -> Result:
+    """A product of dequantized operands, quantized."""
     x, y = _real(n, 0, 1, 2, n.rank(0) - 2), _real(n, 3, 4, 5, n.rank(3) - 1)
     return _back(n, product(n, x, y), 6, 7)
 
 
 def qlinear_conv(n: Node) -> Result:
+    """A convolution of dequantized operands, quantized; the bias is i32."""
     out = convolution(n, _real(n, 0, 1, 2, 1), _real(n, 3, 4, 5, 0))
     if n.has(8):
         scale = n.b.mul(n.reshape(n.x(1), ()), n.x(4))

@@ -29,7 +29,7 @@ def reduction(make: Reduce | str, before: Callable[[Node, Value], Value] | None 
         else:
             axes = tuple([n.axis(a, x.tensor.rank) for a in axes])
         if isinstance(make, str):
-            return getattr(n.b, make)(x, axes=axes, keepdims=keep)  # type: ignore[no-any-return]
+            return getattr(n.b, make)(x, axes=axes, keepdims=keep)
         return make(n, x, axes, keep)
 
     return row
@@ -48,7 +48,7 @@ def _of_floats(name: str) -> Reduce:
 
 def position(op: str) -> Row:
     """ArgMax and ArgMin."""
-    return lambda n: getattr(n.b, op)(  # type: ignore[no-any-return]
+    return lambda n: getattr(n.b, op)(
         n.x(0), axis=n.attr("axis", 0), keepdims=bool(n.attr("keepdims", 1)),
         select_last=bool(n.attr("select_last_index", 0)),
     )  # fmt: skip
@@ -74,15 +74,15 @@ def cumulative_sum(n: Node) -> Result:
 
 
 def _absolute(n: Node, x: Value) -> Value:
-    return n.b.abs(x)  # type: ignore[no-any-return]
+    return n.b.abs(x)
 
 
 def _squared(n: Node, x: Value) -> Value:
-    return n.b.mul(x, x)  # type: ignore[no-any-return]
+    return n.b.mul(x, x)
 
 
 def _logarithm(n: Node, x: Value) -> Value:
-    return n.b.log(x)  # type: ignore[no-any-return]
+    return n.b.log(x)
 
 
 ROWS: Sequence[tuple[str, int, Row]] = (

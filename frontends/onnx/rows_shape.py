@@ -23,10 +23,10 @@ Shape = tuple[DimLike, ...]
 
 def product(dims: Sequence[DimLike]) -> DimLike:
     """The number of elements of a shape."""
-    return math.prod(dims)  # type: ignore[return-value,arg-type]
+    return math.prod(dims)
 
 
-def dims_array(dims: Sequence[DimLike]) -> np.ndarray:  # type: ignore[type-arg]
+def dims_array(dims: Sequence[DimLike]) -> np.ndarray:
     """Dims as the elements of a vector."""
     out = np.empty(len(dims), object)
     out[:] = dims
@@ -41,6 +41,7 @@ def shape(n: Node) -> Result:
 
 
 def size(n: Node) -> Result:
+    """The number of elements."""
     out = np.empty((), object)
     out[()] = product(n.shape(0))
     return Known(out, i64)
@@ -93,6 +94,7 @@ def _cancel(rest: list[DimLike], extent: DimLike) -> bool:
 
 
 def flatten(n: Node) -> Result:
+    """A matrix: axes before `axis`, axes from it on."""
     dims = n.shape(0)
     axis = n.attr("axis", 1)
     if not -len(dims) <= axis <= len(dims):
@@ -119,6 +121,7 @@ def squeeze(n: Node) -> Result:
 
 
 def unsqueeze(n: Node) -> Result:
+    """New axes of extent 1."""
     axes = n.axes(1)
     if axes is None:
         raise n.invalid("E0111", "Unsqueeze needs axes")
@@ -131,6 +134,7 @@ def unsqueeze(n: Node) -> Result:
 
 
 def transpose(n: Node) -> Result:
+    """Axes permuted, by default reversed."""
     rank = n.rank(0)
     perm = n.ints("perm")
     perm = tuple(reversed(range(rank))) if perm is None else tuple([n.axis(p, rank) for p in perm])
@@ -142,7 +146,7 @@ def transpose(n: Node) -> Result:
 def expand(n: Node) -> Result:
     """Both ways: an extent of 1 in the target keeps the operand's."""
     target = n.dims(1, "shape")
-    return n.b.broadcast_to(n.x(0), shape=broadcast(n.shape(0), target))  # type: ignore[no-any-return]
+    return n.b.broadcast_to(n.x(0), shape=broadcast(n.shape(0), target))
 
 
 def tile(n: Node) -> Result:
@@ -158,7 +162,8 @@ def tile(n: Node) -> Result:
         raise n.invalid("E0317", f"Tile: {len(repeats)} repeats for {len(dims)} axes")
     if all(type(r) is int and r == 1 for r in repeats):
         return x
-    lifted, spread = [], []
+    lifted: list[DimLike] = []
+    spread: list[DimLike] = []
     for extent, times_ in zip(dims, repeats):
         if not (type(times_) is int and times_ == 1):
             lifted.append(1)
@@ -170,6 +175,7 @@ def tile(n: Node) -> Result:
 
 
 def concat(n: Node) -> Result:
+    """Operands one after the other."""
     axis = n.attr("axis", 1) if n.version < 4 else n.required("axis")
     xs = n.all()
     return n.b.concat(*xs, axis=axis) if len(xs) > 1 else n.x(0)
@@ -186,7 +192,8 @@ def split(n: Node) -> Result:
         sizes = [each] * (parts - 1) + [dims[axis] - each * (parts - 1)]
     if equal(sum(sizes), dims[axis]) is False:
         raise n.invalid("E0317", f"Split: {sizes} do not sum to the extent {dims[axis]}")
-    out, start = [], 0
+    start: DimLike = 0
+    out = []
     for extent in sizes:
         out.append(n.take_range(n.x(0), axis, start, extent))
         start = start + extent
@@ -218,7 +225,7 @@ def slice_(n: Node) -> Result:
         by[k] = step
     if sizes == list(dims) and by == [1] * rank:
         return n.x(0)
-    return n.b.slice(n.x(0), starts=low, sizes=sizes, steps=by)  # type: ignore[no-any-return]
+    return n.b.slice(n.x(0), starts=low, sizes=sizes, steps=by)
 
 
 def bounds_of(
@@ -244,7 +251,7 @@ def _clamped(
     if nonneg(at) is False:
         at = at + extent
     if type(at) is int and type(extent) is int:
-        return min(max(at, low), high)  # type: ignore[type-var]
+        return min(max(at, low), high)
     if type(at) is int and abs(at) >= 1 << 31:
         return high if at > 0 else low
     if nonneg(at - low) is not True:
@@ -277,7 +284,7 @@ def pad(n: Node) -> Result:
         return _filled_by(n, x, low, high)
     if not x.tensor.dtype.is_float:
         fill = int(fill)
-    return n.b.pad(x, low=low, high=high, mode=mode, value=fill)  # type: ignore[no-any-return]
+    return n.b.pad(x, low=low, high=high, mode=mode, value=fill)
 
 
 def _filled_by(n: Node, x: Value, low: Sequence[DimLike], high: Sequence[DimLike]) -> Value:
@@ -285,7 +292,7 @@ def _filled_by(n: Node, x: Value, low: Sequence[DimLike], high: Sequence[DimLike
     inside = n.b.broadcast_to(n.const(True, boolean), shape=x.tensor.shape)
     mask = n.b.pad(inside, low=low, high=high, value=0)
     out = n.b.pad(x, low=low, high=high, value=0)
-    return n.b.where(mask, out, n.reshape(n.x(2), ()))  # type: ignore[no-any-return]
+    return n.b.where(mask, out, n.reshape(n.x(2), ()))
 
 
 def _fill(n: Node) -> float | int | None:
@@ -300,6 +307,7 @@ def _fill(n: Node) -> float | int | None:
 
 
 def constant_of_shape(n: Node) -> Result:
+    """One value, by default a float 0."""
     dims = n.dims(0, "shape")
     value = n.attr("value")
     value = np.zeros(1, np.float32) if value is None else value.reshape(-1)
@@ -313,8 +321,8 @@ def filled(n: Node, value: object, dtype: DType, dims: Sequence[DimLike]) -> Val
     if any(type(e) is int and e < 0 for e in dims):
         raise n.invalid("E0317", f"{n.op}: negative extent in {list(dims)}")
     if type(total) is int and total <= KNOWN_LIMIT:
-        return Known(np.full(dims, value, dtype.np), dtype)  # type: ignore[arg-type]
-    return n.b.broadcast_to(n.const(value, dtype), shape=tuple(dims))  # type: ignore[no-any-return]
+        return Known(np.full(dims, value, dtype.np), dtype)
+    return n.b.broadcast_to(n.const(value, dtype), shape=tuple(dims))
 
 
 def range_(n: Node) -> Result:
@@ -337,11 +345,12 @@ def range_(n: Node) -> Result:
     if step != 1:
         at = n.b.mul(at, n.const(step, dtype))
     if isinstance(start, Dim):
-        return n.b.add(at, n.b.dim_value(dim=start, dtype=dtype))  # type: ignore[no-any-return]
-    return at if start == 0 else n.b.add(at, n.const(start, dtype))  # type: ignore[no-any-return]
+        return n.b.add(at, n.b.dim_value(dim=start, dtype=dtype))
+    return at if start == 0 else n.b.add(at, n.const(start, dtype))
 
 
 def depth_to_space(n: Node) -> Result:
+    """Channels to blocks of pixels."""
     size, mode = n.required("blocksize"), n.attr("mode", "DCR")
     batch, channels, height, width = image(n)
     less = channels // (size * size)
@@ -354,7 +363,7 @@ def depth_to_space(n: Node) -> Result:
 
 
 def space_to_depth(n: Node) -> Result:
-    """Blocks of pixels to channels: the block's place before the channel (DCR) or after it (CRD)."""
+    """Blocks of pixels to channels: place in the block before the channel (DCR) or after."""
     size = n.required("blocksize")
     batch, channels, height, width = image(n)
     split_ = (batch, channels, height // size, size, width // size, size)
@@ -379,10 +388,11 @@ def trilu(n: Node) -> Result:
     j = n.b.iota(shape=(rows, columns), axis=1)
     edge = n.b.add(i, n.like(i, k))
     keep = n.b.ge(j, edge) if n.attr("upper", 1) else n.b.le(j, edge)
-    return n.b.where(keep, x, n.like(x, 0))  # type: ignore[no-any-return]
+    return n.b.where(keep, x, n.like(x, 0))
 
 
 def eye_like(n: Node) -> Result:
+    """Ones on the diagonal `k`."""
     x: TensorType = n.type(0)
     code = n.attr("dtype")
     dtype = x.dtype if code is None else dtype_of(code, n.place())

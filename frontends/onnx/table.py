@@ -1,7 +1,7 @@
 """The import table: which row imports an op type from which opset on.  Imports: the rows' files.
 
-A row is (op type, first opset, function of the node).  Of several rows of one op type the newest not
-above the node's opset counts.
+A row is (op type, first opset, function of the node).  Of several rows of one op type the newest
+not above the node's opset counts.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def _expect_bytes(found: int, type_: TensorType, where: object) -> None:
 
 def stored_bytes(type_: TensorType) -> int:
     """The bytes of a tensor in a file: elements below a byte are packed."""
-    count = math.prod(type_.shape)  # type: ignore[arg-type]
+    count = int(type_.size)  # type: ignore[arg-type]
     return -(-count * type_.dtype.bits // 8) if type_.dtype.bits < 8 else count * type_.dtype.bytes
 
 
@@ -116,7 +116,7 @@ def _external(tensor: Any, type_: TensorType, folder: Path | None, where: object
 
     def load() -> Array:
         if not length:
-            return np.zeros(type_.shape, type_.dtype.np)  # type: ignore[arg-type]
+            return np.zeros(type_.shape, type_.dtype.np)
         raw = np.memmap(path, np.uint8, "r", offset, (length,))
         return _from_bytes(raw, type_)
 
