@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ def command(
         written = artifacts.write(name, compiled, choice, goal)
     seconds = time.perf_counter() - started
     if watch["time_passes"]:
-        show_times(compiled)
+        show_times(compiled.seconds)
     if as_json and goal is not None:
         facts = {"target": target, "emit": name, "files": [str(p) for p in written]}
         click.echo(json.dumps(facts | figures(compiled) | {"seconds": round(seconds, 3)}, indent=1))
@@ -108,11 +109,11 @@ def show_pass(step: Pass, module: Module, seconds: float) -> None:
     note(f"{step!s:<40}{seconds * 1e3:9.2f} ms")
 
 
-def show_times(compiled: Compiled) -> None:
+def show_times(seconds: Mapping[str, float]) -> None:
     """The table of --time-passes on stderr, slowest first."""
-    rows = sorted(compiled.seconds.items(), key=lambda row: -row[1])
-    for name, seconds in [*rows, ("total", sum(compiled.seconds.values()))]:
-        click.echo(f"{name:<24}{seconds * 1e3:9.2f} ms", err=True)
+    rows = sorted(seconds.items(), key=lambda row: -row[1])
+    for name, spent in [*rows, ("total", sum(seconds.values()))]:
+        click.echo(f"{name:<24}{spent * 1e3:9.2f} ms", err=True)
 
 
 def figures(compiled: Compiled) -> dict[str, object]:

@@ -5,7 +5,12 @@ Invariant: starts quickly, so it imports neither llvmlite (unless a target is na
 
 from __future__ import annotations
 
+import contextlib
+import re
 import sys
+import time
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,11 +18,24 @@ import click
 from ..ir.errors import Error
 from . import driver
 from .cmd_compile import show_times, watched
-from .options import verbosity, watch_options
+from .options import note, verbose, verbosity, watch_options
 
 if TYPE_CHECKING:
     from ..ir.ops.core import Module
-    from ..passes.pipeline import Compiled, Options
+    from ..passes.options import Pass
+
+PASS_MODULES = {
+    "canonicalize": "canonicalize",
+    "cse": "cse",
+    "dce": "canonicalize",
+    "decompose": "decompose",
+    "fold": "canonicalize",
+    "fold-weights": "fold_weights",
+    "fuse": "fuse",
+    "hoist": "hoist",
+    "layout": "layout",
+}
+"""Pass to its module, so that a few passes start without the rest of the compiler."""
 
 
 @click.command()
@@ -71,32 +89,66 @@ def changed(
     module: Module, passes: str | None, target: str | None, watch: dict[str, Any]
 ) -> Module:
     """The module behind the passes, or behind the phases of a target."""
-    from ..passes.pipeline import Compiled, compile_module, parse_pipeline, run_passes
-    from ..passes.pipeline import quiet_collector as quiet
+    if passes is not None:
+        return passed(module, passes, watch)
+    from ..passes.pipeline import compile_module
 
-    options = watched("fused", **watch)
-    result = Compiled(module)
-    if passes is None:
-        result = compile_module(module, target_of(target), options)
-    else:
-        with quiet():
-            result.module = run_passes(module, parse_pipeline(passes), options, result)
-        dump(options, result)
+    result = compile_module(module, target_of(target), watched("fused", **watch))
     if watch["time_passes"]:
-        show_times(result)
+        show_times(result.seconds)
     return result.module
 
 
-def dump(options: Options, result: Compiled) -> None:
-    """--dump-ir of a list of passes: what came out of it."""
-    from pathlib import Path
+def passed(module: Module, passes: str, watch: dict[str, Any]) -> Module:
+    """The module behind each of the passes named, in order."""
+    from ..ir.verify import verify
 
+    seconds: dict[str, float] = {}
+    for number, step in enumerate(parsed(passes)):
+        start = time.perf_counter()
+        try:
+            module = step.run(module)
+            if watch["verify_each"]:
+                verify(module)
+        except Exception as error:
+            if not isinstance(error, Error):
+                keep(module, step, error)
+            raise
+        seconds[step.name] = seconds.get(step.name, 0.0) + time.perf_counter() - start
+        if verbose() >= 1:
+            note(f"{step!s:<40}{seconds[step.name] * 1e3:9.2f} ms")
+        if watch["dump_dir"] is not None:
+            dump(module, Path(watch["dump_dir"]), f"{number}_{step.name}.ir")
+    if watch["time_passes"]:
+        show_times(seconds)
+    return module
+
+
+def parsed(text: str) -> list[Pass]:
+    """The passes of a text; where it names one that is not in the table all are imported."""
+    from ..passes.options import parse_pipeline
+
+    names = set(re.findall(r"[A-Za-z][\w-]*", re.sub(r"\{.*?\}", "", text)))
+    modules = [PASS_MODULES.get(name, "pipeline") for name in sorted(names)]
+    for module in modules if "pipeline" not in modules else ["pipeline"]:
+        import_module(f"...passes.{module}", __name__)
+    return parse_pipeline(text)
+
+
+def keep(module: Module, step: Pass, error: Exception) -> None:
+    """Write the reproducer of a pass that failed, and say on the error where."""
+    from ..passes.pipeline import write_reproducer
+
+    with contextlib.suppress(Exception):
+        error.reproducer = write_reproducer(module, str(step), None, error)  # type: ignore[attr-defined]
+
+
+def dump(module: Module, folder: Path, name: str) -> None:
+    """--dump-ir of one pass: what came out of it."""
     from ..ir.text import print_op
 
-    if options.dump_dir is not None:
-        folder = Path(options.dump_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "passes.ir").write_text(print_op(result.module) + "\n", encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(print_op(module) + "\n", encoding="utf-8")
 
 
 def target_of(name: str | None) -> Any:
