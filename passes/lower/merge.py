@@ -128,6 +128,8 @@ def _mergeable(producer: Generic, reader: Generic, k: int) -> bool:
         return False
     if reader.body.size + producer.body.size > MOST_OPS:
         return False
+    if not _keeps_gathered(producer, reader, k):
+        return False
     if (
         reader.fills
         and reader.fills[k] is not None
@@ -139,6 +141,26 @@ def _mergeable(producer: Generic, reader: Generic, k: int) -> bool:
     if reader.reduction and not is_copy(producer) and len(reader.operands) > 1:
         return False  # a contraction would compute it again and again
     return not _repeats(producer, reader, k)
+
+
+def _keeps_gathered(producer: Generic, reader: Generic, k: int) -> bool:
+    """Is a dimension of operand k that a value indexes still a whole dimension when merged?
+
+    The value is checked against the extent of the dimension that it indexes, which must not change.
+    """
+    shape = producer.results[0].tensor.shape
+    for (name, _), e, extent in zip(producer.parallel, reader.maps[k], shape, strict=True):
+        if not any([s.startswith("_v") for s in symbols_of(e)]):
+            continue
+        if not is_copy(producer):
+            return False
+        places = [d for d, f in enumerate(producer.maps[0]) if name in symbols_of(f)]
+        source = producer.operands[0].tensor.shape
+        if len(places) != 1 or producer.maps[0][places[0]] != sym(name):
+            return False
+        if source[places[0]] != extent:
+            return False
+    return True
 
 
 def _repeats(producer: Generic, reader: Generic, k: int) -> bool:

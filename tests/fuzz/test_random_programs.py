@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import irc
 from irc.ir.core import Builder, Value
 from irc.ir.dims import sym
 from irc.ir.errors import Error
@@ -466,6 +467,17 @@ def test_kernels_and_plans_keep_the_meaning(first: int) -> None:
         result = compile_module(made.module, TARGET, Options(to_phase="loops", verify_each=True))
         gap = difference(run(result.module, made.feeds), wanted, magnitude(made))
         assert gap <= 3e-4, f"seed {seed}: {gap}\n{print_op(result.module)}"
+
+
+@pytest.mark.parametrize("first", range(2000, 2040, 10))
+def test_compiled_programs_keep_the_meaning(first: int) -> None:
+    """Through this machine's schedules, LLVM and the plan."""
+    for seed in range(first, first + 10):
+        made = Maker(seed)
+        wanted = run(made.module, made.feeds)
+        found = irc.compile(made.module, target="cpu", threads=1).run(list(made.feeds))
+        gap = difference(found, wanted, magnitude(made))
+        assert gap <= 3e-4, f"seed {seed}: {gap}\n{print_op(made.module)}"
 
 
 def test_programs_are_not_trivial() -> None:

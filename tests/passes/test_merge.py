@@ -98,3 +98,17 @@ def test_merging_can_be_switched_off(merge: bool) -> None:
     module = LowerGeneric(merge=merge).run(Fuse().run(Module.make([func])))
     count = sum([isinstance(op, Generic) for op in module.walk()])
     assert count == (1 if merge else 2)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_gathered_dimension_keeps_its_extent(kept: bool) -> None:
+    """The index is checked against the extent: of a padded dimension it is another one."""
+
+    def fill(b: Builder, x: Value, k: Value) -> Value:
+        at = b.cast(b.abs(k), to=i64)
+        pads = (0, 1) if kept else (1, 0)
+        return b.take(b.pad(x, low=pads, high=pads), at, axis=0)
+
+    made = generics(fill, (3, 3), (2,))
+    reads = [op for op in made if any(["_v0" in str(m) for m in op.maps])]
+    assert [str(e) for e in reads[0].maps[1]][0] == "_v0"
