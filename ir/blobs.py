@@ -1,7 +1,7 @@
 """Constants held by reference: an array, or a slice of a file that is mapped only when read.
 
-Identity is cheap until somebody asks for the content: a file slice is known by file, offset and length,
-and the hash of the bytes is made once, on demand.  Imports: types only.
+Identity is cheap until somebody asks for the content: a file slice is known by file, offset and
+length, and the hash of the bytes is made once, on demand.  Imports: types only.
 """
 
 from __future__ import annotations
@@ -20,13 +20,19 @@ Array = np.ndarray[Any, Any]
 class Blob:
     """The value of a constant: `array` (read-only numpy), its `type`, and a lazy content `digest`.
 
-    `load` defers reading (external data, mapped files); `key` is then its identity (file, offset, length).
+    `load` defers reading (external data, mapped files); `key` is then its identity (file, offset,
+    length).
     """
 
     __slots__ = ("_array", "_digest", "key", "load", "type")
 
-    def __init__(self, array: Array | None, type: TensorType | None = None, load: Callable[[], Array] | None = None,
-                 key: tuple[Any, ...] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        array: Array | None,
+        type: TensorType | None = None,
+        load: Callable[[], Array] | None = None,
+        key: tuple[Any, ...] | None = None,
+    ) -> None:
         if array is not None:
             array = np.asarray(array)
             array = array.view()
@@ -55,7 +61,9 @@ class Blob:
     @property
     def nbytes(self) -> int:
         """Bytes in numpy's storage."""
-        return int(np.prod(self.type.shape, dtype=np.int64)) * self.type.dtype.np.itemsize
+        size = self.type.size
+        assert isinstance(size, int), "a constant has a static shape"
+        return size * self.type.dtype.np.itemsize
 
     @property
     def digest(self) -> str:
@@ -66,7 +74,11 @@ class Blob:
             if array.dtype == object:
                 made.update(repr(array.tolist()).encode())
             else:
-                made.update(np.ascontiguousarray(array).data if array.dtype.isbuiltin == 1 else array.tobytes())
+                made.update(
+                    np.ascontiguousarray(array).data
+                    if array.dtype.isbuiltin == 1
+                    else array.tobytes()
+                )
             self._digest = made.hexdigest()
         return self._digest
 

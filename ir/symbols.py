@@ -1,7 +1,7 @@
 """Symbols in attributes: substitute, rename and collect the names that index expressions use.
 
-Loop variables and bound symbols are names inside attributes, so changing one is a substitution in every
-op of its scope.  Imports: the core, dims, the kernel-level ops.
+Loop variables and bound symbols are names inside attributes, so changing one is a substitution in
+every op of its scope.  Imports: the core, dims, the kernel-level ops.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def loop_range(loop: For) -> Range:
 
 
 def ranges_around(op: Op, inclusive: bool = False) -> dict[str, Range]:
-    """Ranges of the loop variables and bound symbols visible at an op (with its own, if `inclusive`)."""
+    """Ranges of the loop variables and bound symbols visible at an op (with its own, if
+    `inclusive`).
+    """
     ranges = {loop.var: loop_range(loop) for loop in loops_around(op)}
     if inclusive and isinstance(op, For):
         ranges[op.var] = loop_range(op)

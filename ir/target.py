@@ -1,8 +1,9 @@
-"""What a target is to the compiler: registers, vectors, caches, and the choices that follow from them.
+"""What a target is to the compiler: registers, vectors, caches, and the choices that follow from
+them.
 
-Frozen and typed here, so that passes can read it; the backends supply the instances.  `schedule` turns a
-kernel of plain loops into schedule steps; `layout_block` is the channel block for blocked layouts.
-Imports: nothing of the package but the core's types.
+Frozen and typed here, so that passes can read it; the backends supply the instances.  `schedule`
+turns a kernel of plain loops into schedule steps; `layout_block` is the channel block for blocked
+layouts. Imports: nothing of the package but the core's types.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ def plain_schedule(kernel: Func, target: Target) -> Sequence[Any]:
 class Target:
     """A machine to compile for.
 
-    `vector_bits` is 0 where code is not vectorised by us; `registers` counts vector registers; caches
-    are in bytes; `fma` says whether multiply-add is one operation; `expand` whether vector and unroll
-    loops are written out before printing (LLVM) or printed as loops (C); `unroll_tiles` writes the
-    unrolled loops out there too, so that a C compiler sees register tiles with constant indices.
-    `unroll` rounds of the innermost reduction are written out.
+    `vector_bits` is 0 where code is not vectorised by us; `registers` counts vector registers;
+    caches are in bytes; `fma` says whether multiply-add is one operation; `expand` whether vector
+    and unroll loops are written out before printing (LLVM) or printed as loops (C); `unroll_tiles`
+    writes the unrolled loops out there too, so that a C compiler sees register tiles with constant
+    indices. `unroll` rounds of the innermost reduction are written out.
     """
 
     name: str

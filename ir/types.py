@@ -1,7 +1,7 @@
 """Types: element types, tensors, buffers, vectors and the host-only kinds.
 
-Every type is immutable and interned, so equality is `is`; its printed text is made once.  An element
-type is itself the type of a scalar value.  Types never carry scales: quantization is an op.
+Every type is immutable and interned, so equality is `is`; its printed text is made once.  An
+element type is itself the type of a scalar value.  Types never carry scales: quantization is an op.
 Imports: dims and errors only.
 """
 
@@ -36,7 +36,9 @@ class Type:
 
 
 class DType(Type):
-    """An element type; also the type of one scalar.  `kind` is float, int, uint, bool, complex or string."""
+    """An element type; also the type of one scalar.  `kind` is float, int, uint, bool, complex or
+    string.
+    """
 
     __slots__ = ("bits", "kind", "name", "np")
     name: str
@@ -68,22 +70,38 @@ class DType(Type):
 
 
 _FLOATS = {
-    "f64": (64, np.float64), "f32": (32, np.float32), "f16": (16, np.float16),
-    "bf16": (16, ml_dtypes.bfloat16), "f8e4m3fn": (8, ml_dtypes.float8_e4m3fn),
-    "f8e5m2": (8, ml_dtypes.float8_e5m2), "f8e4m3fnuz": (8, ml_dtypes.float8_e4m3fnuz),
-    "f8e5m2fnuz": (8, ml_dtypes.float8_e5m2fnuz), "f4e2m1": (4, ml_dtypes.float4_e2m1fn),
-}  # fmt: skip
-_SMALL_INTS = {"i4": ml_dtypes.int4, "u4": ml_dtypes.uint4, "i2": ml_dtypes.int2, "u2": ml_dtypes.uint2}
+    "f64": (64, np.float64),
+    "f32": (32, np.float32),
+    "f16": (16, np.float16),
+    "bf16": (16, ml_dtypes.bfloat16),
+    "f8e4m3fn": (8, ml_dtypes.float8_e4m3fn),
+    "f8e5m2": (8, ml_dtypes.float8_e5m2),
+    "f8e4m3fnuz": (8, ml_dtypes.float8_e4m3fnuz),
+    "f8e5m2fnuz": (8, ml_dtypes.float8_e5m2fnuz),
+    "f4e2m1": (4, ml_dtypes.float4_e2m1fn),
+}
+_SMALL_INTS = {
+    "i4": ml_dtypes.int4,
+    "u4": ml_dtypes.uint4,
+    "i2": ml_dtypes.int2,
+    "u2": ml_dtypes.uint2,
+}
 
 
 def _make_dtype(name: str) -> DType:
-    """Build the element type called `name`; odd integer widths are held in the next wider numpy type."""
+    """Build the element type called `name`; odd integer widths are held in the next wider numpy
+    type.
+    """
     if name in _FLOATS:
         kind, (bits, storage) = "float", _FLOATS[name]
     elif name == "bool":
         kind, bits, storage = "bool", 8, np.bool_
     elif name in ("c64", "c128"):
-        kind, bits, storage = "complex", int(name[1:]), np.complex64 if name == "c64" else np.complex128
+        kind, bits, storage = (
+            "complex",
+            int(name[1:]),
+            np.complex64 if name == "c64" else np.complex128,
+        )
     elif name == "string":
         kind, bits, storage = "string", 64, np.object_
     elif name[:1] in "iu" and name[1:].isdigit() and 1 <= int(name[1:]) <= 64 and name[1] != "0":
@@ -91,7 +109,9 @@ def _make_dtype(name: str) -> DType:
         wide = max(8, 1 << (bits - 1).bit_length())
         storage = _SMALL_INTS.get(name) or np.dtype(f"{name[0]}{wide // 8}")
     else:
-        raise Error("E0201", f"'{name}' is not an element type", hint="f32, bf16, i8, u4, bool, ...")
+        raise Error(
+            "E0201", f"'{name}' is not an element type", hint="f32, bf16, i8, u4, bool, ..."
+        )
     made = object.__new__(DType)
     made.text = made.name = name
     made.kind, made.bits, made.np = kind, bits, np.dtype(storage)
@@ -106,9 +126,25 @@ c64, c128 = DType("c64"), DType("c128")
 
 _BY_NUMPY = {
     DType(name).np: DType(name)
-    for name in (*_FLOATS, "i64", "i32", "i16", "i8", "i4", "i2", "u64", "u32", "u16", "u8", "u4", "u2",
-                 "bool", "c64", "c128")
-}  # fmt: skip
+    for name in (
+        *_FLOATS,
+        "i64",
+        "i32",
+        "i16",
+        "i8",
+        "i4",
+        "i2",
+        "u64",
+        "u32",
+        "u16",
+        "u8",
+        "u4",
+        "u2",
+        "bool",
+        "c64",
+        "c128",
+    )
+}
 
 
 def from_numpy(dtype: Any) -> DType:
@@ -128,7 +164,9 @@ def dims_text(shape: Shape) -> str:
 
 
 class TensorType(Type):
-    """A tensor value: `f32[N, 3]`; `shape` is None where even the rank is unknown (`f32[*]`, host only)."""
+    """A tensor value: `f32[N, 3]`; `shape` is None where even the rank is unknown (`f32[*]`, host
+    only).
+    """
 
     __slots__ = ("dtype", "shape")
     dtype: DType
@@ -179,7 +217,9 @@ class BufferType(Type):
     strides: Shape | None
     pool: ClassVar[dict[Any, BufferType]] = {}
 
-    def __new__(cls, dtype: DType, shape: Shape, space: str = "heap", strides: Shape | None = None) -> BufferType:
+    def __new__(
+        cls, dtype: DType, shape: Shape, space: str = "heap", strides: Shape | None = None
+    ) -> BufferType:
         key = (dtype, shape, space, strides)
         known = cls.pool.get(key)
         if known is None:
@@ -344,7 +384,9 @@ def _parse_type(text: str) -> Type:
             return VectorType(DType(parts[0]), int(parts[1]))
         if head == "buffer" and len(parts) >= 2:
             tensor = parse_type(parts[0])
-            strides = _parse_shape(parts[2].removeprefix("strides=[")[:-1]) if len(parts) > 2 else None
+            strides = (
+                _parse_shape(parts[2].removeprefix("strides=[")[:-1]) if len(parts) > 2 else None
+            )
             assert isinstance(tensor, TensorType)
             return BufferType(tensor.dtype, tensor.shape, parts[1], strides)
         raise Error("E0203", f"'{text}' is not a type")
@@ -352,8 +394,39 @@ def _parse_type(text: str) -> Type:
 
 
 __all__ = [
-    "BufferType", "DType", "Dim", "OptionalType", "SequenceType", "Shape", "TensorType", "TokenType", "Type",
-    "VectorType", "bf16", "boolean", "c64", "c128", "dense_strides", "dims_text", "element", "f16", "f32", "f64",
-    "from_numpy", "i4", "i8", "i16", "i32", "i64", "like", "parse_type", "split_commas", "string", "u4", "u8",
-    "u16", "u32", "u64",
-]  # fmt: skip
+    "BufferType",
+    "DType",
+    "Dim",
+    "OptionalType",
+    "SequenceType",
+    "Shape",
+    "TensorType",
+    "TokenType",
+    "Type",
+    "VectorType",
+    "bf16",
+    "boolean",
+    "c64",
+    "c128",
+    "dense_strides",
+    "dims_text",
+    "element",
+    "f16",
+    "f32",
+    "f64",
+    "from_numpy",
+    "i4",
+    "i8",
+    "i16",
+    "i32",
+    "i64",
+    "like",
+    "parse_type",
+    "split_commas",
+    "string",
+    "u4",
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+]

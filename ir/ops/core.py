@@ -14,7 +14,7 @@ from ..blobs import Blob
 from ..core import Any_, Array, Block, Builder, Loc, Op, Value, attr, region, variadic
 from ..dims import DimLike, sym
 from ..errors import Error
-from ..types import DType, TensorType, Type
+from ..types import DType, TensorType, Type, element
 
 
 class Return(Op):
@@ -68,8 +68,8 @@ class Func(Op):
     """A function.  Block arguments are its parameters, the operands of its `return` its results.
 
     `kind` is "func" (tensors), "kernel" (loop level: buffer parameters, results written in place),
-    "plan" (loop level: calls kernels) or "host".  `state` pairs (parameter, result) indices: the result
-    is the parameter's next value, updated in place.
+    "plan" (loop level: calls kernels) or "host".  `state` pairs (parameter, result) indices: the
+    result is the parameter's next value, updated in place.
     """
 
     pure = False
@@ -81,11 +81,25 @@ class Func(Op):
     body = region()
 
     @classmethod
-    def make(cls, sym: str, types: Sequence[Type], inputs: Sequence[str] = (), kind: str = "func",
-             outputs: Sequence[str] = (), state: Sequence[tuple[int, int]] = ()) -> Func:  # fmt: skip
+    def make(
+        cls,
+        sym: str,
+        types: Sequence[Type],
+        inputs: Sequence[str] = (),
+        kind: str = "func",
+        outputs: Sequence[str] = (),
+        state: Sequence[tuple[int, int]] = (),
+    ) -> Func:
         """An empty function with parameters of these types."""
         block = Block(types, list(inputs))
-        return cls(sym=sym, kind=kind, inputs=tuple(inputs), outputs=tuple(outputs), state=tuple(state), regions=[block])
+        return cls(
+            sym=sym,
+            kind=kind,
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+            state=tuple(state),
+            regions=[block],
+        )
 
     def result_types(self) -> tuple[Type, ...]:
         return ()
@@ -128,8 +142,11 @@ class Module(Op):
         for func in self.funcs:
             if func.sym == sym:
                 return func
-        raise Error("E0211", f"the module has no function @{sym}",
-                    details=("functions: " + ", ".join("@" + f.sym for f in self.funcs),))  # fmt: skip
+        raise Error(
+            "E0211",
+            f"the module has no function @{sym}",
+            details=("functions: " + ", ".join("@" + f.sym for f in self.funcs),),
+        )
 
     @property
     def main(self) -> Func:
@@ -163,13 +180,14 @@ Scalars = Callable[..., Any]
 
 
 class Generic(Op):
-    """The waist: a loop nest over named iterators with one scalar body (structured op, quasi-affine).
+    """The waist: a loop nest over named iterators with one scalar body (structured op, quasi-
+    affine).
 
-    `iterators` are (name, extent, "parallel" or "reduction").  Operand k is read at `maps[k]`, an index
-    expression over iterator names per dimension; `_v0`, `_v1` ... stand for the (integer, checked)
-    value of an earlier operand: the escape for gathers.  Where `fills[k]` is not None, an index out of
-    the operand's bounds, or an expression of `where[k]` below zero, gives the fill value.  Result r is
-    written at `out_maps[r]`.
+    `iterators` are (name, extent, "parallel" or "reduction").  Operand k is read at `maps[k]`, an
+    index expression over iterator names per dimension; `_v0`, `_v1` ... stand for the (integer,
+    checked) value of an earlier operand: the escape for gathers.  Where `fills[k]` is not None, an
+    index out of the operand's bounds, or an expression of `where[k]` below zero, gives the fill
+    value.  Result r is written at `out_maps[r]`.
 
     Without reductions `body` yields the result elements.  With them it yields contributions;
     `combine(accumulators..., contributions...)` yields new accumulators starting from `init`, of
@@ -209,25 +227,49 @@ def _scalar_block(types: Sequence[DType], fill: Scalars, loc: Loc | None) -> Blo
     return block
 
 
-def generic(b: Builder, inputs: Sequence[Value], iterators: Sequence[tuple[str, DimLike, str]],
-            maps: Sequence[Sequence[DimLike]], out_maps: Sequence[Sequence[DimLike]], types: Sequence[TensorType],
-            body: Scalars, *, init: Sequence[Any] = (), combine: Scalars | None = None, finish: Scalars | None = None,
-            acc_types: Sequence[DType] = (), fills: Sequence[Any] = (),
-            where: Sequence[Sequence[DimLike]] = ()) -> Any:  # fmt: skip
-    """Make a `Generic`; `body`, `combine` and `finish` are functions (builder, scalars...) -> scalar(s).
+def generic(
+    b: Builder,
+    inputs: Sequence[Value],
+    iterators: Sequence[tuple[str, DimLike, str]],
+    maps: Sequence[Sequence[DimLike]],
+    out_maps: Sequence[Sequence[DimLike]],
+    types: Sequence[TensorType],
+    body: Scalars,
+    *,
+    init: Sequence[Any] = (),
+    combine: Scalars | None = None,
+    finish: Scalars | None = None,
+    acc_types: Sequence[DType] = (),
+    fills: Sequence[Any] = (),
+    where: Sequence[Sequence[DimLike]] = (),
+) -> Any:
+    """Make a `Generic`; `body`, `combine` and `finish` are functions (builder, scalars...) ->
+    scalar(s).
 
     Accumulator types default to the contributions' types, `finish` to a cast to the result types.
     Gives the result value, or a tuple of them.
     """
     regions = [_scalar_block([v.tensor.dtype for v in inputs], body, b.loc)]
     if combine is not None:
-        gives = [v.type for v in regions[0].last.operands]  # type: ignore[union-attr]
-        accs = tuple(acc_types) or tuple(gives)
-        regions.append(_scalar_block([*accs, *gives], combine, b.loc))  # type: ignore[list-item]
-        regions.append(_scalar_block(accs, finish or _cast_to([t.dtype for t in types]), b.loc))  # type: ignore[arg-type]
-        acc_types = accs  # type: ignore[assignment]
-    op = Generic(*inputs, loc=b.loc, regions=regions, iterators=iterators, maps=maps, out_maps=out_maps, fills=fills,
-                 where=where, init=init, acc_types=acc_types, types=types)  # fmt: skip
+        given = regions[0].last
+        gives = [element(v.type) for v in given.operands] if given is not None else []
+        acc_types = tuple(acc_types) or tuple(gives)
+        done = finish or _cast_to([t.dtype for t in types])
+        regions.append(_scalar_block([*acc_types, *gives], combine, b.loc))
+        regions.append(_scalar_block(acc_types, done, b.loc))
+    op = Generic(
+        *inputs,
+        loc=b.loc,
+        regions=regions,
+        iterators=iterators,
+        maps=maps,
+        out_maps=out_maps,
+        fills=fills,
+        where=where,
+        init=init,
+        acc_types=acc_types,
+        types=types,
+    )
     b.insert(op)
     return op.results[0] if len(op.results) == 1 else op.results
 
@@ -239,7 +281,9 @@ def _cast_to(dtypes: Sequence[DType]) -> Scalars:
     return finish
 
 
-def iterators(prefix: str, shape: Sequence[DimLike], kind: str = "parallel") -> list[tuple[str, DimLike, str]]:
+def iterators(
+    prefix: str, shape: Sequence[DimLike], kind: str = "parallel"
+) -> list[tuple[str, DimLike, str]]:
     """`i0, i1 ...` over a shape."""
     return [(f"{prefix}{k}", extent, kind) for k, extent in enumerate(shape)]
 
@@ -249,4 +293,15 @@ def indices(its: Sequence[tuple[str, DimLike, str]]) -> list[DimLike]:
     return [sym(name) for name, _, _ in its]
 
 
-__all__ = ["Const", "Func", "Fused", "Generic", "Module", "Return", "Yield", "generic", "indices", "iterators"]
+__all__ = [
+    "Const",
+    "Func",
+    "Fused",
+    "Generic",
+    "Module",
+    "Return",
+    "Yield",
+    "generic",
+    "indices",
+    "iterators",
+]

@@ -1,13 +1,15 @@
-"""The kernel level: loops, buffers, loads and stores with quasi-affine indices, and what hardware adds.
+"""The kernel level: loops, buffers, loads and stores with quasi-affine indices, and what hardware
+adds.
 
-Scalar arithmetic at this level is the elementwise ops themselves on scalars and vectors.  Loop variables
-are symbols (`For.var`), unique in a kernel, and index expressions are attributes over them: substituting
-an expression for a symbol is all that a schedule step does to an access.  Loops carry no SSA values; what
-passes from one iteration to the next lives in a buffer (space `register` becomes registers).
+Scalar arithmetic at this level is the elementwise ops themselves on scalars and vectors.  Loop
+variables are symbols (`For.var`), unique in a kernel, and index expressions are attributes over
+them: substituting an expression for a symbol is all that a schedule step does to an access.  Loops
+carry no SSA values; what passes from one iteration to the next lives in a buffer (space `register`
+becomes registers).
 
-A memory access may be a vector: then `lane` names the symbol that runs over the lanes (0 .. lanes-1), and
-index and guard still contain it.  Lane-dependent guards mask lanes.
-Imports: the core, types, dims.
+A memory access may be a vector: then `lane` names the symbol that runs over the lanes (0 ..
+lanes-1), and index and guard still contain it.  Lane-dependent guards mask lanes. Imports: the
+core, types, dims.
 """
 
 from __future__ import annotations
@@ -24,7 +26,17 @@ STATUS_SHAPE = 2
 STATUS_ARENA = 3
 """The arena is too small or misaligned."""
 
-KINDS = ("serial", "parallel", "vector", "unroll", "pipeline", "gpu.block", "gpu.warp", "gpu.lane", "gpu.thread")
+KINDS = (
+    "serial",
+    "parallel",
+    "vector",
+    "unroll",
+    "pipeline",
+    "gpu.block",
+    "gpu.warp",
+    "gpu.lane",
+    "gpu.thread",
+)
 
 
 class For(Op, name="loop.for"):
@@ -45,7 +57,14 @@ class For(Op, name="loop.for"):
         return ()
 
     @classmethod
-    def make(cls, var: str, extent: DimLike, kind: str = "serial", lo: DimLike = 0, reduction: bool = False) -> For:
+    def make(
+        cls,
+        var: str,
+        extent: DimLike,
+        kind: str = "serial",
+        lo: DimLike = 0,
+        reduction: bool = False,
+    ) -> For:
         """A loop with an empty body."""
         return cls(var=var, extent=extent, lo=lo, kind=kind, reduction=reduction, regions=[Block()])
 
@@ -74,7 +93,9 @@ class When(Op, name="loop.when"):
 
 
 class While(Op, name="loop.while"):
-    """Runs `before`, which yields a scalar bool, and while it is true `body`; `var` counts the rounds."""
+    """Runs `before`, which yields a scalar bool, and while it is true `body`; `var` counts the
+    rounds.
+    """
 
     pure = False
     var = attr(str)
@@ -126,7 +147,9 @@ class Load(Op, name="loop.load"):
 
 
 class Store(Op, name="loop.store"):
-    """Writes a scalar (or, with `lane`, a vector) at `index`; nothing where an expression of `where` is negative."""
+    """Writes a scalar (or, with `lane`, a vector) at `index`; nothing where an expression of
+    `where` is negative.
+    """
 
     pure = False
     value = operand(Any_)
@@ -140,7 +163,8 @@ class Store(Op, name="loop.store"):
 
 
 class Prefetch(Op, name="loop.prefetch"):
-    """Asks for the cache line of an element that will be read (or written) soon; never fails, changes nothing.
+    """Asks for the cache line of an element that will be read (or written) soon; never fails,
+    changes nothing.
 
     The element may lie outside of the buffer.
     """
@@ -169,7 +193,8 @@ class IndexValue(Op, name="loop.index"):
 class Bind(Op, name="loop.bind"):
     """From here to the end of the block, `symbol` stands for an integer computed at run time.
 
-    The kernel fails with `STATUS_INDEX` unless 0 <= value < extent.  The one escape from affine indices.
+    The kernel fails with `STATUS_INDEX` unless 0 <= value < extent.  The one escape from affine
+    indices.
     """
 
     pure = False
@@ -203,7 +228,9 @@ class Splat(Op, name="loop.splat"):
 
 
 class ReduceLanes(Op, name="loop.reduce_lanes"):
-    """All lanes of a vector combined into a scalar: `combiner` is add, mul, max or min.  Order: pairwise halves."""
+    """All lanes of a vector combined into a scalar: `combiner` is add, mul, max or min.  Order:
+    pairwise halves.
+    """
 
     x = operand(Any_)
     combiner = attr(str)
@@ -214,7 +241,8 @@ class ReduceLanes(Op, name="loop.reduce_lanes"):
 
 
 class Call(Op, name="loop.call"):
-    """Calls a kernel on buffers; `dims` are values for its extent symbols, in sorted order of their names.
+    """Calls a kernel on buffers; `dims` are values for its extent symbols, in sorted order of their
+    names.
 
     A status other than ok ends the caller with it.
     """
@@ -229,7 +257,9 @@ class Call(Op, name="loop.call"):
 
 
 class HostCall(Op, name="loop.host_call"):
-    """A step outside native code: the runtime evaluates the host function `callee` on these buffers."""
+    """A step outside native code: the runtime evaluates the host function `callee` on these
+    buffers.
+    """
 
     pure = False
     args = variadic(Any_)
@@ -241,7 +271,9 @@ class HostCall(Op, name="loop.host_call"):
 
 
 class CallInstr(Op, name="loop.call_instr"):
-    """One hardware instruction: its operands' addresses are `index[k]` in buffer k; see ir/ops/instr.py."""
+    """One hardware instruction: its operands' addresses are `index[k]` in buffer k; see
+    ir/ops/instr.py.
+    """
 
     pure = False
     args = variadic(Any_)
@@ -263,7 +295,9 @@ class Barrier(Op, name="loop.barrier"):
 
 
 class AsyncCopy(Op, name="loop.async_copy"):
-    """Starts copying `count` elements; the target is undefined until the `wait` that covers its group."""
+    """Starts copying `count` elements; the target is undefined until the `wait` that covers its
+    group.
+    """
 
     pure = False
     source = operand(Any_)
@@ -296,7 +330,9 @@ class Wait(Op, name="loop.wait"):
 
 
 class Process(Op, name="loop.process"):
-    """A dataflow process: runs at the same time as its sibling processes, which it meets only in streams."""
+    """A dataflow process: runs at the same time as its sibling processes, which it meets only in
+    streams.
+    """
 
     pure = False
     label = attr(str)
@@ -307,7 +343,9 @@ class Process(Op, name="loop.process"):
 
 
 class Push(Op, name="loop.push"):
-    """Appends a scalar to a stream (a buffer in space `stream` whose shape is its depth); waits while full."""
+    """Appends a scalar to a stream (a buffer in space `stream` whose shape is its depth); waits
+    while full.
+    """
 
     pure = False
     value = operand(Any_)
@@ -335,7 +373,34 @@ def accessed(op: Op) -> Value | None:
 
 
 __all__ = [
-    "KINDS", "STATUS_ARENA", "STATUS_INDEX", "STATUS_OK", "STATUS_SHAPE", "Alloc", "AsyncCopy", "Barrier", "Bind",
-    "Call", "CallInstr", "Commit", "Fail", "For", "HostCall", "If", "IndexValue", "Load", "Pop", "Prefetch", "Process", "Push",
-    "ReduceLanes", "Splat", "Store", "View", "Wait", "When", "While", "accessed",
-]  # fmt: skip
+    "KINDS",
+    "STATUS_ARENA",
+    "STATUS_INDEX",
+    "STATUS_OK",
+    "STATUS_SHAPE",
+    "Alloc",
+    "AsyncCopy",
+    "Barrier",
+    "Bind",
+    "Call",
+    "CallInstr",
+    "Commit",
+    "Fail",
+    "For",
+    "HostCall",
+    "If",
+    "IndexValue",
+    "Load",
+    "Pop",
+    "Prefetch",
+    "Process",
+    "Push",
+    "ReduceLanes",
+    "Splat",
+    "Store",
+    "View",
+    "Wait",
+    "When",
+    "While",
+    "accessed",
+]

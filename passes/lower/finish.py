@@ -1,7 +1,8 @@
-"""From scheduled loops to what an emitter prints: functions expanded, vectors and unrolled loops written out.
+"""From scheduled loops to what an emitter prints: functions expanded, vectors and unrolled loops
+written out.
 
-The order matters: functions and multiply-adds on scalars first (few ops), then vectors, then unrolling.
-May import: ir, passes.lower, passes.schedule.
+The order matters: functions and multiply-adds on scalars first (few ops), then vectors, then
+unrolling. May import: ir, passes.lower, passes.schedule.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Generic to loops: a fused region becomes one kernel of plain loop nests, mechanically.
 
-Every `generic` gives one nest (pointwise) or three (initialise accumulators, update, finish); an op with
-a `loops` rule writes its own.  Values inside the region become allocs; nothing is decided here: what is
-inlined, tiled or kept in registers is the schedule's business.
-Loop variables are called `STAGE.ITERATOR` (`s0.i0`), with `STAGE.init.` and `STAGE.fin.` before the
-iterators of the first and third nest; accumulators are labelled `STAGE.acc0`, other values `STAGE.t0`.
-May import: ir.
+Every `generic` gives one nest (pointwise) or three (initialise accumulators, update, finish); an op
+with a `loops` rule writes its own.  Values inside the region become allocs; nothing is decided
+here: what is inlined, tiled or kept in registers is the schedule's business. Loop variables are
+called `STAGE.ITERATOR` (`s0.i0`), with `STAGE.init.` and `STAGE.fin.` before the iterators of the
+first and third nest; accumulators are labelled `STAGE.acc0`, other values `STAGE.t0`. May import:
+ir.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def lower_fused(fused: Fused, sym_name: str) -> Func:
 
 
 class _Lowering:
-    """State while one region is lowered: where each tensor value lives and the next stage number."""
+    """While one region is lowered: where each tensor value lives, and the next stage number."""
 
     def __init__(self, kernel: Func) -> None:
         self.kernel = kernel
@@ -87,14 +87,21 @@ class _Lowering:
             op.loops(self.b, [self.env[v] for v in op.operands], outs)
             _prefix_loops(self.kernel.body, before, name)
         else:
-            raise UnsupportedError("E0401", f"'{op.name}' has no loops", where=op.loc,
-                                   hint="decompose it before lowering")  # fmt: skip
+            raise UnsupportedError(
+                "E0401",
+                f"'{op.name}' has no loops",
+                where=op.loc,
+                hint="decompose it before lowering",
+            )
 
     def constant(self, op: Const, name: str) -> None:
-        """A constant inside a region: only single elements stand there (bigger ones are operands)."""
+        """A constant inside a region: a single element (bigger ones are operands)."""
         buffer = self.home(op.result, f"{name}.t0")
-        assert isinstance(op.value, Blob) and op.value.array.size == 1, "large constants are operands of a region"
-        scalar = self.b.emit(Const, op.value.array.reshape(()).item(), op.result.tensor.dtype)
+        assert isinstance(op.value, Blob) and op.value.array.size == 1, (
+            "large constants are operands of a region"
+        )
+        element = op.value.array.reshape(()).item()
+        scalar = self.b.insert(Const(element, op.result.tensor.dtype)).result
         self.b.emit(Store, scalar, buffer, index=(0,) * buffer.buffer.rank)
 
     def copy(self, source: Value, target: Value) -> None:
@@ -115,7 +122,9 @@ def nest(b: Builder, its: Sequence[tuple[str, DimLike]], reductions: Sequence[st
     return b
 
 
-def lower_generic(b: Builder, op: Generic, ins: Sequence[Value], outs: Sequence[Value], stage: str) -> None:
+def lower_generic(
+    b: Builder, op: Generic, ins: Sequence[Value], outs: Sequence[Value], stage: str
+) -> None:
     """The nests of one generic, reading the buffers `ins` and writing `outs`."""
     if not op.reduction:
         its = [(f"{stage}.{n}", e) for n, e in op.parallel]
@@ -127,7 +136,9 @@ def lower_generic(b: Builder, op: Generic, ins: Sequence[Value], outs: Sequence[
     _lower_reduction(b, op, ins, outs, stage)
 
 
-def _lower_reduction(b: Builder, op: Generic, ins: Sequence[Value], outs: Sequence[Value], stage: str) -> None:
+def _lower_reduction(
+    b: Builder, op: Generic, ins: Sequence[Value], outs: Sequence[Value], stage: str
+) -> None:
     """Initialise, update and finish: accumulators have the parallel iterators' shape."""
     shape = tuple([e for _, e in op.parallel])
     accs = []
@@ -136,16 +147,20 @@ def _lower_reduction(b: Builder, op: Generic, ins: Sequence[Value], outs: Sequen
         acc.name = f"{stage}.acc{k}"
         accs.append(acc)
 
-    def scope(infix: str, iterators: Sequence[tuple[str, DimLike]]) -> tuple[_Scope, list[tuple[str, DimLike]]]:
+    def scope(
+        infix: str, iterators: Sequence[tuple[str, DimLike]]
+    ) -> tuple[_Scope, list[tuple[str, DimLike]]]:
         its = [(f"{stage}.{infix}{n}", e) for n, e in iterators]
-        names = {n: sym(full) for (n, _), (full, _) in zip(iterators, its, strict=True)}
+        names: dict[str, DimLike] = {
+            n: sym(full) for (n, _), (full, _) in zip(iterators, its, strict=True)
+        }
         return _Scope(op, stage, names, dict(its)), its
 
     _, its = scope("init.", op.parallel)
     inner = nest(b, its)
     at = [sym(n) for n, _ in its]
     for acc, value, dtype in zip(accs, op.init, op.acc_types, strict=True):
-        inner.emit(Store, inner.emit(Const, value, dtype), acc, index=at)
+        inner.emit(Store, inner.insert(Const(value, dtype)).result, acc, index=at)
 
     update, its = scope("", [*op.parallel, *op.reduction])
     inner = nest(b, its, [f"{stage}.{n}" for n, _ in op.reduction])
@@ -166,7 +181,9 @@ def _lower_reduction(b: Builder, op: Generic, ins: Sequence[Value], outs: Sequen
 class _Scope:
     """Names of one nest: maps the generic's iterators (and gathered indices) to loop symbols."""
 
-    def __init__(self, op: Generic, stage: str, names: dict[str, DimLike], extents: Mapping[str, DimLike]) -> None:
+    def __init__(
+        self, op: Generic, stage: str, names: dict[str, DimLike], extents: Mapping[str, DimLike]
+    ) -> None:
         self.op, self.stage, self.names = op, stage, names
         self.ranges: dict[str, Range] = {n: (0, e - 1) for n, e in extents.items()}
 
@@ -193,7 +210,7 @@ class _Scope:
         return _inline(b, op.body, args, self.names)
 
     def gathered_extent(self, k: int) -> DimLike | None:
-        """The extent of the dimension that operand k's value indexes; None if it indexes nothing."""
+        """The extent of the dimension that operand k's value indexes; None if it has none."""
         name = f"_v{k}"
         for j, exprs in enumerate(self.op.maps):
             for d, e in enumerate(exprs):
@@ -216,7 +233,9 @@ class _Scope:
         return value
 
 
-def _inline(b: Builder, block: Block, args: Sequence[Value | None], names: Mapping[str, DimLike]) -> list[Value]:
+def _inline(
+    b: Builder, block: Block, args: Sequence[Value | None], names: Mapping[str, DimLike]
+) -> list[Value]:
     """Copy a scalar region's ops to the builder; index expressions are renamed."""
     env: dict[Value, Value] = {a: v for a, v in zip(block.args, args, strict=True) if v is not None}
     for op in block:

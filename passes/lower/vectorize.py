@@ -1,8 +1,8 @@
 """Loops of kind `vector` become vector ops.
 
-The body must be straight-line.  Lanes beyond a loop's extent are masked in memory; in buffers of the
-kernel itself they are selected away, so that such buffers can stay in registers.  A reduction loop
-combines its lanes in registers.  May import: ir.
+The body must be straight-line.  Lanes beyond a loop's extent are masked in memory; in buffers of
+the kernel itself they are selected away, so that such buffers can stay in registers.  A reduction
+loop combines its lanes in registers.  May import: ir.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ from ...ir.types import DType, VectorType, boolean, i32
 
 def vectorize(kernel: Func) -> None:
     """Turn every loop of kind `vector` into vector ops."""
-    # Masks are decided for all loops before the first is rewritten, while every index still has its range.
-    for lanes in [_Lanes(op) for op in kernel.walk() if isinstance(op, For) and op.kind == "vector"]:
+    # Masks are decided for all loops before any is rewritten: every index still has its range.
+    for lanes in [
+        _Lanes(op) for op in kernel.walk() if isinstance(op, For) and op.kind == "vector"
+    ]:
         lanes.run()
 
 
 class _Lanes:
-    """One vector loop on its way to vector ops: its lanes, its tail mask, and the wide form of each value."""
+    """One vector loop on its way to vector ops: its lanes, its tail mask, and the wide form of each
+    value.
+    """
 
     def __init__(self, loop: For) -> None:
         self.loop, self.var, self.block = loop, loop.var, loop.block
@@ -39,7 +43,11 @@ class _Lanes:
         masked = not isinstance(extent, int) or extent != self.lanes
         self.tail: tuple[DimLike, ...] = (extent - 1 - sym(self.var),) if masked else ()
         self.wide: dict[Value, Value] = {}
-        self.masks = {op: self.open_tail(op) for op in loop.body if self.tail and isinstance(op, (Load, Store))}
+        self.masks = {
+            op: self.open_tail(op)
+            for op in loop.body
+            if self.tail and isinstance(op, (Load, Store))
+        }
 
     def put(self, op: Op) -> Op:
         """Insert before the loop."""
@@ -72,14 +80,26 @@ class _Lanes:
     def with_lane(self, op: Load | IndexValue) -> Op:
         """The vector form of a lane-dependent load or index."""
         if isinstance(op, IndexValue):
-            return IndexValue(value=op.value, lane=self.var, lanes=self.lanes, dtype=op.dtype, loc=op.loc)
+            return IndexValue(
+                value=op.value, lane=self.var, lanes=self.lanes, dtype=op.dtype, loc=op.loc
+            )
         where = (*op.where, *self.masks.get(op, ()))
-        return Load(op.source, index=op.index, where=where, fill=op.fill, lane=self.var, lanes=self.lanes, loc=op.loc)
+        return Load(
+            op.source,
+            index=op.index,
+            where=where,
+            fill=op.fill,
+            lane=self.var,
+            lanes=self.lanes,
+            loc=op.loc,
+        )
 
     def open_tail(self, op: Load | Store) -> tuple[DimLike, ...]:
-        """The tail mask, unless the lanes beyond the extent fall in a part of a local buffer that nobody uses.
+        """The tail mask, unless the lanes beyond the extent fall in a part of a local buffer that
+        nobody uses.
 
-        Stores may then define more than the extent; loads only trust registers, which whole vectors set.
+        Stores may then define more than the extent; loads only trust registers, which whole vectors
+        set.
         """
         buffer = op.operands[-1]
         if not self.tail or not isinstance(buffer.op, Alloc):
@@ -87,7 +107,9 @@ class _Lanes:
         if isinstance(op, Load) and buffer.buffer.space != "register":
             return self.tail
         ranges = {**ranges_around(self.loop), self.var: (0, self.lanes - 1)}
-        inside = all([nonneg(n - 1 - e, ranges) for e, n in zip(op.index, buffer.buffer.shape, strict=True)])
+        inside = all(
+            [nonneg(n - 1 - e, ranges) for e, n in zip(op.index, buffer.buffer.shape, strict=True)]
+        )
         return () if inside and _reaches_end(op, self.loop) else self.tail
 
     def widened(self, op: Op) -> Op:
@@ -114,7 +136,9 @@ class _Lanes:
 
     def mask(self) -> Value:
         """A vector of bools: lane within the loop's extent."""
-        index = self.put(IndexValue(value=self.tail[0], lane=self.var, lanes=self.lanes, dtype=i32)).result
+        index = self.put(
+            IndexValue(value=self.tail[0], lane=self.var, lanes=self.lanes, dtype=i32)
+        ).result
         zero = self.put(Splat(self.put(Const(0, i32)).result, lanes=self.lanes)).result
         return self.put(OPS["ge"].raw([index, zero], (), [VectorType(boolean, self.lanes)])).result
 
@@ -134,8 +158,15 @@ class _Lanes:
             update = self.separated(update)
         olds = [v for v in update.operands if _reads(v, op)]
         parts = [v for v in update.operands if not _reads(v, op)]
-        if len(olds) != 1 or len(parts) != 1 or update.name not in IDENTITY or parts[0] not in self.wide:
-            raise Error("E0411", "lanes store to one address: factor the reduction first", where=op.loc)
+        if (
+            len(olds) != 1
+            or len(parts) != 1
+            or update.name not in IDENTITY
+            or parts[0] not in self.wide
+        ):
+            raise Error(
+                "E0411", "lanes store to one address: factor the reduction first", where=op.loc
+            )
         lanes = self.wide[parts[0]]
         if self.tail:
             dtype = lanes.type.dtype  # type: ignore[attr-defined]
@@ -144,14 +175,18 @@ class _Lanes:
             lanes = self.put(OPS["where"].raw([self.mask(), lanes, fills], (), [lanes.type])).result
         part = self.put(ReduceLanes(lanes, combiner=update.name, loc=op.loc)).result
         old = self.put(Load(op.target, index=op.index, where=op.where, loc=op.loc)).result
-        value = self.put(type(update).raw([old, part], update.attrs, [part.type], loc=update.loc)).result
+        value = self.put(
+            type(update).raw([old, part], update.attrs, [part.type], loc=update.loc)
+        ).result
         if update.block is None:
             update.set_operands(())
         self.put(Store(value, op.target, index=op.index, where=op.where, loc=op.loc))
 
 
 def _reaches_end(op: Load | Store, loop: For) -> bool:
-    """Does this access go as far along every dimension that the lanes move as any access to the buffer does?"""
+    """Does this access go as far along every dimension that the lanes move as any access to the
+    buffer does?
+    """
     buffer = op.operands[-1]
     for d, e in enumerate(op.index):
         if loop.var not in symbols_of(e):
@@ -183,7 +218,10 @@ def _most(dtype: DType) -> float:
 
 
 IDENTITY: dict[str, Callable[[DType], float]] = {
-    "add": lambda dtype: 0, "mul": lambda dtype: 1, "max": _least, "min": _most,
-}  # fmt: skip
+    "add": lambda dtype: 0,
+    "mul": lambda dtype: 1,
+    "max": _least,
+    "min": _most,
+}
 
 __all__ = ["IDENTITY", "vectorize"]

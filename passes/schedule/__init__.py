@@ -1,1 +1,3 @@
-"""Schedule steps: data that say how loops run, and the functions that apply them.  May import: ir, passes.lower."""
+"""Schedule steps: data that say how loops run, and the functions that apply them.  May import: ir,
+passes.lower.
+"""

@@ -1,7 +1,8 @@
-"""The schedule of a kernel, chosen from its loops and the target: inline, then one recipe per output nest.
+"""The schedule of a kernel, chosen from its loops and the target: inline, then one recipe per
+output nest.
 
-The same source serves AVX-512, AVX2, NEON and scalar C: only the target's registers and lanes differ.
-May import: ir, the recipes beside it.
+The same source serves AVX-512, AVX2, NEON and scalar C: only the target's registers and lanes
+differ. May import: ir, the recipes beside it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from .scheduler import Scheduler, depends, static
 from .steps import Simplify, Step
 from .windowed import schedule_windowed
 
-COSTLY = frozenset({"exp", "log", "tanh", "sigmoid", "erf", "sin", "cos", "pow", "div", "sqrt", "rsqrt"})
+COSTLY = frozenset(
+    {"exp", "log", "tanh", "sigmoid", "erf", "sin", "cos", "pow", "div", "sqrt", "rsqrt"}
+)
 """Ops worth computing once."""
 
 MIN_REUSE = 8
@@ -90,7 +93,9 @@ def repeats(load: Load, alloc: Alloc) -> bool:
 
 
 def _plain_nests(kernel: Func) -> list[str]:
-    """The outermost loops of nests in which nothing is marked yet: copies, and what no recipe covered."""
+    """The outermost loops of nests in which nothing is marked yet: copies, and what no recipe
+    covered.
+    """
     found: list[str] = []
     for op in kernel.walk():
         if isinstance(op, For) and _plain(op):
@@ -107,8 +112,11 @@ def _plain(loop: For) -> bool:
 def _outputs(s: Scheduler) -> list[For]:
     """The top-level nests that write arguments of the kernel."""
     args = set(s.kernel.args)
-    return [op for op in s.kernel.body
-            if isinstance(op, For) and any(isinstance(u, Store) and u.target in args for u in op.walk())]  # fmt: skip
+    return [
+        op
+        for op in s.kernel.body
+        if isinstance(op, For) and any(isinstance(u, Store) and u.target in args for u in op.walk())
+    ]
 
 
 def _schedule(s: Scheduler, root: For) -> None:
@@ -129,7 +137,8 @@ def _schedule(s: Scheduler, root: For) -> None:
 def _stage_padding(s: Scheduler, acc: Alloc) -> None:
     """Give guarded operands (padding) a padded copy, so that the inner loops are free of guards.
 
-    Only where an element is used for several results: a depthwise convolution is over before its copy is.
+    Only where an element is used for several results: a depthwise convolution is over before its
+    copy is.
     """
     found = match_update(acc)
     if found is None:
@@ -143,4 +152,4 @@ def _stage_padding(s: Scheduler, acc: Alloc) -> None:
             s.attempt(Stage(load.source.name or "", "", f"{acc.label}.pad{k}", "heap"))
 
 
-__all__ = ["Scheduled", "choose", "perfect_chain", "schedule"]
+__all__ = ["Scheduled", "choose", "schedule", "worth_inlining"]

@@ -1,9 +1,9 @@
 """How a contraction runs: GEMM, GEMV, convolution in any layout, batched and depthwise forms.
 
 One recipe: a tile of accumulators in registers, rows times columns of vectors, computed where its
-consumer (the epilogue) needs it, with the reductions inside.  What is a row or a column follows from the
-operands: a dimension that the streamed operand does not see reuses it.
-May import: ir, the steps beside it.
+consumer (the epilogue) needs it, with the reductions inside.  What is a row or a column follows
+from the operands: a dimension that the streamed operand does not see reuses it. May import: ir, the
+steps beside it.
 """
 
 from __future__ import annotations
@@ -11,17 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...ir.core import Block, Op
-from ...ir.dims import DimLike, sym, symbols_of
+from ...ir.dims import DimLike, symbols_of
 from ...ir.ops.loop import Alloc, For, Load, Store
 from .memory import ComputeAt, Place, Stage
 from .microtile import finish_tile
-from .nests import Refused, child_of, contains, perfect_chain
+from .nests import child_of, contains, perfect_chain
 from .scheduler import Scheduler, depends, static, stride
 from .steps import Partition, Reorder, Tile, parallel
 
-UNROLL = 4
-"""Rounds of the innermost reduction written out."""
 STACK_BYTES = 512 << 10
 """Largest packed panel kept on the stack of a thread."""
 MIN_USES = 4
@@ -34,7 +31,8 @@ SMALL_WORK = 200_000
 class Contraction:
     """One update nest `acc += a * b` and the nest that consumes it.
 
-    `dims` are (variable in the update nest, variable in the consumer, extent) per accumulator dimension.
+    `dims` are (variable in the update nest, variable in the consumer, extent) per accumulator
+    dimension.
     """
 
     acc: Alloc
@@ -47,12 +45,16 @@ class Contraction:
 
 
 def match_update(acc: Alloc) -> tuple[For, Store, tuple[Load, ...]] | None:
-    """The nest that updates an accumulator by `acc += x * y`, its store, and the loads of x and y."""
+    """The nest that does `acc += x * y`, its store, and the loads of x and y."""
     block = acc.block
     assert block is not None
     for store in acc.result.users:
         nest = child_of(store, block)
-        if isinstance(store, Store) and isinstance(nest, For) and any(l.reduction for l in perfect_chain(nest)):
+        if (
+            isinstance(store, Store)
+            and isinstance(nest, For)
+            and any(l.reduction for l in perfect_chain(nest))
+        ):
             loads = _factors(store, acc)
             return None if loads is None else (nest, store, loads)
     return None
@@ -69,7 +71,11 @@ def match_contraction(acc: Alloc) -> Contraction | None:
     if len(consumers) != 1 or len({r.index for r in reads}) != 1:
         return None
     (consumer,) = consumers
-    return _describe(acc, update, consumer, store, reads[0], loads) if isinstance(consumer, For) else None
+    return (
+        _describe(acc, update, consumer, store, reads[0], loads)
+        if isinstance(consumer, For)
+        else None
+    )
 
 
 def _factors(store: Store, acc: Alloc) -> tuple[Load, ...] | None:
@@ -77,7 +83,9 @@ def _factors(store: Store, acc: Alloc) -> tuple[Load, ...] | None:
     total = store.value.op
     if total is None or total.name not in ("add", "fma"):
         return None
-    rest = [v.op for v in total.operands if not (isinstance(v.op, Load) and v.op.source is acc.result)]
+    rest = [
+        v.op for v in total.operands if not (isinstance(v.op, Load) and v.op.source is acc.result)
+    ]
     if total.name == "add":
         if len(rest) != 1 or rest[0] is None or rest[0].name != "mul":
             return None
@@ -91,8 +99,9 @@ def _factors(store: Store, acc: Alloc) -> tuple[Load, ...] | None:
     return tuple(found) if len(found) == 2 else None
 
 
-def _describe(acc: Alloc, update: For, consumer: For, store: Store, read: Load,
-              loads: tuple[Load, ...]) -> Contraction | None:  # fmt: skip
+def _describe(
+    acc: Alloc, update: For, consumer: For, store: Store, read: Load, loads: tuple[Load, ...]
+) -> Contraction | None:
     inner = {loop.var: loop for loop in perfect_chain(update)}
     outer = {loop.var: loop for loop in perfect_chain(consumer)}
     dims = []
@@ -111,7 +120,9 @@ def _describe(acc: Alloc, update: For, consumer: For, store: Store, read: Load,
 
 @dataclass(frozen=True)
 class Tiling:
-    """Register tile sizes per accumulator dimension (1 = not tiled) and which of them is the vector."""
+    """Register tile sizes per accumulator dimension (1 = not tiled) and which of them is the
+    vector.
+    """
 
     vector: int
     sizes: tuple[int, ...]
@@ -127,7 +138,9 @@ def choose_tiling(c: Contraction, s: Scheduler) -> Tiling | None:
         return None
     streamed, other = _sides(c, vector)
     extents = [static(e) for _, _, e in c.dims]
-    columns = frozenset(d for d, (var, _, _) in enumerate(c.dims) if not depends(other, var) and d != vector)
+    columns = frozenset(
+        d for d, (var, _, _) in enumerate(c.dims) if not depends(other, var) and d != vector
+    )
     rows = [d for d, (var, _, _) in enumerate(c.dims) if not depends(streamed, var) and d != vector]
     room = target.registers - 2
     most_rows = 1
@@ -153,7 +166,7 @@ def choose_tiling(c: Contraction, s: Scheduler) -> Tiling | None:
 
 
 def _across(rows: int, room: int, registers: int) -> int:
-    """Vectors side by side: two with enough rows, more when rows are few, for independent chains."""
+    """Vectors side by side: two with enough rows, more when rows are few (independent chains)."""
     if rows >= 5:
         return 2
     return max(2, min(8, room // (rows + 1), 8 // rows if registers >= 16 else 2))
@@ -164,7 +177,9 @@ def _round_up(extent: int, lanes: int) -> int:
 
 
 def _vector_dim(c: Contraction) -> int | None:
-    """The accumulator dimension whose loop moves the output by one element and at least one operand too."""
+    """The accumulator dimension whose loop moves the output by one element and at least one operand
+    too.
+    """
     outs = [op for op in c.consumer.walk() if isinstance(op, Store)]
     best: tuple[int, int] | None = None
     for d, (var, out_var, extent) in enumerate(c.dims):
@@ -250,15 +265,21 @@ def _tile_consumer(s: Scheduler, c: Contraction, tiling: Tiling) -> list[str]:
     rows = [d for d in rows if d not in batch]
     ordered = [*batch, *sorted(columns), *rows]
     order = [outer[d] for d in ordered if d in outer]
-    within = [inner[d] for d in [*batch, *rows, *sorted(columns - {tiling.vector}), tiling.vector] if d in inner]
+    within = [
+        inner[d]
+        for d in [*batch, *rows, *sorted(columns - {tiling.vector}), tiling.vector]
+        if d in inner
+    ]
     s.do(Reorder((*order, *within)))
     return order
 
 
 def _panel_loop(c: Contraction, tiling: Tiling, s: Scheduler, outer: Sequence[str]) -> str | None:
-    """The loop at whose start the streamed operand's panel should be packed; None if it is fine as it is.
+    """The loop at whose start the streamed operand's panel should be packed; None if it is fine as
+    it is.
 
-    It is where its vectors are consecutive and each step of the innermost reduction follows the last one.
+    It is where its vectors are consecutive and each step of the innermost reduction follows the
+    last one.
     """
     streamed, _ = _sides(c, tiling.vector)
     var = c.dims[tiling.vector][0]
@@ -268,7 +289,10 @@ def _panel_loop(c: Contraction, tiling: Tiling, s: Scheduler, outer: Sequence[st
     for name, extent in c.reductions:
         depth *= static(extent) if depends(streamed, name) else 1
     contiguous = stride(streamed, var) == 1
-    dense = contiguous and stride(streamed, inner) in (size, s.target.lanes(streamed.source.buffer.dtype.bits))
+    dense = contiguous and stride(streamed, inner) in (
+        size,
+        s.target.lanes(streamed.source.buffer.dtype.bits),
+    )
     bytes_ = depth * size * streamed.source.buffer.dtype.bytes
     if dense or bytes_ > STACK_BYTES or not outer:
         return None
@@ -317,7 +341,7 @@ def _full_tiles(loop: For) -> DimLike | None:
     """How many iterations of a tile loop are full; None if all of them are."""
     for op in loop.walk():
         if isinstance(op, For) and loop.var in symbols_of(op.extent):
-            count = loop.extent
+            count: DimLike = loop.extent
             return count - 1
     return None
 
@@ -333,6 +357,11 @@ def _threads(s: Scheduler, c: Contraction, outer: Sequence[str]) -> None:
 
 
 __all__ = [
-    "Block", "Contraction", "Op", "Refused", "Stage", "choose_tiling", "match_contraction", "match_update", "pick_rows",
-    "schedule_contraction", "split_tails",
-]  # fmt: skip
+    "Contraction",
+    "choose_tiling",
+    "match_contraction",
+    "match_update",
+    "pick_rows",
+    "schedule_contraction",
+    "split_tails",
+]

@@ -23,7 +23,8 @@ from .window import covers, position, sink
 class ComputeAt(Step):
     """Compute a buffer inside the loop that reads it, over the part read there only, in `space`.
 
-    With space "register" the part is held in registers (its indices must become constants by unrolling).
+    With space "register" the part is held in registers (its indices must become constants by
+    unrolling).
     """
 
     label: str
@@ -173,7 +174,11 @@ class Stage(Step):
     def apply(self, kernel: Func) -> None:
         source = find_buffer(kernel, self.source)
         target = find_loop(kernel, self.loop) if self.loop else None
-        reads = [u for u in source.users if isinstance(u, Load) and (target is None or contains(target, u))]
+        reads = [
+            u
+            for u in source.users
+            if isinstance(u, Load) and (target is None or contains(target, u))
+        ]
         if not reads:
             raise Refused(f"{self.source} is not read under {self.loop}")
         fill = _padding(reads, source)
@@ -184,11 +189,17 @@ class Stage(Step):
         alloc = b.insert(Alloc(label=self.label, type=BufferType(source.buffer.dtype, shape)))
         alloc.result.name = self.label
         b, index = _copy_loops(b, self.label, shape)
-        where = () if fill is None else tuple([w for e, n in zip(index, shape, strict=True) for w in (e, n - 1 - e)])
+        where = (
+            ()
+            if fill is None
+            else tuple([w for e, n in zip(index, shape, strict=True) for w in (e, n - 1 - e)])
+        )
         value = b.emit(Load, source, index=index, where=where, fill=fill)
         b.emit(Store, value, alloc.result, index=index)
         for read in reads:
-            made = Load(alloc.result, index=read.index, lane=read.lane, lanes=read.lanes, loc=read.loc)
+            made = Load(
+                alloc.result, index=read.index, lane=read.lane, lanes=read.lanes, loc=read.loc
+            )
             read.block.insert_before(made, read)  # type: ignore[union-attr]
             read.replace_by(made.results)
         sink(alloc, target, self.space, clip=False)
@@ -199,7 +210,9 @@ class Stage(Step):
 
 
 def _check_settled(source: Value, top: Op, kernel: Func) -> None:
-    """A copy made before the nest `top` must see the final values: nothing may write the source from there on."""
+    """A copy made before the nest `top` must see the final values: nothing may write the source
+    from there on.
+    """
     if source.op is not None and source.op.block is not kernel.body:
         raise Refused(f"{source.name} lives inside a loop")
     for user in source.users:
@@ -207,7 +220,9 @@ def _check_settled(source: Value, top: Op, kernel: Func) -> None:
             raise Refused(f"{source.name} is still being written where it would be copied")
 
 
-def _copy_loops(b: Builder, label: str, shape: tuple[DimLike, ...]) -> tuple[Builder, list[DimLike]]:
+def _copy_loops(
+    b: Builder, label: str, shape: tuple[DimLike, ...]
+) -> tuple[Builder, list[DimLike]]:
     index: list[DimLike] = []
     for d, extent in enumerate(shape):
         loop = b.insert(For.make(f"{label}.c{d}", extent))
@@ -222,7 +237,9 @@ def _padding(reads: list[Load], source: Value) -> object:
     if len(fills) > 1:
         raise Refused("reads have different fill values")
     for read in reads:
-        bounds = [w for e, n in zip(read.index, source.buffer.shape, strict=True) for w in (e, n - 1 - e)]
+        bounds = [
+            w for e, n in zip(read.index, source.buffer.shape, strict=True) for w in (e, n - 1 - e)
+        ]
         ranges = ranges_around(read)
         for w in read.where:
             if not any(equal(w, bound, ranges) for bound in bounds):
@@ -232,10 +249,11 @@ def _padding(reads: list[Load], source: Value) -> object:
 
 @dataclass(frozen=True)
 class Ahead(Step):
-    """Prefetch what the nest `nest` reads of `source` when the loop `row` will be `rows` further on.
+    """Prefetch what the nest `nest` reads of `source` when the loop `row` will be `rows` further
+    on.
 
-    Goes before the vector loop of the nest, once per vector; so the memory works while rows are computed.
-    With `write`, it is the part of a result that the current row will write.
+    Goes before the vector loop of the nest, once per vector; so the memory works while rows are
+    computed. With `write`, it is the part of a result that the current row will write.
     """
 
     source: str
@@ -253,7 +271,9 @@ class Ahead(Step):
             raise Refused(f"{self.source} is not used in vectors under {self.nest}")
         env: dict[str, DimLike] = {lane.var: 0, self.row: sym(self.row) + self.rows}
         index = tuple([substitute(e, env) for e in inside[0].index])
-        lane.block.insert_before(Prefetch(source, index=index, write=self.write, loc=lane.loc), lane)
+        lane.block.insert_before(
+            Prefetch(source, index=index, write=self.write, loc=lane.loc), lane
+        )
 
 
 @dataclass(frozen=True)
@@ -289,10 +309,11 @@ class Relayout(Step):
 
 @dataclass(frozen=True)
 class Rfactor(Step):
-    """Give a reduction `lanes` partial accumulators: loop `var` of extent `lanes` gets its own dimension.
+    """Give a reduction `lanes` partial accumulators: loop `var` of extent `lanes` gets its own
+    dimension.
 
-    The partial results live in the buffer VAR.p, set by loops VAR.pi0, VAR.pi1 ...; a second update nest
-    combines them over the loop VAR.c.  `var` becomes a parallel loop.
+    The partial results live in the buffer VAR.p, set by loops VAR.pi0, VAR.pi1 ...; a second update
+    nest combines them over the loop VAR.c.  `var` becomes a parallel loop.
     """
 
     label: str
@@ -304,7 +325,12 @@ class Rfactor(Step):
         stores = [u for u in alloc.result.users if isinstance(u, Store)]
         init = [s for s in stores if isinstance(s.value.op, Const)]
         inside = [s for s in stores if contains(update, s)]
-        if len(init) != 1 or len(inside) != 1 or not loop.reduction or not isinstance(loop.extent, int):
+        if (
+            len(init) != 1
+            or len(inside) != 1
+            or not loop.reduction
+            or not isinstance(loop.extent, int)
+        ):
             raise Refused(f"{self.label} is not one accumulator reduced over a static {self.var}")
         if loop.lo != 0:
             raise Refused(f"{self.var} does not start at 0")
@@ -332,7 +358,7 @@ class Rfactor(Step):
         b.emit(Store, b.insert(start.copy({})).result, parts, index=index)
 
     def _combine(self, alloc: Alloc, parts: Value, update: Op, store: Store, lanes: int) -> None:
-        """After the update nest: accumulator = combine(accumulator, part) for every part, in order."""
+        """After the update nest: accumulator = combine(accumulator, part), part by part."""
         b = Builder(update.block, update.next, update.loc)  # type: ignore[arg-type]
         index: list[DimLike] = []
         for d, extent in enumerate(alloc.result.buffer.shape):

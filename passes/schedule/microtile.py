@@ -1,8 +1,8 @@
 """The innermost tile of a kernel: accumulators in registers, vectors, unrolled rows.
 
 Works on whatever copies of a tile there are (full and tail tiles), found through the labels of the
-register buffers.  Every loop that a register index depends on is written out; the others stay loops.
-May import: ir, the steps beside it.
+register buffers.  Every loop that a register index depends on is written out; the others stay
+loops. May import: ir, the steps beside it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,25 @@ from .scheduler import Scheduler
 from .steps import Partition, Reorder, Tile, unroll, vector
 
 
+def finish_tile(
+    s: Scheduler, lanes_of: Mapping[str, int], columns: frozenset[int] = frozenset()
+) -> None:
+    """Vectorise and unroll every copy of the tile whose register buffers are the keys of
+    `lanes_of`.
 
-def finish_tile(s: Scheduler, lanes_of: Mapping[str, int], columns: frozenset[int] = frozenset()) -> None:
-    """Vectorise and unroll every copy of the tile whose register buffers are the keys of `lanes_of`.
-
-    `lanes_of` says which dimension of each buffer is the vector; `columns` are the dimensions of the first
-    buffer that reuse a broadcast operand: they go innermost.
+    `lanes_of` says which dimension of each buffer is the vector; `columns` are the dimensions of
+    the first buffer that reuse a broadcast operand: they go innermost.
     """
     first = next(iter(lanes_of))
     for leader in s.allocs():
         if _is_copy(leader.label, first) and leader.block is not None:
-            copies = {a: dim for a in leader.block if isinstance(a, Alloc)
-                      for label, dim in lanes_of.items() if _is_copy(a.label, label)}  # fmt: skip
+            copies = {
+                a: dim
+                for a in leader.block
+                if isinstance(a, Alloc)
+                for label, dim in lanes_of.items()
+                if _is_copy(a.label, label)
+            }
             _finish_copy(s, copies, leader, columns)
 
 
@@ -39,7 +46,9 @@ def _is_copy(label: str, of: str) -> bool:
     return label == of
 
 
-def _finish_copy(s: Scheduler, buffers: dict[Alloc, int], leader: Alloc, columns: frozenset[int]) -> None:
+def _finish_copy(
+    s: Scheduler, buffers: dict[Alloc, int], leader: Alloc, columns: frozenset[int]
+) -> None:
     block = leader.block
     assert block is not None
     shape = leader.result.buffer.shape
@@ -57,12 +66,14 @@ def _finish_copy(s: Scheduler, buffers: dict[Alloc, int], leader: Alloc, columns
         found = _lane_access(head, buffers, leader)
         if found is not None:
             access, dim = found
-            _finish_nest(s, head, access, dim, columns if access.operands[-1] is leader.result else frozenset(), lanes,
-                         fixed)  # fmt: skip
+            mine = access.operands[-1] is leader.result
+            _finish_nest(s, head, access, dim, columns if mine else frozenset(), lanes, fixed)
 
 
-def _lane_access(head: For, buffers: Mapping[Alloc, int], leader: Alloc) -> tuple[Load | Store, int] | None:
-    """An access of the nest to one of the buffers, preferably the leader, and its vector dimension."""
+def _lane_access(
+    head: For, buffers: Mapping[Alloc, int], leader: Alloc
+) -> tuple[Load | Store, int] | None:
+    """An access to one of the buffers, preferably the leader, and its vector dimension."""
     found = None
     for op in accesses(head):
         owner = op.operands[-1].op
@@ -88,7 +99,9 @@ def _static_loops(acc: Alloc) -> bool:
     extents = {loop.var: loop.extent for op in block for loop in op.walk() if isinstance(loop, For)}
     for user in acc.result.users:
         for e in user.attributes["index"]:
-            if not isinstance(e, int) and not all(isinstance(extents.get(n), int) for n in e.symbols):
+            if not isinstance(e, int) and not all(
+                isinstance(extents.get(n), int) for n in e.symbols
+            ):
                 return False
     return True
 
@@ -98,21 +111,36 @@ def _written_out(head: For, lane: DimLike) -> set[str]:
     names: set[str] = set()
     for op in accesses(head):
         owner = op.operands[-1].op
-        if isinstance(owner, Alloc) and owner.type.space in ("register", "stack") and not owner.label.endswith("panel"):
+        if (
+            isinstance(owner, Alloc)
+            and owner.type.space in ("register", "stack")
+            and not owner.label.endswith("panel")
+        ):
             for e in dims_in(op.index):
                 names |= e.symbols
     return names - {str(lane)}
 
 
-def _order(access: Load | Store, dim: int, columns: frozenset[int], names: set[str], chain: list[str]) -> list[str]:
+def _order(
+    access: Load | Store, dim: int, columns: frozenset[int], names: set[str], chain: list[str]
+) -> list[str]:
     """The loops of a tile besides the vector: rows, then columns."""
     inner = [str(e) for d, e in enumerate(access.index) if d in columns and d != dim]
-    return [n for n in chain if n in names and n not in inner] + [n for n in chain if n in names and n in inner]
+    return [n for n in chain if n in names and n not in inner] + [
+        n for n in chain if n in names and n in inner
+    ]
 
 
-def _finish_nest(s: Scheduler, head: For, access: Load | Store, dim: int, columns: frozenset[int], lanes: int,
-                 fixed: bool) -> None:  # fmt: skip
-    """One nest of a tile: reductions outermost, then rows and columns written out, then the vector."""
+def _finish_nest(
+    s: Scheduler,
+    head: For,
+    access: Load | Store,
+    dim: int,
+    columns: frozenset[int],
+    lanes: int,
+    fixed: bool,
+) -> None:
+    """One nest of a tile: reductions outside, rows and columns written out, then the vector."""
     lane = access.index[dim]
     chain = perfect_chain(head)
     extents = {loop.var: loop.extent for loop in chain}

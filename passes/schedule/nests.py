@@ -11,7 +11,7 @@ from ...ir.core import Block, Op, Value
 from ...ir.dims import DimLike, bounds, coefficient, symbols_of
 from ...ir.errors import Error
 from ...ir.ops.core import Func
-from ...ir.ops.loop import Alloc, Bind, For, If, Load, Store
+from ...ir.ops.loop import Alloc, For, If, Load, Store
 from ...ir.symbols import loop_range, loops_around, ranges_around
 
 
@@ -91,7 +91,7 @@ def is_parallel(loop: For) -> bool:
 
 
 def _separates(loop: For, buffer: Value) -> bool:
-    """Some dimension of every access to `buffer` is `c*var + rest` with the rest narrower than c."""
+    """Some dimension of all accesses is `c*var + rest` with the rest narrower than c."""
     touching = [op for op in accesses(loop) if op.operands[-1] is buffer]
     return any([_dimension_separates(loop, touching, d) for d in range(buffer.buffer.rank)])
 
@@ -102,10 +102,17 @@ def _dimension_separates(loop: For, touching: list[Load | Store], d: int) -> boo
     width = 0
     for op in touching:
         parts = coefficient(op.index[d], loop.var)
-        if parts is None or not isinstance(parts[0], int) or parts[0] == 0 or step not in (None, parts[0]):
+        if (
+            parts is None
+            or not isinstance(parts[0], int)
+            or parts[0] == 0
+            or step not in (None, parts[0])
+        ):
             return False
         step = parts[0]
-        inner = {l.var: loop_range(l) for l in loops_around(op) if l is not loop and contains(loop, l)}
+        inner = {
+            l.var: loop_range(l) for l in loops_around(op) if l is not loop and contains(loop, l)
+        }
         local = {n: r for n, r in inner.items() if n in symbols_of(parts[1])}
         rest = parts[1]
         for name in local:
@@ -123,7 +130,9 @@ def _dimension_separates(loop: For, touching: list[Load | Store], d: int) -> boo
 
 
 def may_move(loop: For) -> bool:
-    """May the iterations of this loop run in another order?  Declared reductions and parallel loops may."""
+    """May the iterations of this loop run in another order?  Declared reductions and parallel loops
+    may.
+    """
     return bool(loop.reduction) or is_parallel(loop)
 
 
@@ -140,6 +149,16 @@ def top_nests(kernel: Func) -> list[Op]:
 
 
 __all__ = [
-    "Bind", "Refused", "accesses", "child_of", "contains", "find_alloc", "find_buffer", "find_loop", "is_parallel",
-    "may_move", "move_body", "perfect_chain", "top_nests",
-]  # fmt: skip
+    "Refused",
+    "accesses",
+    "child_of",
+    "contains",
+    "find_alloc",
+    "find_buffer",
+    "find_loop",
+    "is_parallel",
+    "may_move",
+    "move_body",
+    "perfect_chain",
+    "top_nests",
+]

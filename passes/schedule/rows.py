@@ -1,18 +1,19 @@
-"""How everything but contractions runs: pointwise nests, reductions, and chains of both (softmax, norms).
+"""How everything but contractions runs: pointwise nests, reductions, and chains of both (softmax,
+norms).
 
-The loops that every intermediate result depends on are shared: intermediates are computed inside them,
-one row (or one vector of rows) at a time.  Then each nest is vectorised along the dimension that moves by
-one element.  May import: ir, the steps beside it.
+The loops that every intermediate result depends on are shared: intermediates are computed inside
+them, one row (or one vector of rows) at a time.  Then each nest is vectorised along the dimension
+that moves by one element.  May import: ir, the steps beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...ir.dims import DimLike, symbols_of
+from ...ir.dims import symbols_of
 from ...ir.ops.loop import Alloc, For, Load, Store
-from .memory import Ahead, ComputeAt, Pad, Place, Rfactor
-from .nests import Refused, accesses, child_of, contains, find_loop, is_parallel, perfect_chain
+from .memory import Ahead, ComputeAt, Place, Rfactor
+from .nests import Refused, accesses, child_of, contains, find_loop, perfect_chain
 from .scheduler import Scheduler, depends, static, stride
 from .steps import Partition, Reorder, Tile, parallel, unroll, vector
 
@@ -47,7 +48,9 @@ def schedule_rows(s: Scheduler, root: For) -> None:
 
 
 def _fetch_ahead(s: Scheduler, names: Sequence[str], shared: Sequence[str]) -> None:
-    """Where a row is read several times, memory idles after the first: fetch the next row meanwhile."""
+    """Where a row is read several times, memory idles after the first: fetch the next row
+    meanwhile.
+    """
     row = find_loop(s.kernel, shared[-1])
     for arg in s.kernel.args:
         reads = [u for u in arg.users if isinstance(u, Load) and contains(row, u)]
@@ -98,24 +101,31 @@ def _nests_of(s: Scheduler, root: For, needed: Sequence[Alloc]) -> list[For]:
 
 
 def _share(s: Scheduler, root: For, needed: Sequence[Alloc]) -> tuple[list[str], int]:
-    """Order and tile the root's loops: first those shared with every intermediate.  Gives the shared ones."""
+    """Order and tile the root's loops: first those shared with every intermediate.  Gives the
+    shared ones.
+    """
     chain = perfect_chain(root)
     outs = [op for op in root.walk() if isinstance(op, Store)]
     shared = [loop.var for loop in chain if _in_all(loop.var, root, needed) and not loop.reduction]
-    lanes = s.target.lanes(min(o.target.buffer.dtype.bits for o in outs)) if s.target.vector_bits else 1
-    lane = next((loop.var for loop in reversed(chain) if all(stride(o, loop.var) == 1 for o in outs)), None)
+    lanes = (
+        s.target.lanes(min(o.target.buffer.dtype.bits for o in outs)) if s.target.vector_bits else 1
+    )
+    lane = next(
+        (loop.var for loop in reversed(chain) if all(stride(o, loop.var) == 1 for o in outs)), None
+    )
     rest = [loop.var for loop in chain if loop.var not in shared]
     if not needed:
         return _split_pointwise(s, chain, lane), lanes
-    if lane in shared and lanes > 1 and not _reduces_along_rows(s, needed):
-        shared.remove(lane)  # type: ignore[arg-type]
-        size = lanes * (2 if static(find_loop(s.kernel, lane).extent) >= 2 * lanes else 1)  # type: ignore[arg-type]
-        if static(find_loop(s.kernel, lane).extent) > size:  # type: ignore[arg-type]
-            s.do(Tile(lane, size))  # type: ignore[arg-type]
+    if lane is not None and lane in shared and lanes > 1 and not _reduces_along_rows(s, needed):
+        shared.remove(lane)
+        extent = static(find_loop(s.kernel, lane).extent)
+        size = lanes * (2 if extent >= 2 * lanes else 1)
+        if extent > size:
+            s.do(Tile(lane, size))
             shared.append(f"{lane}.o")
             rest.append(f"{lane}.i")
         else:
-            rest.append(lane)  # type: ignore[arg-type]
+            rest.append(lane)
     if not s.attempt(Reorder((*shared, *rest))):
         return [], lanes
     if shared and _row_bytes(s, needed, shared) > ROW_BYTES:
@@ -124,18 +134,32 @@ def _share(s: Scheduler, root: For, needed: Sequence[Alloc]) -> tuple[list[str],
 
 
 def _reduces_along_rows(s: Scheduler, needed: Sequence[Alloc]) -> bool:
-    """Does some intermediate reduce over consecutive elements, so that its lanes are those of the reduction?"""
+    """Does some intermediate reduce over consecutive elements, so that its lanes are those of the
+    reduction?
+    """
     for alloc in needed:
-        for nest in {child_of(u, s.kernel.body) for u in alloc.result.users if isinstance(u, Store)}:
-            loads = [op for op in accesses(nest) if isinstance(op, Load) and op.source is not alloc.result]
+        for nest in {
+            child_of(u, s.kernel.body) for u in alloc.result.users if isinstance(u, Store)
+        }:
+            loads = [
+                op
+                for op in accesses(nest)
+                if isinstance(op, Load) and op.source is not alloc.result
+            ]
             for loop in nest.walk():
-                if isinstance(loop, For) and loop.reduction and any(stride(op, loop.var) == 1 for op in loads):
+                if (
+                    isinstance(loop, For)
+                    and loop.reduction
+                    and any(stride(op, loop.var) == 1 for op in loads)
+                ):
                     return True
     return False
 
 
 def _split_pointwise(s: Scheduler, chain: Sequence[For], lane: str | None) -> list[str]:
-    """A nest without intermediates shares all loops but the vector one; a single loop is cut in chunks."""
+    """A nest without intermediates shares all loops but the vector one; a single loop is cut in
+    chunks.
+    """
     names = [loop.var for loop in chain]
     if lane is not None and names[-1] != lane:
         order = [n for n in names if n != lane] + [lane]
@@ -160,7 +184,9 @@ def _in_all(var: str, root: For, needed: Sequence[Alloc]) -> bool:
 
 
 def _row_bytes(s: Scheduler, needed: Sequence[Alloc], shared: Sequence[str]) -> int:
-    """Bytes of the largest intermediate inside the shared loops (extents known only at run time: huge)."""
+    """Bytes of the largest intermediate inside the shared loops (extents known only at run time:
+    huge).
+    """
     most = 0
     inside = {symbol for name in shared for symbol in (name, name.removesuffix(".o"))}
     for alloc in needed:
@@ -240,7 +266,9 @@ def reduce_lanes(s: Scheduler, chain: Sequence[For], name: str, store: Store, la
     """A reduction along the vector dimension: partial accumulators, one per lane and chain."""
     alloc = store.target.op
     extent = next(l.extent for l in chain if l.var == name)
-    if not isinstance(alloc, Alloc) or not s.attempt(Reorder((*[l.var for l in chain if l.var != name], name))):
+    if not isinstance(alloc, Alloc) or not s.attempt(
+        Reorder((*[l.var for l in chain if l.var != name], name))
+    ):
         return
     wide = lanes * CHAINS
     if static(extent) < wide:
@@ -287,4 +315,4 @@ def _finish_partials(s: Scheduler, name: str, wide: int, lanes: int) -> None:
             s.do(vector(loop))
 
 
-__all__ = ["DimLike", "Pad", "is_parallel", "reduce_lanes", "schedule_rows", "vectorize_nest"]
+__all__ = ["reduce_lanes", "schedule_rows", "vectorize_nest"]

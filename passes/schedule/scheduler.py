@@ -1,7 +1,8 @@
 """A kernel while its schedule is being chosen: each step is applied at once and recorded.
 
-Choosing needs to see what earlier steps made, so a chooser works on a copy; what comes out is data, the
-recorded steps, which `apply_steps` repeats on the original.  May import: ir, the steps beside it.
+Choosing needs to see what earlier steps made, so a chooser works on a copy; what comes out is data,
+the recorded steps, which `apply_steps` repeats on the original.  May import: ir, the steps beside
+it.
 """
 
 from __future__ import annotations
@@ -74,4 +75,4 @@ def only_loops(op: Op) -> list[For]:
     return [inner for inner in op.walk() if isinstance(inner, For)]
 
 
-__all__ = ["Scheduler", "address", "depends", "only_loops", "static", "stride"]
+__all__ = ["Scheduler", "address", "depends", "static", "stride"]

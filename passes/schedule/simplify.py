@@ -1,7 +1,7 @@
 """Simplify a kernel's index expressions with the ranges of its loops, and drop what became trivial.
 
-Guards that always hold go, guarded accesses that never happen become their fill, loops of one iteration
-disappear, loops of none too.  May import: ir.
+Guards that always hold go, guarded accesses that never happen become their fill, loops of one
+iteration disappear, loops of none too.  May import: ir.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _open_conditions(where: tuple[DimLike, ...], ranges: Ranges) -> tuple[DimLik
 
 
 def _access(op: Load | Store, ranges: Ranges) -> None:
-    inner = {**ranges, op.lane: (0, op.result_types()[0].lanes - 1)} if op.lane and isinstance(op, Load) else ranges  # type: ignore[attr-defined]
+    inner = {**ranges, op.lane: (0, op.lanes - 1)} if isinstance(op, Load) and op.lane else ranges
     kept = _open_conditions(op.where, inner)
     if kept is None and isinstance(op, Store):
         op.erase()

@@ -1,9 +1,9 @@
 """Schedule steps that reshape loops: data, each with one short function that applies it or refuses.
 
-A step addresses loops and buffers by name; `apply` changes the kernel in place and raises `Refused` with
-the reason before it has changed anything.  After any step the kernel computes the same values (declared
-reductions may be reordered); the loop interpreter checks that on small shapes.
-May import: ir, the analysis beside it.
+A step addresses loops and buffers by name; `apply` changes the kernel in place and raises `Refused`
+with the reason before it has changed anything.  After any step the kernel computes the same values
+(declared reductions may be reordered); the loop interpreter checks that on small shapes. May
+import: ir, the analysis beside it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...ir.core import Builder, Op, Value
-from ...ir.dims import DimLike, Range, ceildiv, min_, nonneg, simplify, substitute, sym, symbols_of
+from ...ir.core import Block, Value
+from ...ir.dims import DimLike, ceildiv, min_, nonneg, simplify, sym, symbols_of
 from ...ir.ops.core import Func
-from ...ir.ops.loop import Bind, For, If, Load, Store
-from ...ir.symbols import free_symbols, loop_names, map_dims, map_dims_in, ranges_around, rename_loop
+from ...ir.ops.loop import Alloc, Bind, For, If
+from ...ir.symbols import (
+    free_symbols,
+    loop_names,
+    map_dims,
+    map_dims_in,
+    ranges_around,
+    rename_bind,
+    rename_loop,
+)
 from .nests import Refused, find_loop, is_parallel, may_move, move_body, perfect_chain
 from .simplify import simplify_kernel, simplify_under
 
@@ -56,7 +64,7 @@ class Tile(Step):
         for op in within.body.walk():
             map_dims(op, {self.var: size * sym(outer) + sym(inner)})
         if self.tail == "guard" and not divides:
-            guard = If(where=(extent - 1 - size * sym(outer) - sym(inner),), regions=[For.make("", 0).body])
+            guard = If(where=(extent - 1 - size * sym(outer) - sym(inner),), regions=[Block()])
             move_body(within.body, guard.body)
             within.body.append(guard)
         loop.set_attr("var", outer)
@@ -67,7 +75,7 @@ class Tile(Step):
 
 @dataclass(frozen=True)
 class Reorder(Step):
-    """Put the named loops, which stand directly inside each other in some order, into this order."""
+    """Put the named loops, which stand directly inside each other, into this order."""
 
     loops: tuple[str, ...]
 
@@ -95,12 +103,13 @@ class Reorder(Step):
         for at, var in enumerate(self.loops):
             later = set(self.loops[at:])
             if symbols_of(by_name[var].extent) & later:
-                raise Refused(f"the extent {by_name[var].extent} of {var} needs a loop that would be inside it")
+                raise Refused(f"the extent {by_name[var].extent} of {var} needs a loop inside it")
 
 
 @dataclass(frozen=True)
 class Fission(Step):
-    """Split the body of a loop after its first `count` ops into two loops, the second called `second`.
+    """Split the body of a loop after its first `count` ops into two loops, the second called
+    `second`.
 
     Legal when the loop is parallel: no iteration reads what another wrote.
     """
@@ -128,7 +137,8 @@ class Fission(Step):
 
 @dataclass(frozen=True)
 class Partition(Step):
-    """Run a loop as two: iterations below `at`, then the rest, whose loops get `suffix` to their names.
+    """Run a loop as two: iterations below `at`, then the rest, whose loops get `suffix` to their
+    names.
 
     In each part extents and guards become simpler: full tiles lose their tails.
     """
@@ -140,7 +150,9 @@ class Partition(Step):
     def apply(self, kernel: Func) -> None:
         loop = find_loop(kernel, self.var)
         ranges = ranges_around(loop)
-        inside = nonneg(self.at - loop.lo, ranges) and nonneg(loop.lo + loop.extent - self.at, ranges)
+        inside = nonneg(self.at - loop.lo, ranges) and nonneg(
+            loop.lo + loop.extent - self.at, ranges
+        )
         if inside is not True:
             raise Refused(f"{self.at} is not within the range of {self.var}")
         rest = loop.copy({})
@@ -155,7 +167,9 @@ class Partition(Step):
 
 
 def rename_nest(kernel: Func, copy: For, suffix: str) -> None:
-    """Give every loop and alloc of a copied nest a new name: `suffix`, repeated until none is taken."""
+    """Give every loop and alloc of a copied nest a new name: `suffix`, repeated until none is
+    taken.
+    """
     taken = loop_names(kernel)
     own = loop_names(copy)
     end = suffix
@@ -165,13 +179,16 @@ def rename_nest(kernel: Func, copy: For, suffix: str) -> None:
     for op in copy.walk():
         if isinstance(op, For):
             rename_loop(op, op.var + suffix)
-        elif op.name == "loop.alloc":
-            op.set_attr("label", op.attributes["label"] + suffix)
+        elif isinstance(op, Alloc):
+            op.set_attr("label", op.label + suffix)
+        elif isinstance(op, Bind):
+            rename_bind(op, op.symbol + suffix)
 
 
 @dataclass(frozen=True)
 class Specialize(Step):
-    """Run a loop twice over: a copy where every expression of `where` is at least zero, else the original.
+    """Run a loop twice over: a copy where every expression of `where` is at least zero, else the
+    original.
 
     In the copy those facts simplify extents and guards.  Loops of the other part get `suffix`.
     """
@@ -186,28 +203,21 @@ class Specialize(Step):
             raise Refused("one predicate at a time: its negation must be one too")
         other = loop.copy({})
         rename_nest(kernel, other, self.suffix)
-        assert loop.block is not None
+        block, after = loop.block, loop.next
+        assert block is not None
+        block.remove(loop)
         for nest, where in ((loop, self.where[0]), (other, -self.where[0] - 1)):
-            guard = If(where=(where,), regions=[For.make("", 0).body])
-            before = loop.next if nest is other else loop
-            if nest is loop:
-                loop.block.insert_before(guard, loop)
-                home = guard
-            else:
-                assert home.block is not None
-                home.block.insert_before(guard, home.next)
-            del before
-            if nest.block is not None:
-                nest.block.remove(nest)
+            guard = If(where=(where,), regions=[Block()])
             guard.body.append(nest)
+            block.insert_before(guard, after)
 
 
 @dataclass(frozen=True)
 class Mark(Step):
     """Say how a loop runs: `kind` of loop.KINDS.
 
-    Parallel and vector loops must be parallel; a declared reduction may also be a vector loop: its lanes
-    are combined in registers.
+    Parallel and vector loops must be parallel; a declared reduction may also be a vector loop: its
+    lanes are combined in registers.
     """
 
     var: str
@@ -222,7 +232,9 @@ class Mark(Step):
             raise Refused(f"an index read from data changes from lane to lane of {self.var}")
         lanes_combine = self.kind == "vector" and loop.reduction
         if needs and not lanes_combine and not is_parallel(loop):
-            raise Refused(f"iterations of {self.var} depend on each other: it cannot be {self.kind}")
+            raise Refused(
+                f"iterations of {self.var} depend on each other: it cannot be {self.kind}"
+            )
         loop.set_attr("kind", self.kind)
 
 
@@ -265,7 +277,8 @@ def parallel(var: str) -> Mark:
 class Fuse(Step):
     """Run two neighbouring loops of one extent as one; the second loop's body follows the first's.
 
-    Legal when both loops are parallel and what the second reads of the first is of the same iteration.
+    Legal when both loops are parallel and what the second reads of the first is of the same
+    iteration.
     """
 
     first: str
@@ -296,7 +309,9 @@ class Fuse(Step):
 
 @dataclass(frozen=True)
 class Collapse(Step):
-    """Make one loop `var` of two perfectly nested ones (outer extent times inner extent, both static)."""
+    """Make one loop `var` of two perfectly nested ones (outer extent times inner extent, both
+    static).
+    """
 
     outer: str
     inner: str
@@ -319,11 +334,6 @@ class Collapse(Step):
         simplify_under(outer)
 
 
-def ranges_of(loop: For) -> dict[str, Range]:
-    """Ranges visible inside a loop."""
-    return ranges_around(loop, inclusive=True)
-
-
 def apply_steps(kernel: Func, steps: Sequence[Step]) -> Func:
     """A copy of `kernel` with all steps applied, in order."""
     made = kernel.copy({})
@@ -333,6 +343,19 @@ def apply_steps(kernel: Func, steps: Sequence[Step]) -> Func:
 
 
 __all__ = [
-    "Builder", "Collapse", "Fission", "Fuse", "Load", "Mark", "Op", "Partition", "Reorder", "Simplify", "Specialize", "Step",
-    "Store", "Tile", "apply_steps", "parallel", "ranges_of", "rename_nest", "substitute", "unroll", "vector",
-]  # fmt: skip
+    "Collapse",
+    "Fission",
+    "Fuse",
+    "Mark",
+    "Partition",
+    "Reorder",
+    "Simplify",
+    "Specialize",
+    "Step",
+    "Tile",
+    "apply_steps",
+    "parallel",
+    "rename_nest",
+    "unroll",
+    "vector",
+]

@@ -1,9 +1,8 @@
 """What part of a buffer is touched under a loop, and moving a producer to where its result is read.
 
-The window of a buffer under a loop is, per dimension, the least and the greatest index over all inner
-loops, as expressions in the outer ones.  `sink` recomputes a producer over just that window: the one
-mechanism behind ComputeAt, Stage and Keep.
-May import: ir, the nests beside it.
+The window of a buffer under a loop is, per dimension, the least and the greatest index over all
+inner loops, as expressions in the outer ones.  `sink` recomputes a producer over just that window:
+the one mechanism behind ComputeAt, Stage and Keep. May import: ir, the nests beside it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...ir.core import Op, Value
-from ...ir.dims import DimLike, Range, bounds, equal, extremes, max_, min_, simplify, substitute, sym
+from ...ir.dims import (
+    DimLike,
+    Range,
+    bounds,
+    equal,
+    extremes,
+    max_,
+    min_,
+    simplify,
+    substitute,
+    sym,
+)
 from ...ir.ops.loop import Alloc, For, If, Load, Store
 from ...ir.symbols import bind_ranges, loop_range, loops_around, map_dims, ranges_around
 from ...ir.types import BufferType
@@ -22,7 +32,9 @@ from .simplify import simplify_nest
 
 @dataclass(frozen=True)
 class Window:
-    """Per dimension: the first index, and the number of elements (both may use outer loop variables)."""
+    """Per dimension: the first index, and the number of elements (both may use outer loop
+    variables).
+    """
 
     lows: tuple[DimLike, ...]
     extents: tuple[DimLike, ...]
@@ -30,13 +42,17 @@ class Window:
     """Upper bounds of the extents, free of loop variables: what must be allocated."""
 
 
-def window(reads: Sequence[Load], target: For | None, clip: Sequence[DimLike] | None = None) -> Window:
+def window(
+    reads: Sequence[Load], target: For | None, clip: Sequence[DimLike] | None = None
+) -> Window:
     """The window that these loads touch in one iteration of `target`; `clip` bounds it by a shape.
 
     Without a target: in the whole kernel.
     """
     outer = ranges_around(target, inclusive=True) if target is not None else {}
-    outside = {loop.var for loop in (*loops_around(target), target)} if target is not None else set()
+    outside = (
+        {loop.var for loop in (*loops_around(target), target)} if target is not None else set()
+    )
     lows: list[DimLike] = []
     extents: list[DimLike] = []
     shape: list[DimLike] = []
@@ -57,8 +73,9 @@ def _inner(read: Load, outside: set[str]) -> dict[str, Range]:
     return inner
 
 
-def _span(exprs: Sequence[DimLike], inner: Sequence[dict[str, Range]], outer: dict[str, Range],
-          d: int) -> tuple[DimLike, DimLike]:  # fmt: skip
+def _span(
+    exprs: Sequence[DimLike], inner: Sequence[dict[str, Range]], outer: dict[str, Range], d: int
+) -> tuple[DimLike, DimLike]:
     """Least and greatest index over several loads."""
     lo: DimLike | None = None
     hi: DimLike | None = None
@@ -121,7 +138,9 @@ def sink(alloc: Alloc, target: For | None, space: str, clip: bool) -> None:
 
 
 def split_users(alloc: Alloc, target: For | None) -> tuple[list[Load], list[Op]]:
-    """Loads inside `target` (or in nests that only read), and the nests that produce the buffer, in order."""
+    """Loads inside `target` (or in nests that only read), and the nests that produce the buffer, in
+    order.
+    """
     reads: list[Load] = []
     producers: list[Op] = []
     home = alloc.block
@@ -129,7 +148,9 @@ def split_users(alloc: Alloc, target: For | None) -> tuple[list[Load], list[Op]]
     name = target.var if target is not None else "the kernel"
     written = {child_of(u, home) for u in alloc.result.users if isinstance(u, Store)}
     for user in alloc.result.users:
-        inside = contains(target, user) if target is not None else child_of(user, home) not in written
+        inside = (
+            contains(target, user) if target is not None else child_of(user, home) not in written
+        )
         if isinstance(user, Load) and inside:
             reads.append(user)
             continue
@@ -167,7 +188,9 @@ def position(op: Op) -> int:
     return count
 
 
-def _shifted(index: Sequence[DimLike], box: Window, ranges: dict[str, Range]) -> tuple[DimLike, ...]:
+def _shifted(
+    index: Sequence[DimLike], box: Window, ranges: dict[str, Range]
+) -> tuple[DimLike, ...]:
     return tuple([simplify(e - lo, ranges) for e, lo in zip(index, box.lows, strict=True)])
 
 
@@ -179,13 +202,21 @@ def covers(nest: Op, buffer: Value) -> None:
             continue
         for e, extent in zip(op.index, buffer.buffer.shape, strict=True):
             loop = loops.get(str(e))
-            whole = extent == 1 if isinstance(e, int) else loop is not None and (loop.lo, loop.extent) == (0, extent)
+            whole = (
+                extent == 1
+                if isinstance(e, int)
+                else loop is not None and (loop.lo, loop.extent) == (0, extent)
+            )
             if not whole:
-                raise Refused(f"the producer's index {e} does not run over the whole of {buffer.name}")
+                raise Refused(
+                    f"the producer's index {e} does not run over the whole of {buffer.name}"
+                )
 
 
 def _narrow(nest: Op, buffer: Value, box: Window) -> None:
-    """Make a producer nest compute the window only: loop p_d runs over it, accesses shift by its start."""
+    """Make a producer nest compute the window only: loop p_d runs over it, accesses shift by its
+    start.
+    """
     stores = [op for op in nest.walk() if isinstance(op, Store) and op.target is buffer]
     index = stores[0].index
     if any([s.index != index for s in stores]):

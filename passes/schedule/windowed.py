@@ -1,7 +1,9 @@
-"""How a contraction under a window runs: convolution, epilogue, then pooling, in one pass over the output.
+"""How a contraction under a window runs: convolution, epilogue, then pooling, in one pass over the
+output.
 
-The tile of the pooled output decides which part of the convolution is needed; both accumulators stay in
-registers, so the full-size result of the convolution never exists.  May import: ir, the steps beside it.
+The tile of the pooled output decides which part of the convolution is needed; both accumulators
+stay in registers, so the full-size result of the convolution never exists.  May import: ir, the
+steps beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from ...ir.ops.loop import Alloc, For, Load, Store
 from .contraction import split_tails
 from .memory import ComputeAt
 from .microtile import finish_tile
-from .nests import Refused, child_of, contains, find_loop, perfect_chain
+from .nests import child_of, contains, find_loop, perfect_chain
 from .scheduler import Scheduler, static, stride
 from .steps import Reorder, Tile, parallel
 from .window import window
@@ -21,7 +23,9 @@ from .window import window
 
 @dataclass(frozen=True)
 class Windowed:
-    """An accumulator `inner` read, window by window, by the update of `outer`, which the root reads."""
+    """An accumulator `inner` read, window by window, by the update of `outer`, which the root
+    reads.
+    """
 
     inner: Alloc
     outer: Alloc
@@ -35,10 +39,15 @@ def match_windowed(s: Scheduler, root: For) -> Windowed | None:
     allocs = [a for a in s.allocs() if a.block is block]
     for outer in allocs:
         nests = {child_of(u, block) for u in outer.result.users if isinstance(u, Store)}
-        if root in nests or not any(isinstance(u, Load) and contains(root, u) for u in outer.result.users):
+        if root in nests or not any(
+            isinstance(u, Load) and contains(root, u) for u in outer.result.users
+        ):
             continue
         for inner in allocs:
-            reads = [u for u in inner.result.users if isinstance(u, Load) and child_of(u, block) in nests]
+            users = [u for u in inner.result.users if child_of(u, block) in nests]
+            if any([isinstance(u, Store) for u in users]):
+                continue  # two accumulators of one reduction
+            reads = [u for u in users if isinstance(u, Load)]
             if inner is not outer and reads and len(allocs) == 2 + _copies(allocs):
                 return Windowed(inner, outer, root, tuple(reads))
     return None
@@ -80,26 +89,39 @@ def _outer_reads(found: Windowed) -> list[Load]:
 
 def _lane_dims(found: Windowed, lane: str) -> dict[str, int] | None:
     """The dimension of each accumulator along which the vector runs."""
-    outer_dim = next((d for d, e in enumerate(_outer_reads(found)[0].index) if lane in symbols_of(e)), None)
+    index = _outer_reads(found)[0].index
+    outer_dim = next((d for d, e in enumerate(index) if lane in symbols_of(e)), None)
     stores = [u for u in found.outer.result.users if isinstance(u, Store)]
-    update = next((u for u in stores if any(l.op is not None and l.op.name == "loop.load" for l in u.value.op.operands)),
-                  None) if outer_dim is not None else None  # type: ignore[union-attr]  # fmt: skip
+    update = next((u for u in stores if _combines(u)), None)
     if update is None or outer_dim is None:
         return None
     var = update.index[outer_dim]
     inner_dim = next((d for d, e in enumerate(found.reads[0].index) if e is var), None)
-    return None if inner_dim is None else {found.inner.label: inner_dim, found.outer.label: outer_dim}
+    return (
+        None if inner_dim is None else {found.inner.label: inner_dim, found.outer.label: outer_dim}
+    )
+
+
+def _combines(store: Store) -> bool:
+    """Does the stored value come from loads (an update), not from a constant (a start)?"""
+    op = store.value.op
+    return op is not None and any(isinstance(v.op, Load) for v in op.operands)
 
 
 def _tile(s: Scheduler, found: Windowed, others: list[str], lane: str) -> list[str]:
     """Tile the innermost window dimension so that both accumulators fit; gives the outer loops."""
+    if not others:
+        return []
     row = others[-1]
     lanes = s.target.lanes(found.inner.result.buffer.dtype.bits)
     vectors = -(-static(find_loop(s.kernel, lane).extent) // lanes)
     extent = static(find_loop(s.kernel, row).extent)
     room = s.target.registers - 3
     per_row = max(1, _window_rows(found)) * vectors
-    size = max([t for t in range(1, extent + 1) if per_row * _span(found, t) <= room and _good(extent, t)], default=0)
+    size = max(
+        [t for t in range(1, extent + 1) if per_row * _span(found, t) <= room and _good(extent, t)],
+        default=0,
+    )
     if not size or not s.attempt(Reorder((*others, lane))):
         return []
     if size == extent:
@@ -116,7 +138,9 @@ def _good(extent: int, tile: int) -> bool:
 
 def _window_shape(found: Windowed) -> tuple[DimLike, ...]:
     """Extents of the inner accumulator's part read for one element of the outer one."""
-    update = child_of(found.reads[0], found.inner.block)  # type: ignore[arg-type]
+    assert found.inner.block is not None
+    update = child_of(found.reads[0], found.inner.block)
+    assert isinstance(update, For)
     last = [l for l in perfect_chain(update) if isinstance(l, For) and not l.reduction][-1]
     return window(found.reads, last).shape
 
@@ -128,9 +152,9 @@ def _window_rows(found: Windowed) -> int:
 
 
 def _span(found: Windowed, tile: int) -> int:
-    """Columns of the contraction that `tile` columns of the output need, for windows side by side."""
+    """Columns of the contraction that `tile` columns of the output need."""
     shape = [static(e) for e in _window_shape(found) if e != 1]
     return tile * (shape[-1] if shape else 1)
 
 
-__all__ = ["Refused", "match_windowed", "schedule_windowed"]
+__all__ = ["match_windowed", "schedule_windowed"]
