@@ -200,7 +200,7 @@ class TensorType(Type):
     @property
     def size(self) -> DimLike:
         """Number of elements (an expression when a dim is symbolic)."""
-        return math.prod(self.shape)  # type: ignore[return-value,arg-type]
+        return math.prod(self.shape)
 
 
 class BufferType(Type):
@@ -242,7 +242,7 @@ class BufferType(Type):
     @property
     def size(self) -> DimLike:
         """Number of elements."""
-        return math.prod(self.shape)  # type: ignore[return-value,arg-type]
+        return math.prod(self.shape)
 
 
 def dense_strides(shape: Shape) -> Shape:
