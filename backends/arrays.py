@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import math
+import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +23,9 @@ Array = np.ndarray[Any, Any]
 ALIGN = 64
 _SMALL = 1 << 14
 """Bytes below which alignment to a cache line is not worth a microsecond."""
+
+_LARGE = 1 << 20
+"""Bytes from which blocks are kept for reuse."""
 
 _pointer = ctypes.c_void_p.from_address
 _FIELD = object.__basicsize__
@@ -50,7 +55,39 @@ address = _quick_address if _trust() else _slow_address
 
 def aligned(size: int) -> Array:
     """Fresh uninitialised bytes at a multiple of 64."""
-    raw = np.empty(size + ALIGN, np.uint8)
+    return _line_up(np.empty(size + ALIGN, np.uint8), size)
+
+
+class Spare:
+    """Large blocks whose arrays the caller has let go of, for the next result of the same size.
+
+    A new block of tens of megabytes costs a page fault every 4 KiB, which can take longer than the
+    kernel that fills it.  A block is free when nothing but this list refers to it.
+    """
+
+    def __init__(self, limit: int = 256 << 20) -> None:
+        self.limit = limit
+        self.blocks: list[Array] = []
+        self.lock = threading.Lock()
+
+    def take(self, size: int) -> Array:
+        """Uninitialised bytes at a multiple of 64, perhaps used before."""
+        with self.lock:
+            for at in range(len(self.blocks)):
+                if self.blocks[at].size == size + ALIGN and sys.getrefcount(self.blocks[at]) == 2:
+                    return _line_up(self.blocks[at], size)
+            made = np.empty(size + ALIGN, np.uint8)
+            if size <= self.limit // 2:
+                self.blocks.append(made)
+                while sum([b.size for b in self.blocks]) > self.limit:
+                    self.blocks.pop(0)
+            return _line_up(made, size)
+
+
+_spare = Spare()
+
+
+def _line_up(raw: Array, size: int) -> Array:
     start = -address(raw) % ALIGN
     return raw[start : start + size]
 
@@ -60,7 +97,9 @@ def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
     size = math.prod(shape) * dtype.itemsize
     if size < _SMALL:
         return np.empty(shape, dtype)
-    return aligned(size).view(dtype).reshape(shape)
+    if size < _LARGE:
+        return aligned(size).view(dtype).reshape(shape)
+    return _spare.take(size).view(dtype).reshape(shape)
 
 
 def is_packed(dtype: DType) -> bool:
