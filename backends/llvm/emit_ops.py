@@ -213,6 +213,16 @@ def _native(name: str) -> Rule:
     return lambda w, type, xs: _intrinsic(w, name, type, xs)
 
 
+def _fma(w: Writer, type: Type, xs: list[str]) -> str:
+    """One rounding.  16-bit floats go through double, in which only the last rounding counts."""
+    dtype = element(type)
+    if dtype.bits > 16:
+        return _intrinsic(w, "fma", type, xs)
+    wide = like(type, f64)
+    made = _intrinsic(w, "fma", wide, [cast_value(w, x, type, f64) for x in xs])
+    return cast_value(w, made, wide, dtype)
+
+
 def _neg(w: Writer, type: Type, xs: list[str]) -> str:
     text = type_text(type)
     if element(type).is_float:
@@ -269,7 +279,7 @@ RULES: dict[str, Rule] = {
     "rem": _divide(False),
     "min": _extremum(False),
     "max": _extremum(True),
-    "fma": _native("fma"),
+    "fma": _fma,
     "sqrt": _native("sqrt"),
     "floor": _native("floor"),
     "ceil": _native("ceil"),
@@ -301,7 +311,7 @@ RULES: dict[str, Rule] = {
 def apply(w: Writer, name: str, type: Type, xs: list[str]) -> str:
     """The row `name` on operands of one type; bf16 goes through float."""
     dtype = element(type)
-    if dtype is not bf16 or name == "identity":
+    if dtype is not bf16 or name in ("identity", "fma"):
         return RULES[name](w, type, xs)
     wide = [bf16_to_f32(w, type, x) for x in xs]
     made = RULES[name](w, _wide(type), wide)

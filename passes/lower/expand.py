@@ -68,9 +68,12 @@ def lanes_outward(kernel: Func) -> None:
 
 
 def contract_fma(kernel: Func) -> None:
-    """Make `add(mul(x, y), z)` one fused multiply-add where the product has no other use."""
+    """Make `add(mul(x, y), z)` one fused multiply-add where the product has no other use.
+
+    Not in 16 bits: no processor here fuses those.
+    """
     for op in list(kernel.walk()):
-        if op.name != "add" or not _is_float(op):
+        if op.name != "add" or not _fuses(op):
             continue
         for side in (1, 0):
             product = op.operands[side].op
@@ -82,10 +85,10 @@ def contract_fma(kernel: Func) -> None:
                 break
 
 
-def _is_float(op: Op) -> bool:
+def _fuses(op: Op) -> bool:
     type_ = op.results[0].type
     dtype = type_.dtype if isinstance(type_, (TensorType, VectorType)) else type_
-    return isinstance(dtype, DType) and dtype.kind == "float"
+    return isinstance(dtype, DType) and dtype.kind == "float" and dtype.bits >= 32
 
 
 def _make_fma(add: Op, product: Op, other: Value) -> None:

@@ -225,3 +225,13 @@ def test_fma_rounds_once() -> None:
     want = np.full(16, np.float32((1 + 2.0**-12) ** 2 - 1), np.float32)
     run_rows([(f32, lambda b, x: b.fma(x, x, num(b, -1.0)), want)], [(f32, x)], "llvm")
     assert (want != x * x - 1).all()
+
+
+@pytest.mark.parametrize("name", ["f16", "bf16"])
+def test_short_fma_rounds_once(name: str) -> None:
+    """No processor has it and no library either: it is computed in double."""
+    dtype = DType(name)
+    x, y, z = [np.random.default_rng(k).uniform(-9, 9, 256).astype(dtype.np) for k in range(3)]
+    want = OPS["fma"].evaluate(x, y, z)
+    run_rows([(dtype, _named("fma"), want)], [(dtype, x), (dtype, y), (dtype, z)], "llvm")
+    assert (want != (x * y).astype(dtype.np) + z).any()
