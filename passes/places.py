@@ -146,6 +146,9 @@ class Memory:
             made.set_attr("offset", offset)
         self.arena.type = BufferType(u8, (layout.arena,))
         self.weights.type = BufferType(u8, (self.weight_bytes,))
+        for view in reversed(self._views):
+            if not view.result.users:
+                view.set_operands(())  # never looked through
         first: Op | None = self.func.body.first
         for view in self._views:
             if view.result.users:
