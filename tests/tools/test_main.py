@@ -39,9 +39,7 @@ def test_help_imports_no_subcommand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("args", [["evn"], ["env", "--nope"], ["env", "extra"], ["--nope"], []])
-def test_a_wrong_command_line_is_usage(
-    args: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_command_line_is_usage(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(args) == 2
     captured = capsys.readouterr()
     assert "Usage: irc" in captured.err

@@ -1,0 +1,120 @@
+"""`irc.load`, `irc.compile`, `irc.open`: every kind of source, targets, threads, errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import irc
+from irc.ir.text import print_op
+from irc.tools.targets import ROWS, choose, thread_count
+
+X = np.random.default_rng(0).standard_normal((1, 8)).astype(np.float32)
+
+
+def test_every_kind_of_source_gives_the_same_module(onnx_files: dict[str, Path]) -> None:
+    path = onnx_files["small_cnn"]
+    model = onnx.load(path)
+    sources = [path, str(path), path.read_bytes(), model]
+    texts = {print_op(irc.load(source)).split(" @", 1)[0][:200] for source in sources}
+    assert len(texts) == 1
+    module = irc.load(path)
+    assert isinstance(module, irc.Module)
+    assert irc.load(module) is module
+
+
+def test_text_and_archive(text_file: Path, archive: Path, tmp_path: Path) -> None:
+    assert len(irc.load(text_file).main.body) == 4
+    disguised = tmp_path / "model.bin"
+    disguised.write_bytes(archive.read_bytes())
+    assert print_op(irc.load(disguised)) == print_op(irc.load(archive))
+
+
+def test_compiled_equals_reference_and_survives_a_file(archive: Path, tmp_path: Path) -> None:
+    expected = irc.compile(archive, target="reference")(X)
+    exe = irc.compile(archive, threads=1)
+    np.testing.assert_allclose(exe(X), expected, rtol=1e-5, atol=1e-5)
+    plan = tmp_path / "layers.ircx"
+    exe.save(plan)
+    again = irc.open(plan)
+    assert again.run({"x": X})[0].tobytes() == exe(X).tobytes()
+
+
+@pytest.mark.parametrize("target", [name for name in ROWS if name not in ("cpu", "reference")])
+def test_named_targets_run_or_say_what_is_lacking(target: str, archive: Path) -> None:
+    choice = choose(target, 1)
+    expected = irc.compile(archive, target="reference")(X)
+    if choice.lacking():
+        with pytest.raises(irc.UnsupportedError) as caught:
+            irc.compile(archive, target=target)
+        assert caught.value.code == "E0402"
+    else:
+        found = irc.compile(archive, target=target, threads=1)(X)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_levels_differ() -> None:
+    widths = [choose(f"x86_64-linux{level}", 1).target.vector_bits for level in ("", "-v3", "-v4")]
+    assert widths == [128, 256, 512]
+    assert not choose("x86_64-linux", 1).target.fma
+    assert choose("x86_64-linux-v3", 1).target.fma
+    assert choose("aarch64-linux", 1).lacking() or choose("cpu", 1).target.arch == "aarch64"
+
+
+def test_shapes_specialise(text_file: Path) -> None:
+    exe = irc.compile(text_file, shapes={"x": (3, 4)}, threads=1)
+    assert exe.outputs[0][1].shape == (3, 4)
+    symbolic = irc.compile(text_file, threads=1)
+    for n in (1, 5):
+        x = np.full((n, 4), -1.5, np.float32)
+        x[0, 0] = 2.0
+        assert symbolic(x)[0, 0] == 4.0
+        assert symbolic(x).sum() == 4.0
+
+
+def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IRC_NUM_THREADS", "3")
+    assert thread_count() == 3
+    assert thread_count(2) == 2
+    assert choose("cpu").target.threads == 3
+    for wrong in ("0", "two", "-1", "99999"):
+        monkeypatch.setenv("IRC_NUM_THREADS", wrong)
+        with pytest.raises(irc.Error) as caught:
+            thread_count()
+        assert caught.value.code == "E0403"
+    monkeypatch.delenv("IRC_NUM_THREADS")
+    assert thread_count() >= 1
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        (lambda folder: irc.load(folder / "none.onnx"), "E0101"),
+        (lambda folder: irc.load(folder), "E0101"),
+        (lambda folder: irc.load(3), "E0102"),
+        (lambda folder: irc.load(folder / "plan.ircx"), "E0102"),
+        (lambda folder: irc.compile(folder / "small.ir", target="nonsense"), "E0401"),
+        (lambda folder: irc.compile(folder / "small.ir", precision="f8"), "E0404"),
+        (lambda folder: irc.compile(folder / "small.ir", precision="bf16"), "E0405"),
+        (lambda folder: irc.compile(folder / "small.ir", shapes={"y": (1, 4)}), "E0320"),
+        (lambda folder: irc.open(folder / "small.ir"), "E0508"),
+    ],
+)  # fmt: skip
+def test_errors(call, code: str, text_file: Path) -> None:  # type: ignore[no-untyped-def]
+    (text_file.parent / "plan.ircx").write_bytes(b"PK")
+    with pytest.raises(irc.Error) as caught:
+        call(text_file.parent)
+    assert caught.value.code == code
+
+
+def test_text_needs_neither_onnx_nor_llvmlite(text_file: Path) -> None:
+    code = f"import irc, sys; irc.load({str(text_file)!r}); print(*sys.modules)"
+    shell = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    loaded = set(shell.stdout.split())
+    assert "irc.ir.parse" in loaded
+    assert not loaded & {"onnx", "llvmlite", "rich"}
