@@ -246,9 +246,13 @@ def compiler() -> str:
     return found
 
 
-def run_compiler(arguments: Sequence[str], folder: Path) -> None:
-    """Run the C compiler in a folder; E0446 with its first complaints."""
-    command = [*compiler().split(), *arguments]
+def run_compiler(
+    arguments: Sequence[str], folder: Path, command: Sequence[str] | None = None
+) -> None:
+    """Run the C compiler (the system's, unless `command` is another) in a folder; E0446 with its
+    first complaints.
+    """
+    command = [*(command or compiler().split()), *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Error(

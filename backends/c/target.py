@@ -14,8 +14,9 @@ LANES_BITS = 128
 """Four floats: what SSE, NEON and Helium hold, and what a scalar machine still unrolls well."""
 
 REGISTERS = 18
-"""Sixteen accumulators at most for a row times panel, fourteen for a tile of rows: the operands of a
-multiplication come from memory, so the chooser's two spare registers are not needed."""
+"""Two more than SSE has: compilers take one factor of a product from memory, so that the registers
+which the chooser sets aside hold accumulators.
+"""
 
 
 def c_target() -> Target:
