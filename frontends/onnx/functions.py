@@ -5,7 +5,7 @@ Imports: onnx, ir.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,9 +18,21 @@ _CODES = {ours: TensorProto.DataType.Value(name) for name, ours in DTYPES.items(
 
 
 @cache
+def attribute_kinds(domain: str, op: str, version: int) -> Mapping[str, int]:
+    """The kind (AttributeProto.AttributeType) of each attribute that the standard gives an op."""
+    if not 1 <= version < 1 << 31:
+        return {}
+    try:
+        schema = defs.get_schema(op, version, domain)
+    except defs.SchemaError:
+        return {}
+    return {name: attribute.type.value for name, attribute in schema.attributes.items()}
+
+
+@cache
 def schema_of(domain: str, op: str, version: int) -> Any:
     """The definition of an op in an opset, if it has a body; None otherwise."""
-    if version < 1:
+    if not 1 <= version < 1 << 31:
         return None
     try:
         schema = defs.get_schema(op, version, domain)
@@ -70,4 +82,4 @@ def _type_proto(type_: TensorType | None) -> Any:
     return made
 
 
-__all__ = ["body_of", "schema_of"]
+__all__ = ["attribute_kinds", "body_of", "schema_of"]

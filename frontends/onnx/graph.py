@@ -15,7 +15,7 @@ from typing import Any
 from ...ir.blobs import Blob
 from ...ir.core import Builder, Loc, Value
 from ...ir.errors import Error, InvalidModelError, UnsupportedError
-from .functions import body_of, schema_of
+from .functions import attribute_kinds, body_of, schema_of
 from .item import Item, item_of, known_item
 from .known import fold, results_of
 from .node import Known, Node, Row
@@ -24,6 +24,8 @@ from .tensors import blob_of, sparse_of
 MAX_DEPTH = 48
 """Graphs inside graphs, functions included; protobuf itself stops near 100."""
 CONTROL = frozenset({"If", "Loop", "Scan"})
+MALFORMED = (TypeError, ValueError, IndexError, KeyError, AttributeError, ArithmeticError)
+"""What a row raises on a node whose operands have ranks or kinds that it does not expect."""
 
 Lookup = Callable[[str, str, int], Row | None]
 
@@ -180,19 +182,33 @@ class Graph:
         row = self.model.lookup(domain, proto.op_type, version)
         node = Node(proto, self, inputs, version)
         origin = f"from '{node.name}'"
+        self.check_attributes(node, domain)
         if row is None:
             return self.call(node, domain)
         try:
             if proto.op_type in CONTROL and not domain:
                 return [self.as_item(r, origin) for r in results_of(row(node))]
-            folded = fold(node, row)
-            if folded is not None:
-                return [self.as_item(r, origin) for r in folded]
-            return [self.as_item(r, origin) for r in results_of(row(node))]
+            found = fold(node, row) or results_of(row(node))
+            return [self.as_item(r, origin) for r in found]
         except (InvalidModelError, UnsupportedError):
             raise
         except Error as error:
             node.reject(error)
+        except MALFORMED as error:
+            said = f"{type(error).__name__}: {error}"
+            raise node.invalid(
+                "E0117", f"{node.op}: operands or attributes do not fit", said
+            ) from error
+
+    def check_attributes(self, node: Node, domain: str) -> None:
+        """Attributes have the kinds that the standard gives them; E0111 otherwise."""
+        kinds = attribute_kinds(domain, node.op, node.version)
+        for name, proto in node.attributes.items():
+            want = kinds.get(name, proto.type)
+            if proto.type != want:
+                names = [type(proto).AttributeType.Name(k) for k in (want, proto.type)]
+                raise node.invalid("E0111", f"attribute '{name}' of {node.op} must be {names[0]}",
+                                   f"found {names[1]}")  # fmt: skip
 
     def as_item(self, result: Value | Known | Item | None, origin: str = "") -> Item | None:
         """A row's result as an item of this graph."""

@@ -137,12 +137,19 @@ def _each(function: Callable[..., Any]) -> Callable[..., Array]:
         out = np.empty(spread[0].shape, object)
         for at in np.ndindex(out.shape):
             value = function(*[_number(a[at]) for a in spread])
-            if value is None:
+            if value is None or _is_vast(value):
                 raise _Unknown
             out[at] = value
         return out.astype(np.bool_) if op.result.tensor.dtype.kind == "bool" else out
 
     return rule
+
+
+def _is_vast(value: Any) -> bool:
+    """A dim expression that grew beyond use (a hostile model can square one again and again)."""
+    if not isinstance(value, Dim):
+        return False
+    return len(value.terms) > 64 or any(len(m.factors) > 16 for m, _ in value.terms)
 
 
 def _number(element: Any) -> Any:

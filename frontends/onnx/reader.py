@@ -38,8 +38,11 @@ def load(model: str | Path | ModelProto | bytes, *, shapes: Shapes | None = None
     where = f"in {file}" if file else None
     opsets = _opsets(proto, where)
     functions = {_domain(f.domain, f.name): f for f in proto.functions}
+    for function in proto.functions:
+        _check_texts((function.name, function.domain, *function.input, *function.output))
     folder = Path(file).parent if file else None
     context = ModelContext(file, folder, opsets, functions, lookup)
+    _check_names(proto.graph)
     _check_supported(proto, context, where)
     return _import_main(proto.graph, context, dict(shapes or {}))
 
@@ -88,6 +91,7 @@ def _no_model(why: str, where: str | None) -> InvalidModelError:
 
 def _opsets(proto: Any, where: str | None) -> dict[str, int]:
     """Opset by domain; E0104 for versions that do not exist (yet)."""
+    _check_texts([o.domain for o in proto.opset_import])
     found = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in proto.opset_import}
     if not found and proto.ir_version < 3:
         found[""] = 1
@@ -132,10 +136,13 @@ def _all_nodes(proto: Any, context: ModelContext) -> Iterator[tuple[Any, int]]:
         if depth > MAX_DEPTH:
             raise InvalidModelError("E0114", f"graphs are nested more than {MAX_DEPTH} deep")
         for node in nodes:
+            texts = (node.name, node.op_type, node.domain, *node.input, *node.output)
+            _check_texts((*texts, *[a.name for a in node.attribute]))
             key = _domain(node.domain, node.op_type)
             yield node, opsets.get(key[0], 0)
             for attribute in node.attribute:
                 for graph in (attribute.g, *attribute.graphs):
+                    _check_names(graph)
                     if graph.node:
                         pending.append((graph.node, opsets, depth + 1))
             function = context.functions.get(key)
@@ -143,6 +150,21 @@ def _all_nodes(proto: Any, context: ModelContext) -> Iterator[tuple[Any, int]]:
                 seen.add(key)
                 own = {_domain(o.domain, "")[0]: o.version for o in function.opset_import}
                 pending.append((function.node, own, depth + 1))
+
+
+def _check_names(graph: Any) -> None:
+    """Names of a graph and of what it declares are text."""
+    declared = [*graph.input, *graph.output]
+    _check_texts((graph.name, *[v.name for v in declared], *[t.name for t in graph.initializer]))
+    for v in declared:
+        _check_texts([d.dim_param for d in v.type.tensor_type.shape.dim])
+
+
+def _check_texts(texts: Sequence[Any]) -> None:
+    """Protobuf gives bytes where a text is not valid UTF-8."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise InvalidModelError("E0103", f"the name {text!r} is not valid UTF-8")
 
 
 # ---- the main graph

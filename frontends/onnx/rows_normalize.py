@@ -154,6 +154,8 @@ def mean_variance_norm(n: Node) -> Result:
 def local_response(n: Node) -> Result:
     """x / (bias + alpha / size * sum of squares over neighbouring channels) ** beta."""
     x, size = n.x(0), n.required("size")
+    if not 1 <= size <= 4096:
+        raise n.invalid("E0111", f"LRN: the size {size} is impossible")
     low, high = (size - 1) // 2, size // 2
     squares = n.b.mul(x, x)
     zeros = [0] * x.tensor.rank

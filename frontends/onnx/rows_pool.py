@@ -111,7 +111,7 @@ def _targets(n: Node, dims: Sequence[int], count: int) -> tuple[list[float], lis
             scale = min(scales) if policy == "not_larger" else max(scales)
             scales = [scale] * count
             sizes = [math.floor(d * scale + 0.5) for d in dims]
-    if len(scales) != count or any(s <= 0 for s in scales) or any(s > 1 << 24 for s in sizes):
+    if len(scales) != count or any(s <= 0 for s in scales) or any(s > 1 << 20 for s in sizes):
         raise n.invalid("E0317", f"{n.op}: scales or sizes do not fit", f"{scales} {sizes}")
     return scales, sizes
 

@@ -188,6 +188,8 @@ def split(n: Node) -> Result:
     sizes: Sequence[DimLike] | None = n.dims(1, "split") if n.has(1) else n.ints("split")
     if sizes is None:
         parts = n.attr("num_outputs") or len(n.proto.output)
+        if parts != len(n.proto.output):
+            raise n.invalid("E0111", f"Split: num_outputs is not {len(n.proto.output)}")
         each = ceildiv(dims[axis], parts)
         sizes = [each] * (parts - 1) + [dims[axis] - each * (parts - 1)]
     if equal(sum(sizes), dims[axis]) is False:
