@@ -37,7 +37,7 @@ KINDS = {
     "obj": Kind(".a", "planned", False, ("cpu",)),
     "c": Kind(".c", "planned", True, ("c",)),
 }
-"""`ir` stops before kernels are made, `loops` shows kernels and plan, `obj` is an ar archive."""
+"""`ir` stops before kernels are made, `loops` shows kernels and plan, `obj` is a static archive."""
 
 
 def kind_of(name: str | None, choice: Choice) -> tuple[str, Kind]:
@@ -84,8 +84,7 @@ def write(name: str, compiled: Compiled, choice: Choice, output: Path) -> list[P
         compiled.module.save(str(output))
         return [output]
     if name == "obj":
-        objects = driver.built(compiled, choice).objects
-        return _whole({output: ar({f"{n}.o": body for n, body in objects.items()})})
+        return _archive(compiled, choice, output)
     return _whole({output: text_of(name, compiled, choice, output.stem).encode()})
 
 
@@ -98,6 +97,18 @@ def _plan(compiled: Compiled, choice: Choice, output: Path) -> list[Path]:
     image = weight_image(planned.weights, planned.weight_bytes)
     save(driver.built(compiled, choice), image, planned.host_steps, output)
     return [output]
+
+
+def _archive(compiled: Compiled, choice: Choice, output: Path) -> list[Path]:
+    """A static archive with the constants inside, and the header beside it."""
+    from ..backends.cpu.aot import compile_ahead
+    from ..backends.cpu.elf import archive
+
+    assert compiled.planned is not None and choice.codegen is not None
+    name = c_name(output.stem.removeprefix("lib"))
+    made = compile_ahead(compiled.planned, choice.target, choice.codegen, name)
+    header = output.with_name(f"{name}.h")
+    return _whole({output: archive(made.objects, made.symbols), header: made.header.encode()})
 
 
 def _c(compiled: Compiled, output: Path) -> list[Path]:
@@ -129,22 +140,6 @@ def _whole(parts: Mapping[Path, bytes]) -> list[Path]:
     return list(parts)
 
 
-def ar(members: Mapping[str, bytes]) -> bytes:
-    """A Unix archive in the System V layout, which every linker reads; dates are zero."""
-    names = b"".join([f"{name}/\n".encode() for name in members])
-    parts = [b"!<arch>\n", _member("//", names)]
-    at = 0
-    for name, body in members.items():
-        parts.append(_member(f"/{at}", body))
-        at += len(name) + 2
-    return b"".join(parts)
-
-
-def _member(name: str, body: bytes) -> bytes:
-    head = f"{name:<16}{0:<12}{0:<6}{0:<6}{644:<8}{len(body):<10}`\n".encode()
-    return head + body + (b"\n" if len(body) % 2 else b"")
-
-
 def default_output(model: str, kind: Kind) -> Path:
     """Where a binary kind goes when no file is named: beside nothing, in the current folder."""
     return Path(Path(model).stem + kind.suffix)
@@ -158,4 +153,4 @@ def check_writable(output: Path) -> None:
         raise Error("E0264", f"cannot write {output}: there is no folder {output.parent}")
 
 
-__all__ = ["KINDS", "Kind", "ar", "check_writable", "default_output", "kind_of", "text_of", "write"]
+__all__ = ["KINDS", "Kind", "check_writable", "default_output", "kind_of", "text_of", "write"]

@@ -88,10 +88,14 @@ def test_the_objects_are_a_library(archive: Path, tmp_path: Path) -> None:
 
 
 def test_an_archive_has_long_names_and_even_offsets() -> None:
-    body = artifacts.ar({"a_name_of_more_than_16_letters.o": b"abc", "b.o": b"de"})
-    assert body.startswith(b"!<arch>\n//")
-    assert body.index(b"abc") % 2 == 0
-    assert body.index(b"de") % 2 == 0
+    members = {"a_name_of_more_than_16_letters.o": b"abc", "b.o": b"de"}
+    body = artifacts.ar(members, {"b.o": ["b"]})
+    assert body.startswith(b"!<arch>\n/ ")
+    assert body.index(b"abc") % 2 == body.index(b"de") % 2 == 0
+    index = body[68:]  # behind the magic and the first member's head: count, offset, name
+    assert index[:4] == (1).to_bytes(4, "big")
+    assert index[8:10] == b"b\0"
+    assert int.from_bytes(index[4:8], "big") == body.index(b"de") - 60
     assert b"a_name_of_more_than_16_letters.o/\nb.o/\n" in body
 
 
