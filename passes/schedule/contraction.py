@@ -8,7 +8,7 @@ steps beside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...ir.dims import DimLike, symbols_of
@@ -239,7 +239,8 @@ def schedule_contraction(s: Scheduler, label: str) -> bool:
         s.do(Place(label, "register"))
     if panel is not None:
         _pack(s, c, tiling, panel, source)
-    split_tails(s, outer)
+    tiled = zip(c.dims, tiling.sizes, strict=True)
+    split_tails(s, {f"{var}.o": extent // size for (_, var, extent), size in tiled}, outer)
     finish_tile(s, {label: tiling.vector}, tiling.columns)
     _threads(s, c, outer)
     return True
@@ -319,15 +320,17 @@ def _pack(s: Scheduler, c: Contraction, tiling: Tiling, loop: str, source: str) 
     s.attempt(Stage(source, loop, label, "stack", (), order if order != tuple(range(rank)) else ()))
 
 
-def split_tails(s: Scheduler, outer: Sequence[str]) -> None:
-    """Give full tiles their own loops, so that extents become constants."""
+def split_tails(s: Scheduler, full: Mapping[str, DimLike], outer: Sequence[str]) -> None:
+    """Give full tiles their own loops, so that extents become constants.
+
+    `full` says how many iterations of a tile loop are full.
+    """
     for var in outer:
-        if not var.endswith(".o"):
+        if var not in full:
             continue
         for loop in [op for op in s.kernel.walk() if isinstance(op, For) and _base(op.var) == var]:
-            full = _full_tiles(loop)
-            if full is not None:
-                s.do(Partition(loop.var, full, suffix=".t"))
+            if _has_tail(loop):
+                s.do(Partition(loop.var, full[var], suffix=".t"))
 
 
 def _base(var: str) -> str:
@@ -337,13 +340,9 @@ def _base(var: str) -> str:
     return var
 
 
-def _full_tiles(loop: For) -> DimLike | None:
-    """How many iterations of a tile loop are full; None if all of them are."""
-    for op in loop.walk():
-        if isinstance(op, For) and loop.var in symbols_of(op.extent):
-            count: DimLike = loop.extent
-            return count - 1
-    return None
+def _has_tail(loop: For) -> bool:
+    """Does the last iteration of a tile loop do less than the others?"""
+    return any(isinstance(op, For) and loop.var in symbols_of(op.extent) for op in loop.walk())
 
 
 def _threads(s: Scheduler, c: Contraction, outer: Sequence[str]) -> None:

@@ -71,12 +71,12 @@ def schedule_windowed(s: Scheduler, root: For) -> bool:
     lane_dims = _lane_dims(found, lane)
     if lane_dims is None:
         return False
-    outer = _tile(s, found, [l.var for l in chain if l.var != lane], lane)
+    outer, full = _tile(s, found, [l.var for l in chain if l.var != lane], lane)
     if not outer:
         return False
     s.do(ComputeAt(found.outer.label, outer[-1], "register"))
     s.do(ComputeAt(found.inner.label, outer[-1], "register"))
-    split_tails(s, outer)
+    split_tails(s, full, outer)
     finish_tile(s, lane_dims)
     if s.target.threads > 1 and static(find_loop(s.kernel, outer[0]).extent) > 1:
         s.attempt(parallel(outer[0]))
@@ -108,27 +108,31 @@ def _combines(store: Store) -> bool:
     return op is not None and any(isinstance(v.op, Load) for v in op.operands)
 
 
-def _tile(s: Scheduler, found: Windowed, others: list[str], lane: str) -> list[str]:
-    """Tile the innermost window dimension so that both accumulators fit; gives the outer loops."""
+def _tile(
+    s: Scheduler, found: Windowed, others: list[str], lane: str
+) -> tuple[list[str], dict[str, DimLike]]:
+    """Tile the innermost window dimension so that both accumulators fit.
+
+    Gives the outer loops, and how many iterations of the tile loop are full.
+    """
     if not others:
-        return []
+        return [], {}
     row = others[-1]
     lanes = s.target.lanes(found.inner.result.buffer.dtype.bits)
     vectors = -(-static(find_loop(s.kernel, lane).extent) // lanes)
-    extent = static(find_loop(s.kernel, row).extent)
+    count = find_loop(s.kernel, row).extent
+    extent = static(count)
     room = s.target.registers - 3
     per_row = max(1, _window_rows(found)) * vectors
-    size = max(
-        [t for t in range(1, extent + 1) if per_row * _span(found, t) <= room and _good(extent, t)],
-        default=0,
-    )
+    fits = [t for t in range(1, min(extent, room) + 1) if per_row * _span(found, t) <= room]
+    size = max([t for t in fits if _good(extent, t)], default=0)
     if not size or not s.attempt(Reorder((*others, lane))):
-        return []
+        return [], {}
     if size == extent:
-        return others[:-1]
+        return others[:-1], {}
     s.do(Tile(row, size))
     s.do(Reorder((*others[:-1], f"{row}.o", f"{row}.i", lane)))
-    return [*others[:-1], f"{row}.o"]
+    return [*others[:-1], f"{row}.o"], {f"{row}.o": count // size}
 
 
 def _good(extent: int, tile: int) -> bool:
