@@ -9,6 +9,7 @@ import click
 
 # name -> help line; the module of that name has a click command called `command`
 BENCHES = {
+    "cpu": "Single kernels beside the FMA peak and the copy bandwidth.",
     "ir": "Speed and size of the IR on 100,000 ops.",
 }
 
