@@ -20,6 +20,7 @@ from irc.backends.c.build import CExecutable, run_sanitized, sources
 from irc.backends.c.target import c_target
 from irc.backends.cpu.aot import Ahead, compile_ahead, linker
 from irc.backends.cpu.build import build, texts
+from irc.backends.cpu.elf import archive
 from irc.backends.cpu.host import MASKS, codegen_target, host
 from irc.backends.cpu.target import cpu_target, probed_features, processor
 from irc.backends.llvm.compile import CodegenTarget, assembly, compile_many
@@ -157,6 +158,17 @@ def test_two_models_in_one_program(tmp_path: Path) -> None:
 def test_archives_repeat_to_the_bit(tmp_path: Path) -> None:
     made = [ahead_for(["conv"], "aarch64-linux")[0].archive(tmp_path / n) for n in ("a", "b")]
     assert made[0].read_bytes() == made[1].read_bytes()
+
+
+def test_an_archive_has_an_index_long_names_and_even_offsets() -> None:
+    members = {"a_name_of_more_than_16_letters.o": b"abc", "b.o": b"de"}
+    body = archive(members, {"a_name_of_more_than_16_letters.o": [], "b.o": ["b"]})
+    assert body.startswith(b"!<arch>\n/ ")
+    assert body.index(b"abc") % 2 == body.index(b"de") % 2 == 0
+    index = body[68:]  # behind the magic and the first member's head: count, offset, name
+    assert index[:4] == (1).to_bytes(4, "big") and index[8:10] == b"b\0"
+    assert int.from_bytes(index[4:8], "big") == body.index(b"de") - 60
+    assert b"a_name_of_more_than_16_letters.o/\nb.o/\n" in body
 
 
 def symbolic() -> Module:
