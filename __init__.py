@@ -19,6 +19,7 @@ _FACE = {
     "compile": (".tools.driver", "compile"),
     "load": (".tools.driver", "load"),
     "open": (".tools.driver", "open_plan"),
+    "register_onnx_op": (".frontends.onnx", "register_onnx_op"),
 }
 
 __all__ = ["__version__", *_FACE]
