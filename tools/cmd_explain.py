@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -32,14 +33,15 @@ def command(
 
     choice = choose(target, threads)
     driver.check_precision(precision, choice)
-    compiled = driver.lower(driver.load(model, shapes or None), choice, shapes=shapes)
+    module = driver.load(model, shapes or None)
+    compiled = driver.lower(module, choice, shapes=shapes)
     assert compiled.planned is not None
     facts = {
-        "kernels": schedules(driver.load(model, shapes or None), choice, shapes),
+        "kernels": schedules(module, choice, shapes),
         "fusion": [f"{r.producer} | {r.consumer}: {r.why}" for r in compiled.refusals],
         "schedule": [f"{name}: {why}" for name, why in compiled.schedule_refusals],
         "copies": list(compiled.planned.copies),
-        "host": [f"{n}" for n in compiled.planned.host_steps],
+        "host": list(compiled.planned.host_steps),
     }
     if kernel is not None:
         facts["kernels"] = [k for k in facts["kernels"] if matches(k["name"], kernel)]
@@ -80,10 +82,17 @@ def schedules(module: Any, choice: Any, shapes: dict[str, Any]) -> list[dict[str
             found[key] = {
                 "name": name,
                 "from": [place],
-                "steps": [str(step) for step in scheduled.steps],
-                "refused": [f"{step}: {why}" for step, why in scheduled.refusals],
+                "steps": [said(step) for step in scheduled.steps],
+                "refused": [f"{said(step)}: {why}" for step, why in scheduled.refusals],
             }
     return list(found.values())
+
+
+def said(step: Any) -> str:
+    """A schedule step with the fields that are not at their defaults."""
+    fields = [f for f in dataclasses.fields(step) if getattr(step, f.name) != f.default]
+    shown = ", ".join([f"{f.name}={getattr(step, f.name)!r}" for f in fields])
+    return f"{type(step).__name__}({shown})"
 
 
 def show(facts: dict[str, Any], whole: bool) -> None:
