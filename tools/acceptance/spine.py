@@ -23,6 +23,13 @@ START_UP_ROUNDS = 11
 HELP_BUDGET_MS = 80.0
 OPT_BUDGET_MS = 300.0
 TEST_MINUTES = 6.0
+RANDOM = ("tests/fuzz", "tests/passes/schedule")
+FAULTS = (
+    "tests/ir/test_interpret_loops.py",  # wrong index, poisoned memory
+    "tests/ir/test_interpret_async.py",  # missing barrier, missing wait
+    "tests/passes/test_memory.py",  # overlapping buffers
+    "tests/passes/test_plan.py",
+)
 BAD_INPUT = "tests/tools/test_bad_input.py"
 
 SMALL_IR = """\
@@ -168,7 +175,9 @@ LINES = (
     Line("repeatable", "same bits, 10 runs and 2 more processes", networks.repeatable),
     Line("op-tests", "the tests made from the op classes", tests("tests/ir/ops")),
     Line("probes", "the waist probes", tests("tests/probes")),
-    Line("random", "random programs, schedules, planted faults", tests("tests/fuzz")),
+    Line("random", "random programs and schedules, before and after", tests(*RANDOM)),
+    Line("faults", "planted faults are caught", tests(*FAULTS)),
+    Line("masks", "AVX2 by feature mask, NEON under qemu", tests("tests/backends/test_targets.py")),
     Line(
         "bad-input",
         "a sentence, the exit code, no partial file",
