@@ -7,8 +7,9 @@ Imports: ir, the import table's face.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from .tensors import blob_of, sparse_of
 
 MAX_DEPTH = 48
 """Graphs inside graphs, functions included; protobuf itself stops near 100."""
+MAX_STEPS = 200_000
+"""Nodes out of functions: two calls of two calls of ... double with each level."""
 CONTROL = frozenset({"If", "Loop", "Scan"})
 MALFORMED = (TypeError, ValueError, IndexError, KeyError, AttributeError, ArithmeticError)
 """What a row raises on a node whose operands have ranks or kinds that it does not expect."""
@@ -39,6 +42,8 @@ class ModelContext:
     opsets: Mapping[str, int]
     functions: Mapping[tuple[str, str], Any]
     lookup: Lookup
+    steps: Iterator[int] = field(default_factory=count)
+    """Counts the nodes imported from functions."""
 
     @property
     def label(self) -> str:
@@ -158,6 +163,9 @@ class Graph:
         """Import one node and define its results."""
         version = self.version_of(proto.domain)
         where = self.place(proto, version)
+        if self.caller is not None and next(self.model.steps) >= MAX_STEPS:
+            raise InvalidModelError("E0114", f"functions unfold to more than {MAX_STEPS} nodes",
+                                    where=where)  # fmt: skip
         inputs = [self.get(n, where, makers) if n else None for n in proto.input]
         outer, self.b.loc = self.b.loc, self.loc(proto)
         try:

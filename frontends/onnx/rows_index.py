@@ -4,15 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ...ir.core import Value
+from ...ir.dims import DimLike
 from ...ir.types import i64
+from .item import Array, is_symbolic
 from .node import Node, Result, Row
 from .rows_shape import product
 
 
 def gather(n: Node) -> Result:
-    """Rows picked by index; a negative one counts from the end."""
-    return n.b.gather(n.x(0), n.x(1), axis=n.attr("axis", 0))
+    """Rows picked by index; known, evenly spaced indices are a slice."""
+    x = n.x(0)
+    axis = n.axis(n.attr("axis", 0), x.tensor.rank)
+    run = _run(n.known(1), x.tensor.shape[axis])
+    if run is None:
+        return n.b.gather(x, n.x(1), axis=axis)
+    start, count, step = run
+    dims = x.tensor.shape
+    part = n.take_range(x, axis, start, count, step)
+    return n.reshape(part, (*dims[:axis], *n.shape(1), *dims[axis + 1 :]))
+
+
+def _run(known: Array | None, extent: DimLike) -> tuple[int, int, int] | None:
+    """(start, number, step) of indices that walk evenly inside a known extent."""
+    if known is None or not known.size or is_symbolic(known) or type(extent) is not int:
+        return None
+    at = known.reshape(-1).astype(np.int64)
+    if at.min() < -extent or at.max() >= extent:
+        return None  # an error, but only of the run that comes so far
+    at = np.where(at < 0, at + extent, at)
+    steps = np.diff(at)
+    if at.size > 1 and (steps[0] == 0 or (steps != steps[0]).any()):
+        return None
+    return int(at[0]), int(at.size), int(steps[0]) if at.size > 1 else 1
 
 
 def gather_elements(n: Node) -> Result:

@@ -26,6 +26,11 @@ def product(dims: Sequence[DimLike]) -> DimLike:
     return math.prod(dims)
 
 
+def at_least_zero(extent: DimLike) -> DimLike:
+    """max(0, extent), without the max where it cannot matter."""
+    return extent if nonneg(extent) is True else max_(0, extent)
+
+
 def dims_array(dims: Sequence[DimLike]) -> np.ndarray:
     """Dims as the elements of a vector."""
     out = np.empty(len(dims), object)
@@ -238,7 +243,7 @@ def bounds_of(
     first = _clamped(n, start, extent, 0 if forward else -1, extent if forward else extent - 1, 0)
     last = _clamped(n, end, extent, 0 if forward else -1, extent if forward else extent - 1, 1)
     span = last - first if forward else first - last
-    count = max_(0, ceildiv(span, abs(step)))
+    count = at_least_zero(ceildiv(span, abs(step)))
     if type(count) is int and count == 0:
         first = 0
     return first, count
@@ -342,7 +347,7 @@ def range_(n: Node) -> Result:
         start, limit = [e if isinstance(e, Dim) else int(e) for e in (start, limit)]
         step = int(step)
         span = limit - start if step > 0 else start - limit
-        count = max_(0, ceildiv(span, abs(step)))
+        count = at_least_zero(ceildiv(span, abs(step)))
     at = n.b.iota(shape=(count,), dtype=dtype)
     if step != 1:
         at = n.b.mul(at, n.const(step, dtype))
