@@ -41,6 +41,7 @@ class Target:
     expand: bool = False
     unroll_tiles: bool = False
     unroll: int = 4
+    pad_reuse: int = 8
     threads: int = 1
     l1: int = 32 << 10
     l2: int = 512 << 10

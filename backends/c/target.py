@@ -1,7 +1,8 @@
 """The `c` target: C99 for any compiler, with register tiles that an ordinary optimiser can keep.
 
 Chosen by measuring `cc -O2` on x86-64 (no -march): tiles of four lanes written out, the lanes one
-loop of constant extent, the reduction left a loop.
+loop of constant extent, the reduction left a loop, and no guards in it: compilers leave a loop with
+a guarded load scalar.
 May import: ir, and the schedules for processors.
 """
 
@@ -27,6 +28,7 @@ def c_target() -> Target:
         registers=REGISTERS,
         unroll_tiles=True,
         unroll=1,
+        pad_reuse=1,
         layout_block=4,
         host=False,
         schedule=schedule,

@@ -26,9 +26,6 @@ COSTLY = frozenset(
 )
 """Ops worth computing once."""
 
-MIN_REUSE = 8
-"""Results that an element of a padded operand must serve before a padded copy pays."""
-
 
 @dataclass(frozen=True)
 class Scheduled:
@@ -148,7 +145,7 @@ def _stage_padding(s: Scheduler, acc: Alloc) -> None:
         reuse = 1
         for loop in perfect_chain(update):
             reuse *= 1 if loop.reduction or depends(load, loop.var) else static(loop.extent)
-        if load.where and load.block is not None and reuse >= MIN_REUSE:
+        if load.where and load.block is not None and reuse >= s.target.pad_reuse:
             s.attempt(Stage(load.source.name or "", "", f"{acc.label}.pad{k}", "heap"))
 
 
