@@ -184,13 +184,14 @@ def _while(n: Node, body: Any, inits: Sequence[Item]) -> Any:
 
 def scan(n: Node) -> Result:
     """Scanned axes move to the front; a reversed value is mirrored before or after."""
-    if n.version < 9:
-        raise n.unsupported("Scan of opset 8 (batched) is not supported")
     body, count = n.required("body"), n.required("num_scan_inputs")
-    carried = len(n) - count
+    first = 1 if n.version < 9 else 0  # opset 8 has the lengths of the sequences in front
+    carried = len(n) - first - count
     outputs = len(body.output) - carried
-    if carried < 0 or outputs < 0 or len(body.input) != len(n):
+    if carried < 0 or outputs < 0 or len(body.input) != carried + count:
         raise n.invalid("E0115", "Scan: its body does not fit the operands")
+    if first:
+        return _batched(n, body, carried)
     ways, axes = n.ints("scan_input_directions") or (), n.ints("scan_input_axes") or ()
     scanned = []
     for k in range(count):
@@ -198,16 +199,7 @@ def scan(n: Node) -> Result:
         axis = n.axis(axes[k] if k < len(axes) else 0, x.tensor.rank)
         x = n.transpose(x, [axis, *[d for d in range(x.tensor.rank) if d != axis]])
         scanned.append(mirrored(n, x) if k < len(ways) and ways[k] else x)
-    types = [n.type(k) for k in range(carried)]
-    slices = [TensorType(v.tensor.dtype, v.tensor.shape[1:]) for v in scanned]
-    block = Block([*types, *slices])
-    b = Builder(block, loc=n.b.loc)
-    given = n.graph.region(body, b, [item_of(v, b) for v in block.args], n.place())
-    _unified(n, given[:carried], types)
-    _yield(b, [i.value for i in given])
-    starts = [n.x(k) for k in range(carried)]
-    made = n.b.insert(Scan(*starts, *scanned, carried=carried, regions=[block], loc=n.b.loc))
-    out = list(made.results)
+    out = _scanned(n, body, [n.x(k) for k in range(carried)], scanned)
     ways, axes = n.ints("scan_output_directions") or (), n.ints("scan_output_axes") or ()
     for k in range(outputs):
         y = out[carried + k]
@@ -216,6 +208,42 @@ def scan(n: Node) -> Result:
         order = [*range(1, axis + 1), 0, *range(axis + 1, y.tensor.rank)]
         out[carried + k] = n.transpose(y, order)
     return out
+
+
+def _scanned(n: Node, body: Any, starts: Sequence[Value], scanned: Sequence[Value]) -> list[Value]:
+    """The results of a scan along axis 0."""
+    types = [v.tensor for v in starts]
+    slices = [TensorType(v.tensor.dtype, v.tensor.shape[1:]) for v in scanned]
+    block = Block([*types, *slices])
+    b = Builder(block, loc=n.b.loc)
+    given = n.graph.region(body, b, [item_of(v, b) for v in block.args], n.place())
+    _unified(n, given[: len(starts)], types)
+    _yield(b, [i.value for i in given])
+    made = Scan(*starts, *scanned, carried=len(starts), regions=[block], loc=n.b.loc)
+    return list(n.b.insert(made).results)
+
+
+def _batched(n: Node, body: Any, carried: int) -> Result:
+    """Opset 8: axis 0 of everything is the batch, axis 1 the sequence; one scan per sample."""
+    batch = n.shape(1)[0]
+    if n.has(0) or type(batch) is not int or not 1 <= batch <= 64:
+        raise n.unsupported("Scan of opset 8 needs a known batch of 1 to 64, without lengths")
+    ways = n.ints("directions") or ()
+    samples = []
+    for at in range(batch):
+        xs = [_sample(n, n.x(k), at) for k in range(1, len(n))]
+        scanned = [
+            mirrored(n, x) if k < len(ways) and ways[k] else x for k, x in enumerate(xs[carried:])
+        ]
+        found = _scanned(n, body, xs[:carried], scanned)
+        samples.append([n.reshape(y, (1, *y.tensor.shape)) for y in found])
+    if batch == 1:
+        return samples[0]
+    return [n.b.concat(*parts, axis=0) for parts in zip(*samples)]
+
+
+def _sample(n: Node, x: Value, at: int) -> Value:
+    return n.reshape(n.take_range(x, 0, at, 1), x.tensor.shape[1:])
 
 
 def mirrored(n: Node, x: Value) -> Value:

@@ -64,11 +64,13 @@ def einsum(n: Node) -> Result:
             sorted(c for c in set(every) if every.count(c) == 1)
         )
     result = result.replace("...", letters.pop())
-    if any(len(set(t)) != len(t) for t in letters):
-        raise n.unsupported("Einsum: a letter repeated in one term is not supported", equation)
+    if len(set(result)) != len(result):
+        raise n.invalid("E0313", f"Einsum: {equation!r} repeats a letter of the result")
+    terms_ = [_diagonal(n, n.x(k), term) for k, term in enumerate(letters)]
+    letters = [term for _, term in terms_]
     if len(letters) == 1:
-        return _one_term(n, n.x(0), letters[0], result)
-    x, y = n.x(0), n.x(1)
+        return _one_term(n, terms_[0][0], letters[0], result)
+    (x, _), (y, _) = terms_
     x, of_x = _without(n, x, letters[0], letters[1] + result)
     y, of_y = _without(n, y, letters[1], letters[0] + result)
     return n.b.contract(x, y, equation=f"{of_x},{of_y}->{result}")
@@ -86,6 +88,18 @@ def _expanded(n: Node, parts: Sequence[str]) -> list[str]:
                 raise n.unsupported("Einsum: the axes of '...' do not fit", ",".join(parts))
             dots = dots or "".join(free[:count])
     return [*[p.replace("...", dots) for p in parts], dots]
+
+
+def _diagonal(n: Node, x: Value, term: str) -> tuple[Value, str]:
+    """A letter that occurs twice in a term: everything off the diagonal is 0, then summed."""
+    while len(set(term)) != len(term):
+        last = max(k for k, c in enumerate(term) if term.index(c) != k)
+        first = term.index(term[last])
+        places = [n.b.iota(shape=x.tensor.shape, axis=k) for k in (first, last)]
+        x = n.b.where(n.b.eq(*places), x, n.like(x, 0))
+        x = n.b.reduce_sum(x, axes=(last,))
+        term = term[:last] + term[last + 1 :]
+    return x, term
 
 
 def _without(n: Node, x: Value, term: str, kept: str) -> tuple[Value, str]:

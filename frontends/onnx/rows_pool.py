@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...ir.core import Value
-from ...ir.types import f32, i64
+from ...ir.types import boolean, f32, i64
 from .item import Array
 from .node import Node, Result, Row
 from .rows_linear import Geometry, geometry
@@ -28,8 +28,41 @@ def _pooled(n: Node, x: Value, op: str, win: Geometry, **more: bool) -> Value:
 
 
 def max_pool(n: Node) -> Result:
-    """The values; positions (the second result) have no op here."""
-    return (_pooled(n, n.x(0), "max_pool", _window(n)), None)
+    """The values, and where wanted their positions in x laid flat."""
+    x, win = n.x(0), _window(n)
+    values = _pooled(n, x, "max_pool", win)
+    wanted = len(n.proto.output) > 1 and bool(n.proto.output[1])
+    return (values, _positions_of(n, x, values, win)) if wanted else values
+
+
+def _positions_of(n: Node, x: Value, values: Value, win: Geometry) -> Value:
+    """The first tap of each window that equals the greatest; with storage_order 1 columns first."""
+    dims, out = x.tensor.shape, values.tensor.shape
+    rank = len(win.kernel)
+    if not x.tensor.is_static:
+        raise n.unsupported("MaxPool: positions need known extents", hint="use shapes=")
+    size: list[int] = list(dims[2:])  # type: ignore[arg-type]
+    order = range(rank) if n.attr("storage_order", 0) else reversed(range(rank))
+    strides, step = [0] * rank, 1
+    for k in order:
+        strides[k], step = step, step * size[k]
+    found = n.b.broadcast_to(n.const(-1, i64), shape=out)
+    for tap in reversed(list(np.ndindex(*win.kernel))):
+        place, inside = np.zeros((1,) * (rank + 2), np.int64), np.ones((1,) * (rank + 2), np.bool_)
+        part = x
+        for k in range(rank):
+            at = np.arange(int(out[2 + k])) * win.strides[k] - win.pads[k]  # type: ignore[call-overload]
+            at = at + tap[k] * win.dilations[k]
+            kept = np.clip(at, 0, size[k] - 1)
+            along = [-1 if d == 2 + k else 1 for d in range(rank + 2)]
+            place = place + (kept * strides[k]).reshape(along)
+            inside = inside & (at == kept).reshape(along)
+            part = n.b.take(part, n.const(kept, i64), axis=2 + k)
+        hit = n.b.logical_and(n.b.eq(part, values), n.const(inside, boolean))
+        found = n.b.where(hit, n.const(place, i64), found)
+    planes = n.b.iota(shape=(dims[0] * dims[1],), dtype=i64)
+    base = n.b.mul(n.reshape(planes, (*dims[:2], *[1] * rank)), n.const(step, i64))
+    return n.b.add(found, base)
 
 
 def average_pool(n: Node) -> Result:

@@ -26,15 +26,12 @@ from irc.ir.verify import verify
 
 REFUSED = {
     "Dropout in training mode is not supported",
-    "Einsum: a letter repeated in one term is not supported",
     "Loop: stacked results need a known number of steps",
     "Resize: antialias and this mode are not supported",
     "Resize: coordinate_transformation_mode tf_crop_and_resize is not supported",
-    "Scan of opset 8 (batched) is not supported",
     "element type FLOAT8E8M0 is not supported",
     "no operation RandomUniformLike",
     "only tensors can be inputs",
-    "result 'z' of MaxPool is not supported",
 }
 
 
