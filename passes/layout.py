@@ -107,7 +107,11 @@ class Layout(Pass):
             columns = w.tensor.shape[1]
             if not isinstance(columns, int) or columns % self.panel or columns == self.panel:
                 return None
-            return panel_product(op, b, self.panel)
+            # A single row streams the matrix once: wide panels are one long stream.
+            single = all([e == 1 for e in x.tensor.shape[:-1]])
+            wide = 4 * self.panel
+            fits = single and columns % wide == 0 and columns > wide
+            return panel_product(op, b, wide if fits else self.panel)
 
         return panels
 

@@ -52,7 +52,9 @@ def passes_of(phase: str, target: Target) -> list[Pass]:
         case "canonical":
             return [Canonicalize(), Cse(), Hoist(), FoldWeights(), Canonicalize(), Cse()]
         case "layout":
-            return [Layout(block=target.layout_block, target=target), Canonicalize(), Cse()]
+            panel = 2 * target.lanes(32) if target.layout_block else 0
+            layout = Layout(block=target.layout_block, panel=panel, target=target)
+            return [layout, Canonicalize(), Cse()]
         case "fused":
             return [
                 Decompose(),
