@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from ...ir.dims import symbols_of
 from ...ir.ops.loop import Alloc, For, Load, Store
+from ...ir.symbols import loop_names
 from .memory import Ahead, ComputeAt, Place, Rfactor
 from .nests import Refused, accesses, child_of, contains, find_loop, perfect_chain
 from .scheduler import Scheduler, depends, static, stride
@@ -217,6 +218,21 @@ def vectorize_nest(s: Scheduler, name: str, lanes: int) -> None:
     if not stores or any(op.block is not chain[-1].body for op in touched):
         _vectorize_inner(s, loop, lanes)
         return
+    if any(l.kind != "serial" or l.var in s.settled for l in chain):
+        return
+    before = loop_names(s.kernel)
+    _find_lanes(s, chain, touched, stores, lanes)
+    s.settled |= {l.var for l in chain} | loop_names(s.kernel) - before
+
+
+def _find_lanes(
+    s: Scheduler,
+    chain: Sequence[For],
+    touched: Sequence[Load | Store],
+    stores: Sequence[Store],
+    lanes: int,
+) -> None:
+    """Run the last loop that moves every access by one element or none as vectors."""
     moving = [l.var for l in chain if all(stride(o, l.var) == 1 for o in stores)]
     if moving and all(stride(op, moving[-1]) in (0, 1) for op in touched):
         _vector_loop(s, chain, moving[-1], lanes)
@@ -244,6 +260,8 @@ def _vector_loop(s: Scheduler, chain: Sequence[For], name: str, lanes: int) -> N
     if isinstance(extent, int) and extent <= lanes:
         s.attempt(vector(name))
         return
+    if not s.may(vector(name)):
+        return
     s.do(Tile(name, lanes))
     if not isinstance(extent, int) or extent % lanes:
         s.attempt(Partition(f"{name}.o", extent // lanes, suffix=".t"))
@@ -269,6 +287,8 @@ def reduce_lanes(s: Scheduler, chain: Sequence[For], name: str, store: Store, la
     if not isinstance(alloc, Alloc) or not s.attempt(
         Reorder((*[l.var for l in chain if l.var != name], name))
     ):
+        return
+    if not s.may(vector(name)):
         return
     wide = lanes * CHAINS
     if static(extent) < wide:

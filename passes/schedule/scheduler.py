@@ -13,7 +13,7 @@ from ...ir.ops.core import Func
 from ...ir.ops.loop import Alloc, For, Load, Store
 from ...ir.target import Target
 from .nests import Refused
-from .steps import Step
+from .steps import Mark, Step
 
 
 class Scheduler:
@@ -24,6 +24,8 @@ class Scheduler:
         self.target = target
         self.steps: list[Step] = []
         self.refusals: list[tuple[Step, str]] = []
+        self.settled: set[str] = set()
+        """Loops whose lanes are decided: a nest that two results need is met twice."""
 
     def do(self, step: Step) -> None:
         """Apply a step; `Refused` passes through."""
@@ -34,6 +36,15 @@ class Scheduler:
         """Apply a step if it is legal; a refusal is kept with its reason."""
         try:
             self.do(step)
+        except Refused as refused:
+            self.refusals.append((step, refused.message))
+            return False
+        return True
+
+    def may(self, step: Mark) -> bool:
+        """Whether a loop may be marked so; a refusal is kept with its reason."""
+        try:
+            step.check(self.kernel)
         except Refused as refused:
             self.refusals.append((step, refused.message))
             return False

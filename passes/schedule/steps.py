@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...ir.core import Block, Value
+from ...ir.core import Block, Op, Value
 from ...ir.dims import DimLike, ceildiv, min_, nonneg, simplify, sym, symbols_of
 from ...ir.ops.core import Func
-from ...ir.ops.loop import Alloc, Bind, For, If
+from ...ir.ops.loop import Alloc, Bind, For, If, Load, Store
 from ...ir.symbols import (
     free_symbols,
     loop_names,
@@ -167,11 +167,11 @@ class Partition(Step):
 
 
 def rename_nest(kernel: Func, copy: For, suffix: str) -> None:
-    """Give every loop and alloc of a copied nest a new name: `suffix`, repeated until none is
-    taken.
+    """Give every loop, alloc and bound symbol of a copied nest a new name: `suffix`, repeated
+    until none is taken.
     """
-    taken = loop_names(kernel)
-    own = loop_names(copy)
+    taken = names_within(kernel)
+    own = names_within(copy)
     end = suffix
     while any(name + end in taken for name in own):
         end += suffix
@@ -183,6 +183,17 @@ def rename_nest(kernel: Func, copy: For, suffix: str) -> None:
             op.set_attr("label", op.label + suffix)
         elif isinstance(op, Bind):
             rename_bind(op, op.symbol + suffix)
+
+
+def names_within(op: Op) -> set[str]:
+    """The loop variables, labels and bound symbols of everything nested in an op."""
+    found = loop_names(op)
+    for inner in op.walk():
+        if isinstance(inner, Alloc):
+            found.add(inner.label)
+        elif isinstance(inner, Bind):
+            found.add(inner.symbol)
+    return found
 
 
 @dataclass(frozen=True)
@@ -224,6 +235,10 @@ class Mark(Step):
     kind: str
 
     def apply(self, kernel: Func) -> None:
+        self.check(kernel).set_attr("kind", self.kind)
+
+    def check(self, kernel: Func) -> For:
+        """The loop, which may run so; else `Refused`."""
         loop = find_loop(kernel, self.var)
         needs = self.kind in ("parallel", "vector") or self.kind.startswith("gpu.")
         if self.kind == "vector" and any(isinstance(op, For) for op in loop.body.walk()):
@@ -231,11 +246,22 @@ class Mark(Step):
         if self.kind == "vector" and binds_lanes(loop):
             raise Refused(f"an index read from data changes from lane to lane of {self.var}")
         lanes_combine = self.kind == "vector" and loop.reduction
+        if lanes_combine and not all([combines(op) for op in loop.body if isinstance(op, Store)]):
+            raise Refused(f"lanes of {self.var} cannot be combined: factor the reduction first")
         if needs and not lanes_combine and not is_parallel(loop):
             raise Refused(
                 f"iterations of {self.var} depend on each other: it cannot be {self.kind}"
             )
-        loop.set_attr("kind", self.kind)
+        return loop
+
+
+def combines(store: Store) -> bool:
+    """Is this `acc = acc (+) value`, which `vectorize` can do for all lanes at once?"""
+    update = store.value.op
+    if update is None or update.name not in ("add", "mul", "min", "max", "fma"):
+        return False
+    loads = [v.op for v in update.operands if isinstance(v.op, Load)]
+    return sum([l.source is store.target and l.index == store.index for l in loads]) == 1
 
 
 def binds_lanes(loop: For) -> bool:

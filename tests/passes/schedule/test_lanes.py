@@ -1,0 +1,76 @@
+"""Which loops become lanes: each nest is decided once, and only where lanes are legal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from irc.ir.core import Builder, Value
+from irc.ir.dims import sym
+from irc.ir.interpret_loops import run_kernel
+from irc.ir.ops.core import Func, Fused, Module, Return
+from irc.ir.ops.loop import Bind, For
+from irc.ir.target import Target
+from irc.ir.types import TensorType, f32, i64
+from irc.ir.verify import verify
+from irc.passes.fuse import Fuse
+from irc.passes.lower.finish import finish
+from irc.passes.lower.generic import LowerGeneric
+from irc.passes.lower.loops import lower_fused
+from irc.passes.schedule.choose import Scheduled, choose
+from irc.passes.schedule.nests import Refused
+from irc.passes.schedule.steps import Mark, Partition, Tile, apply_steps, vector
+
+TARGET = Target("t", vector_bits=512, registers=32, fma=True, expand=True)
+N = sym("N")
+
+
+def scheduled(fill, *types: TensorType) -> tuple[Func, Scheduled]:
+    """The only kernel of a function, before and after its schedule."""
+    func = Func.make("main", list(types))
+    b = Builder(func.body)
+    made = fill(b, *func.args)
+    b.emit(Return, *(made if isinstance(made, list) else [made]))
+    module = LowerGeneric().run(Fuse().run(Module.make([func])))
+    (fused,) = [op for op in module.main.walk() if isinstance(op, Fused)]
+    plain = lower_fused(fused, "k")
+    return plain, choose(plain, TARGET)
+
+
+def test_a_nest_that_two_results_need_is_cut_once() -> None:
+    def fill(b: Builder, x: Value) -> list[Value]:
+        y = b.exp(x)
+        return [b.sub(y, b.reduce_mean(y, axes=(2,), keepdims=True)), b.mul(y, y)]
+
+    plain, made = scheduled(fill, TensorType(f32, (7, 2, N)))
+    cut = [step.var for step in made.steps if isinstance(step, Tile)]
+    vectors = [step.var for step in made.steps if isinstance(step, Mark) and step.kind == "vector"]
+    assert len(cut) == len(set(cut)) and len(vectors) == len(set(vectors))
+    assert not any(var.endswith((".i.i", ".i.o")) for var in cut)
+    finish(made.kernel, TARGET)
+    verify(made.kernel)
+
+
+def test_lanes_of_two_accumulators_are_refused_before_anything_is_cut() -> None:
+    plain, made = scheduled(lambda b, x: b.argmax(x, axis=1), TensorType(f32, (3, 70)))
+    assert not any(isinstance(step, Tile) for step in made.steps)
+    assert any("cannot be combined" in reason for _, reason in made.refusals)
+    (reduction,) = [op.var for op in plain.walk() if isinstance(op, For) and op.reduction]
+    with pytest.raises(Refused, match="factor the reduction"):
+        apply_steps(plain, [vector(reduction)])
+
+
+def test_copies_of_gathers_bind_symbols_of_their_own() -> None:
+    """The loops of the second copy have new names, so that only the bound symbol can clash."""
+    types = TensorType(f32, (2, 33)), TensorType(i64, (17,))
+    plain, _ = scheduled(lambda b, x, at: b.take(x, at, axis=1), *types)
+    (loop,) = [op.parent_op for op in plain.walk() if isinstance(op, Bind)]
+    assert isinstance(loop, For)
+    steps = [Tile(loop.var, 4), Partition(f"{loop.var}.o", 2), Tile(f"{loop.var}.i", 2, "a", "b")]
+    made = apply_steps(plain, [*steps, Partition("a", 1)])
+    verify(made)
+    assert len({op.symbol for op in made.walk() if isinstance(op, Bind)}) == 3
+    x, at = np.arange(66, dtype=np.float32).reshape(2, 33), np.arange(17)[::-1] * 2
+    out = np.zeros((2, 17), np.float32)
+    assert run_kernel(made, [x, np.ascontiguousarray(at), out], check=True) == 0
+    np.testing.assert_array_equal(out, x[:, at])
