@@ -1,8 +1,9 @@
-"""Errors as a user sees them: what, where, expected, found, and a hint.  Imports nothing of the package.
+"""Errors as a user sees them: what, where, expected, found, and a hint.
 
-Invariant: an `Error` never needs a traceback to be understood; `render()` is the text the command prints.
-Numbers: E01 import, E02 IR, E03 types and shapes, E04 lowering and targets, E05 run time, E06 training,
-E07 compression, E08 packaging, each with two more digits (design.md, section 6).
+Invariant: an `Error` never needs a traceback to be understood; `render()` is the text the command
+prints.  Numbers: E01 import, E02 IR, E03 types and shapes, E04 lowering and targets, E05 run time,
+E06 training, E07 compression, E08 packaging, each with two more digits.
+Imports nothing of the package.
 """
 
 from __future__ import annotations

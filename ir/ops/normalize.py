@@ -80,7 +80,7 @@ class Softmax(_AlongAxis):
 
     def expand(self, b: Builder, x: Value) -> Value:
         powers = b.exp(self.shifted(b, x))
-        # One division per row, not per element: it costs another half ULP and saves most of the time.
+        # One division per row, not per element: another half ULP, and most of the time saved.
         return b.mul(powers, b.reciprocal(self.total(b, powers)))  # type: ignore[no-any-return]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 
 import numpy as np
+
 from irc.backends.arrays import Spare, address, empty
 
 

@@ -1,4 +1,4 @@
-"""Fusion: every refusal has its reason, regions stay acyclic, and large programs take linear time."""
+"""Fusion: every refusal has its reason, regions stay acyclic, large programs take linear time."""
 
 import time
 
