@@ -19,7 +19,7 @@ from ...backends.arrays import address, aligned
 from ...backends.cpu.engine import Engine
 from ...backends.cpu.host import codegen_target
 from ...backends.cpu.pool import pool
-from ...backends.executable import Executable
+from ...backends.executable import Executable, Frame
 from ...backends.llvm.compile import compile_many
 
 Array = np.ndarray[Any, Any]
@@ -93,7 +93,10 @@ class NativeCall:
         given = [inputs[n] for n in exe.names] if isinstance(inputs, Mapping) else list(inputs)
         self.exe = exe
         self.given = [_room(x.shape, x.dtype, x) for x in given]
-        self.frame = exe._frame(self.given)
+        shapes = [x.shape for x in self.given]
+        dims = exe._frame(self.given).dims
+        # A frame of its own: `exe.run` writes the addresses of its arrays into the thread's.
+        self.frame = Frame(exe.program, dims, shapes, address(exe.weights))
         self.outs = [_room(shape, dtype.np) for _, shape, dtype in self.frame.outputs]
         for k, array in enumerate([*self.given, *self.outs]):
             self.frame.args[k] = address(array)
