@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from irc.frontends.onnx import load
+from irc.ir.dims import parse_dim
 from irc.ir.errors import Error, UnsupportedError
 from irc.ir.interpret import run
 from irc.ir.ops.core import Module
@@ -195,3 +196,70 @@ def test_locations_name_nodes_and_file(make: Any, tmp_path: Any) -> None:
     op = load(path).main.body.first
     assert op is not None
     assert str(op.loc) == "act in net.onnx"
+
+
+@pytest.mark.parametrize(
+    ("op", "other", "expected"),
+    [
+        ("Add", 3, "N + 3"), ("Sub", 1, "N - 1"), ("Mul", 2, "2*N"), ("Div", 2, "N//2"),
+        ("Mod", 3, "N % 3"), ("Max", 4, "max(N, 4)"), ("Min", 4, "min(N, 4)"),
+    ],
+)  # fmt: skip
+def test_arithmetic_of_extents(op: str, other: int, expected: str, make: Any) -> None:
+    nodes = [
+        node("Shape", ["x"], ["s"]),
+        node(op, ["s", "k"], ["t"]),
+        node("ConstantOfShape", ["t"], ["y"]),
+    ]
+    module = load(make(nodes, {"x": (F32, ["N"])}, ["y"], {"k": ints(other)}))
+    assert module.main.returned[0].tensor.shape == (parse_dim(expected),)
+
+
+@pytest.mark.parametrize(
+    ("op", "other", "expected"),
+    [
+        ("Less", 0, 9), ("Less", -1, 9), ("GreaterOrEqual", 0, 7), ("Equal", -1, 9),
+        ("Greater", -1, 7), ("LessOrEqual", -1, 9),
+    ],
+)  # fmt: skip
+def test_comparisons_of_extents(op: str, other: int, expected: int, make: Any) -> None:
+    """An extent is at least 0: where that decides, the choice is made at import."""
+    nodes = [
+        node("Shape", ["x"], ["s"]),
+        node(op, ["s", "k"], ["c"]),
+        node("Where", ["c", "seven", "nine"], ["t"]),
+        node("ConstantOfShape", ["t"], ["y"]),
+    ]
+    constants = {"k": ints(other), "seven": ints(7), "nine": ints(9)}
+    module = load(make(nodes, {"x": (F32, ["N"])}, ["y"], constants))
+    assert module.main.returned[0].tensor.shape == (expected,)
+
+
+def test_products_and_sums_of_all_extents(make: Any) -> None:
+    nodes = [
+        node("Shape", ["x"], ["s"]),
+        node("ReduceProd", ["s"], ["p"]),
+        node("ReduceSum", ["s"], ["t"]),
+        node("Concat", ["p", "t"], ["both"], axis=0),
+        node("ConstantOfShape", ["both"], ["y"]),
+    ]
+    module = load(make(nodes, {"x": (F32, ["N", 3])}, ["y"]))
+    assert module.main.returned[0].tensor.shape == (parse_dim("3*N"), parse_dim("N + 3"))
+
+
+def test_an_extent_squared_again_and_again_stays_bounded(make: Any) -> None:
+    nodes = [node("Shape", ["x"], ["s0"])]
+    nodes += [node("Mul", [f"s{k}", f"s{k}"], [f"s{k + 1}"]) for k in range(60)]
+    module = load(make(nodes, {"x": (F32, ["N"])}, ["s60"]))
+    assert run(module, [np.ones(1, F32)])[0].tolist() == [1]
+
+
+def test_known_indices_are_slices(make: Any) -> None:
+    nodes = [node("Gather", ["x", k], [f"y{k}"], axis=1) for k in ("one", "last", "back", "odd")]
+    constants = {"one": np.array(1), "last": ints(-1), "back": ints(4, 2, 0), "odd": ints(0, 3, 1)}
+    outputs = ["yone", "ylast", "yback", "yodd"]
+    module = load(make(nodes, {"x": (F32, [2, 5])}, outputs, constants))
+    assert ops(module).count("gather") == 1
+    x = np.arange(10, dtype=F32).reshape(2, 5)
+    for got, at in zip(run(module, [x]), (1, [-1], [4, 2, 0], [0, 3, 1]), strict=True):
+        np.testing.assert_array_equal(got, x[:, at])
