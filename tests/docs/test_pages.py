@@ -1,4 +1,4 @@
-"""README.md and docs/: every python block not marked `no-run` and every `$ irc` line runs."""
+"""All pages: every python fence not marked `no-run` and every line of a shell fence runs."""
 
 from __future__ import annotations
 
@@ -51,6 +51,11 @@ def test_the_pages_show_something() -> None:
     """The conditions above do not hide every test."""
     assert programs(PAGES["README.md"]) and len(commands(PAGES["README.md"])) >= 8
     assert len(commands(PAGES["docs/commands.md"])) >= 8
+
+
+def test_every_page_is_in_the_index() -> None:
+    own = [name.removeprefix("docs/") for name in PAGES if name.startswith("docs/")]
+    assert not [n for n in own if f"]({n})" not in PAGES["docs/index.md"] and n != "index.md"]
 
 
 def test_every_command_has_a_row() -> None:
