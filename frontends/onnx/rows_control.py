@@ -110,22 +110,15 @@ def _step(
     n: Node, body: Any, b: Builder, index: Value, flag: Item, carried: Sequence[Value]
 ) -> list[Item]:
     """Import the body for one step: condition, carried values, stacked values."""
-    args = [item_of(index, b), flag, *[item_of(v, b) for v in carried]]
-    args = [_declared(n, b, a, v) for a, v in zip(args, body.input)]
-    return n.graph.region(body, b, args, n.place())
+    own = [_declared(b, item, v) for item, v in zip((item_of(index, b), flag), body.input)]
+    return n.graph.region(body, b, [*own, *[item_of(v, b) for v in carried]], n.place())
 
 
-def _declared(n: Node, b: Builder, item: Item, declared: Any) -> Item:
+def _declared(b: Builder, item: Item, declared: Any) -> Item:
     """Index and condition may be declared as vectors of one element."""
-    if item.type not in (FLAG, COUNT) or not declared.type.tensor_type.HasField("shape"):
+    if item.made is None or len(declared.type.tensor_type.shape.dim) != 1:
         return item
-    if (
-        len(declared.type.tensor_type.shape.dim) == 1
-        and item.known is None
-        and item.made is not None
-    ):
-        return item_of(b.reshape(item.made, shape=(1,)), b) if item.type is COUNT else item
-    return item
+    return item_of(b.reshape(item.made, shape=(1,)), b)
 
 
 def _counted(n: Node, body: Any, inits: Sequence[Item], trip: DimLike | Value, stacked: int) -> Any:

@@ -119,3 +119,21 @@ def test_a_growing_carried_value_is_refused(make: Any) -> None:
                  {"m": np.array(3)})  # fmt: skip
     with pytest.raises(UnsupportedError, match="changes its type"):
         load(model)
+
+
+def test_index_and_condition_may_be_vectors_of_one(make: Any) -> None:
+    """Sums the indices while they are below 3."""
+    body = helper.make_graph(
+        [
+            node("Cast", ["i"], ["f"], to=TensorProto.FLOAT),
+            node("Add", ["v", "f"], ["w"]),
+            node("Less", ["f", "three"], ["go_on"]),
+        ],
+        "body",
+        [info("i", [1], TensorProto.INT64), info("go", [1], TensorProto.BOOL), info("v", [1])],
+        [info("go_on", [1], TensorProto.BOOL), info("w", [1])],
+        [numpy_helper.from_array(np.array([3], F32), "three")],
+    )
+    model = make([node("Loop", ["m", "", "x"], ["y"], body=body)], {"x": (F32, [1])}, ["y"],
+                 {"m": np.array([9])})  # fmt: skip
+    assert run(load(model), [np.zeros(1, F32)])[0].tolist() == [6]
