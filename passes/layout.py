@@ -298,7 +298,7 @@ def sunk_pad(op: Op, b: Builder) -> Value | None:
 
 
 def flattened_product(op: Op, b: Builder) -> Value | None:
-    """matmul(reshape(unpack(x)), w) with the channels and all behind them in one row: w is reordered."""
+    """matmul(reshape(unpack(x)), w), channels and all behind them in one row: w is reordered."""
     x, w = op.operands
     flat = x.op
     if flat is None or flat.name != "reshape" or not is_constant(w) or w.tensor.rank != 2:
