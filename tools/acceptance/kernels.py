@@ -22,7 +22,7 @@ from ..bench.native import fork_join
 from ..targets import choose
 from . import Measured, Skipped
 
-ROUNDS = 12
+ROUNDS = 30
 SHARE = 0.75
 BANDWIDTH_SHARE = 0.70
 SPEED_UP = 1.8
