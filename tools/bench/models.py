@@ -84,7 +84,7 @@ def mlp(seed: int = 0, batch: int | str = 1) -> ModelProto:
 
 
 def small_cnn(seed: int = 0, batch: int | str = 1) -> ModelProto:
-    """Two 3x3 convolutions (16, 32) with relu and max pool, then a linear layer: [batch, 1, 28, 28]."""
+    """Two 3x3 convolutions (16, 32), relu, max pools, a linear layer: x [batch, 1, 28, 28]."""
     net = Net("small_cnn", seed)
     h = net.op("Relu", net.conv("x", "conv1", 1, 16))
     h = net.op("MaxPool", h, kernel_shape=[2, 2], strides=[2, 2])
@@ -96,7 +96,7 @@ def small_cnn(seed: int = 0, batch: int | str = 1) -> ModelProto:
 
 
 def demo_cnn(seed: int = 0, batch: int | str = 1) -> ModelProto:
-    """Convolution, batch norm, depthwise, a residual sum, global pooling, softmax: [batch, 3, 32, 32]."""
+    """Convolutions, one depthwise, batch norms, a residual sum: x [batch, 3, 32, 32]."""
     net = Net("demo_cnn", seed)
     h = net.op("Relu", normalised(net, net.conv("x", "stem", 3, 16, stride=2), "bn1", 16))
     side = h
