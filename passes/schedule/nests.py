@@ -87,10 +87,10 @@ def is_parallel(loop: For) -> bool:
         return True
     inside = {op.result for op in loop.walk() if isinstance(op, Alloc)}
     written = {op.target for op in accesses(loop) if isinstance(op, Store)} - inside
-    return all([_separates(loop, buffer) for buffer in written])
+    return all([separates(loop, buffer) for buffer in written])
 
 
-def _separates(loop: For, buffer: Value) -> bool:
+def separates(loop: For, buffer: Value) -> bool:
     """Some dimension of all accesses is `c*var + rest` with the rest narrower than c."""
     touching = [op for op in accesses(loop) if op.operands[-1] is buffer]
     return any([_dimension_separates(loop, touching, d) for d in range(buffer.buffer.rank)])
@@ -160,5 +160,6 @@ __all__ = [
     "may_move",
     "move_body",
     "perfect_chain",
+    "separates",
     "top_nests",
 ]

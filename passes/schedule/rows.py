@@ -9,6 +9,7 @@ that moves by one element.  May import: ir, the steps beside it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from ...ir.dims import symbols_of
 from ...ir.ops.loop import Alloc, For, Load, Store
@@ -16,7 +17,7 @@ from ...ir.symbols import loop_names
 from .memory import Ahead, ComputeAt, Place, Rfactor
 from .nests import Refused, accesses, child_of, contains, find_loop, perfect_chain
 from .scheduler import Scheduler, depends, static, stride
-from .steps import Partition, Reorder, Tile, parallel, unroll, vector
+from .steps import Fuse, Partition, Reorder, Tile, parallel, unroll, vector
 
 ROW_BYTES = 256 << 10
 """Largest intermediate row kept on the stack of a thread."""
@@ -40,12 +41,23 @@ def schedule_rows(s: Scheduler, root: For) -> None:
         names = [op.var for op in host.body if isinstance(op, For)]
     else:
         names = [nest.var for nest in _nests_of(s, root, needed)]
+    several = len(names) > 1 and bool(shared)
     for name in names:
-        vectorize_nest(s, name, lanes)
-    if len(names) > 1 and shared:
+        vectorize_nest(s, name, lanes, CHAINS if several else 1)
+    if several:
+        _fuse_passes(s, shared[-1])
         _fetch_ahead(s, names, shared)
     if shared and s.target.threads > 1 and _work(top) >= GRAIN:
         s.attempt(parallel(shared[0]))
+
+
+def _fuse_passes(s: Scheduler, row: str) -> None:
+    """Neighbouring passes over a row become one where the second only reads what the first made."""
+    loops = [op for op in find_loop(s.kernel, row).body if isinstance(op, For)]
+    for first, second in pairwise(loops):
+        buffers = [{op.operands[-1] for op in accesses(loop)} for loop in (first, second)]
+        if first.extent == second.extent and buffers[0] & buffers[1]:
+            s.attempt(Fuse(first.var, second.var))
 
 
 def _fetch_ahead(s: Scheduler, names: Sequence[str], shared: Sequence[str]) -> None:
@@ -207,7 +219,7 @@ def _work(loop: For) -> int:
     return static(loop.extent, 64) * max(inner, default=1)
 
 
-def vectorize_nest(s: Scheduler, name: str, lanes: int) -> None:
+def vectorize_nest(s: Scheduler, name: str, lanes: int, chains: int = 1) -> None:
     """Vectorise one nest along the loop that moves its accesses by one element."""
     if lanes == 1:
         return
@@ -216,12 +228,12 @@ def vectorize_nest(s: Scheduler, name: str, lanes: int) -> None:
     touched = list(accesses(loop))
     stores = [op for op in touched if isinstance(op, Store)]
     if not stores or any(op.block is not chain[-1].body for op in touched):
-        _vectorize_inner(s, loop, lanes)
+        _vectorize_inner(s, loop, lanes, chains)
         return
     if any(l.kind != "serial" or l.var in s.settled for l in chain):
         return
     before = loop_names(s.kernel)
-    _find_lanes(s, chain, touched, stores, lanes)
+    _find_lanes(s, chain, touched, stores, lanes, chains)
     s.settled |= {l.var for l in chain} | loop_names(s.kernel) - before
 
 
@@ -231,28 +243,33 @@ def _find_lanes(
     touched: Sequence[Load | Store],
     stores: Sequence[Store],
     lanes: int,
+    chains: int,
 ) -> None:
     """Run the last loop that moves every access by one element or none as vectors."""
     moving = [l.var for l in chain if all(stride(o, l.var) == 1 for o in stores)]
     if moving and all(stride(op, moving[-1]) in (0, 1) for op in touched):
-        _vector_loop(s, chain, moving[-1], lanes)
+        _vector_loop(s, chain, moving[-1], lanes, chains)
         return
     reducing = [l for l in chain if l.reduction and any(stride(op, l.var) == 1 for op in touched)]
     if reducing and all(stride(op, reducing[-1].var) in (0, 1) for op in touched):
         reduce_lanes(s, chain, reducing[-1].var, stores[0], lanes)
 
 
-def _vectorize_inner(s: Scheduler, loop: For, lanes: int) -> None:
+def _vectorize_inner(s: Scheduler, loop: For, lanes: int, chains: int) -> None:
     """An imperfect nest: vectorise the nests inside it."""
     for op in list(loop.body):
         if isinstance(op, For):
-            vectorize_nest(s, op.var, lanes)
+            vectorize_nest(s, op.var, lanes, chains)
         elif op.regions:
             return
 
 
-def _vector_loop(s: Scheduler, chain: Sequence[For], name: str, lanes: int) -> None:
-    """Put the loop innermost and run it as vectors; the tail is masked."""
+def _vector_loop(
+    s: Scheduler, chain: Sequence[For], name: str, lanes: int, chains: int = 1
+) -> None:
+    """Put the loop innermost and run it as vectors, `chains` per round if that leaves no rest; the
+    tail is masked.
+    """
     order = [l.var for l in chain if l.var != name]
     extent = next(l.extent for l in chain if l.var == name)
     if not s.attempt(Reorder((*order, name))):
@@ -261,6 +278,12 @@ def _vector_loop(s: Scheduler, chain: Sequence[For], name: str, lanes: int) -> N
         s.attempt(vector(name))
         return
     if not s.may(vector(name)):
+        return
+    if chains > 1 and isinstance(extent, int) and extent % (lanes * chains) == 0:
+        s.do(Tile(name, lanes * chains))
+        s.do(Tile(f"{name}.i", lanes, f"{name}.u", f"{name}.l"))
+        s.do(vector(f"{name}.l"))
+        s.do(unroll(f"{name}.u"))
         return
     s.do(Tile(name, lanes))
     if not isinstance(extent, int) or extent % lanes:

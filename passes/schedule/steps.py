@@ -24,7 +24,16 @@ from ...ir.symbols import (
     rename_bind,
     rename_loop,
 )
-from .nests import Refused, find_loop, is_parallel, may_move, move_body, perfect_chain
+from .nests import (
+    Refused,
+    accesses,
+    find_loop,
+    is_parallel,
+    may_move,
+    move_body,
+    perfect_chain,
+    separates,
+)
 from .simplify import simplify_kernel, simplify_under
 
 
@@ -301,10 +310,10 @@ def parallel(var: str) -> Mark:
 
 @dataclass(frozen=True)
 class Fuse(Step):
-    """Run two neighbouring loops of one extent as one; the second loop's body follows the first's.
+    """Run two loops of one extent as one; the second loop's body follows the first's.
 
-    Legal when both loops are parallel and what the second reads of the first is of the same
-    iteration.
+    Legal when whatever one of them writes and the other touches is of the same iteration.  What
+    stands between them goes before the first, and must have nothing to do with it.
     """
 
     first: str
@@ -312,25 +321,56 @@ class Fuse(Step):
 
     def apply(self, kernel: Func) -> None:
         a, b = find_loop(kernel, self.first), find_loop(kernel, self.second)
-        if a.next is not b:
-            raise Refused(f"{self.first} and {self.second} are not neighbours")
+        between = _between(a, b)
         if a.extent != b.extent or a.lo != b.lo:
             raise Refused(f"extents {a.extent} and {b.extent} differ")
+        for op in between:
+            if _conflicts(a, op):
+                raise Refused(f"{op.name} stands between {self.first} and {self.second}")
         trial = For.make(a.var, a.extent, a.kind, a.lo)
         for source in (a, b):
             for op in source.body:
                 trial.body.append(op.copy({}))
         for op in trial.body.walk():
             map_dims(op, {b.var: sym(a.var)})
-        legal = is_parallel(trial)
+        legal = all(separates(trial, buffer) for buffer in _shared(a, b))
         trial.erase()
         if not legal:
             raise Refused(f"{self.second} reads what other iterations of {self.first} write")
+        for op in between:
+            a.block.remove(op)  # type: ignore[union-attr]
+            a.block.insert_before(op, a)  # type: ignore[union-attr]
         for op in list(b.body):
             b.body.remove(op)
             map_dims_in(op, {b.var: sym(a.var)})
             a.body.append(op)
         b.erase()
+
+
+def _between(a: For, b: For) -> list[Op]:
+    """The ops that stand between two loops of one block, in order."""
+    found: list[Op] = []
+    op = a.next
+    while op is not None and op is not b:
+        found.append(op)
+        op = op.next
+    if op is None:
+        raise Refused(f"{a.var} and {b.var} are not neighbours")
+    return found
+
+
+def _shared(a: Op, b: Op) -> set[Value]:
+    """Buffers that both touch and at least one writes."""
+    written = {op.target for nest in (a, b) for op in accesses(nest) if isinstance(op, Store)}
+    touched = [{op.operands[-1] for op in accesses(nest)} for nest in (a, b)]
+    return written & touched[0] & touched[1]
+
+
+def _conflicts(nest: For, op: Op) -> bool:
+    """May `op` not change places with the nest before it?"""
+    plain = op.pure or isinstance(op, (Alloc, For, Store))
+    inside = {r for inner in nest.walk() for r in inner.results}
+    return not plain or bool(_shared(nest, op)) or any(v in inside for v in op.operands)
 
 
 @dataclass(frozen=True)
