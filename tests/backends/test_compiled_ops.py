@@ -1,0 +1,137 @@
+"""Every op through the whole compiler: the matrix of its samples, compiled for this processor.
+
+All samples of a class, in all element types that kernels have, become one function with many
+results, compiled once; each result is compared with `evaluate`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from irc.backends.c.build import sources
+from irc.backends.c.target import c_target
+from irc.backends.cpu.build import build, texts
+from irc.backends.cpu.host import codegen_target
+from irc.backends.cpu.target import cpu_target
+from irc.ir.core import Builder, Op
+from irc.ir.errors import UnsupportedError
+from irc.ir.interpret import run
+from irc.ir.ops.core import Func, Module, Return
+from irc.ir.types import DType, TensorType
+from irc.passes.pipeline import Options, compile_module
+
+_spec = importlib.util.spec_from_file_location(
+    "op_matrix", Path(__file__).parents[1] / "ir" / "ops" / "test_ops.py"
+)
+assert _spec is not None and _spec.loader is not None
+matrix: Any = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(matrix)
+
+WITHOUT_KERNELS = frozenset(["f8e4m3fn", "f8e5m2", "c64", "string"])
+"""Element types on which kernels do not compute: refused, or evaluated by the host."""
+
+
+@cache
+def samples() -> dict[type[Op], list[tuple[Any, list[str]]]]:
+    """(sample, element types of its operands) of every class."""
+    found: dict[type[Op], list[tuple[Any, list[str]]]] = {}
+    for case in matrix.cases():
+        cls, sample, name = case.values
+        found.setdefault(cls, []).append((sample, matrix.operand_dtypes(cls, sample, name)))
+    return found
+
+
+def touches(cls: type[Op], sample: Any, dtypes: list[str]) -> set[str]:
+    """The element types of a call, of its operands and of its results."""
+    _, op = matrix.call(cls, sample, dtypes)
+    given = {n for n, s in zip(dtypes, sample.shapes, strict=True) if s is not None}
+    attrs = {v.name for v in op.attrs if isinstance(v, DType)}
+    return given | attrs | {r.tensor.dtype.name for r in op.results}
+
+
+def module_of(
+    cls: type[Op], chosen: list[tuple[Any, list[str]]]
+) -> tuple[Module, list[Any], list[float]]:
+    """One function that returns the results of many calls; its inputs; a magnitude per result."""
+    func = Func.make("main", [])
+    b = Builder(func.body)
+    inputs: list[Any] = []
+    outs, scales = [], []
+    for seed, (sample, dtypes) in enumerate(chosen):
+        values = matrix.operand_values(sample, dtypes, seed)
+        operands = []
+        for value, name in zip(values, dtypes, strict=True):
+            if value is None:
+                operands.append(None)
+                continue
+            type_ = TensorType(DType(name), value.shape)
+            operands.append(func.body.add_arg(type_, f"x{len(inputs)}"))
+            inputs.append(value)
+        op = b.insert(cls(*operands, **sample.attrs))
+        outs += op.results
+        scales += [matrix.magnitude(values)] * len(op.results)
+    func.set_attr("inputs", tuple([f"x{k}" for k in range(len(inputs))]))
+    b.emit(Return, *outs)
+    return Module.make([func]), inputs, scales
+
+
+def supported(cls: type[Op]) -> list[tuple[Any, list[str]]]:
+    return [c for c in samples()[cls] if not touches(cls, *c) & WITHOUT_KERNELS]
+
+
+CLASSES = [pytest.param(cls, id=cls.name) for cls in samples() if supported(cls)]
+
+
+def check(cls: type[Op], mask: str | None) -> None:
+    """Compile all supported samples of a class and compare."""
+    module, inputs, scales = module_of(cls, supported(cls))
+    wanted = run(module, inputs)
+    target = cpu_target(1, mask)
+    compiled = compile_module(module, target, Options(verify_each=True))
+    assert compiled.planned is not None
+    assert not compiled.planned.host_steps or getattr(cls, "host", False)
+    exe = build(compiled.planned, target, codegen=codegen_target(mask))
+    for value, got, want, scale in zip(
+        module.main.returned, exe.run(inputs), wanted, scales, strict=True
+    ):
+        size = max(scale, matrix.magnitude([want]))
+        matrix.close(got, np.asarray(want), value.tensor.dtype, size)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_compiled_op(cls: type[Op]) -> None:
+    check(cls, None)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mask", ["avx2", "sse4.2"])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_compiled_op_on_narrower_machines(cls: type[Op], mask: str) -> None:
+    check(cls, mask)
+
+
+def test_types_without_kernels_are_refused() -> None:
+    """f8 and complex: compiled, or refused as unsupported, for LLVM and for C; never a crash."""
+    refused, seen = 0, set()
+    for cls, cases in samples().items():
+        for case in cases:
+            found = touches(cls, *case)
+            key = (cls, *sorted(found))
+            if not found & WITHOUT_KERNELS or "string" in found or key in seen:
+                continue
+            seen.add(key)
+            module, _, _ = module_of(cls, [case])
+            target = (cpu_target(1), c_target())[len(seen) % 2]
+            try:
+                planned = compile_module(module, target).planned
+                assert planned is not None
+                sources(planned, "m") if target.name == "c" else texts(planned, 512)
+            except UnsupportedError:
+                refused += 1
+    assert refused > 100
