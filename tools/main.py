@@ -7,6 +7,7 @@ with a click command named `command`, and add one row to `COMMANDS`.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -91,8 +92,15 @@ def run(args: Sequence[str]) -> int:
 
 
 def main() -> None:
-    """The entry point of the script `irc`."""
-    sys.exit(run(sys.argv[1:]))
+    """The entry point of the script `irc`.
+
+    What a command imports and builds lives until it ends, so collecting it on the way and once more
+    at the exit is wasted: 50 ms of a short one.
+    """
+    gc.set_threshold(200_000, 50, 100)
+    code = run(sys.argv[1:])
+    gc.freeze()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

