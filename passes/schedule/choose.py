@@ -7,24 +7,33 @@ differ. May import: ir, the recipes beside it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...ir.ops.core import Func
 from ...ir.ops.loop import Alloc, For, Load, Store
+from ...ir.symbols import loops_around
 from ...ir.target import Target
 from .contraction import match_contraction, match_update, schedule_contraction
-from .memory import Inline, Stage
+from .memory import ComputeAt, Inline, Stage
 from .nests import child_of, contains, perfect_chain
 from .rows import schedule_rows, vectorize_nest
 from .scheduler import Scheduler, depends, static
 from .steps import Simplify, Step
+from .window import window
 from .windowed import schedule_windowed
 
 COSTLY = frozenset(
     {"exp", "log", "tanh", "sigmoid", "erf", "sin", "cos", "pow", "div", "sqrt", "rsqrt"}
 )
 """Ops worth computing once."""
+
+FEW = 8
+"""Results below which a padded copy that an element serves is made piece by piece."""
+
+PIECE_BYTES = 16 << 10
+"""Largest piece of such a copy, on the stack of a thread."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +127,16 @@ def _outputs(s: Scheduler) -> list[For]:
 
 def _schedule(s: Scheduler, root: For) -> None:
     """One output nest: a contraction with its epilogue, a contraction under a window, or rows."""
-    name = root.var
+    once: list[str] = []
     for alloc in [a for a in s.allocs() if a.block is s.kernel.body]:
-        _stage_padding(s, alloc)
+        once += _stage_padding(s, alloc)
+    _schedule_nest(s, root)
+    for label in once:
+        _narrow_padding(s, label)
+
+
+def _schedule_nest(s: Scheduler, root: For) -> None:
+    name = root.var
     for alloc in [a for a in s.allocs() if a.block is s.kernel.body]:
         found = match_contraction(alloc)
         if found is not None and found.consumer is root and schedule_contraction(s, alloc.label):
@@ -131,22 +147,41 @@ def _schedule(s: Scheduler, root: For) -> None:
             schedule_rows(s, current)
 
 
-def _stage_padding(s: Scheduler, acc: Alloc) -> None:
+def _stage_padding(s: Scheduler, acc: Alloc) -> list[str]:
     """Give guarded operands (padding) a padded copy, so that the inner loops are free of guards.
 
-    Only where an element is used for several results: a depthwise convolution is over before its
-    copy is.
+    Only where an element is used for several results, as the target says: a depthwise convolution
+    may be over before its copy is.  Gives the copies that serve few results.
     """
     found = match_update(acc)
     if found is None:
-        return
+        return []
     update, _, loads = found
+    few = []
     for k, load in enumerate(loads):
         reuse = 1
         for loop in perfect_chain(update):
             reuse *= 1 if loop.reduction or depends(load, loop.var) else static(loop.extent)
+        label = f"{acc.label}.pad{k}"
         if load.where and load.block is not None and reuse >= s.target.pad_reuse:
-            s.attempt(Stage(load.source.name or "", "", f"{acc.label}.pad{k}", "heap"))
+            if s.attempt(Stage(load.source.name or "", "", label, "heap")) and reuse < FEW:
+                few.append(label)
+    return few
+
+
+def _narrow_padding(s: Scheduler, label: str) -> None:
+    """Make a padded copy piece by piece, in the outermost loop that reads little enough of it."""
+    alloc = next((a for a in s.allocs() if a.label == label), None)
+    reads = [u for u in alloc.result.users if isinstance(u, Load)] if alloc is not None else []
+    if alloc is None or not reads:
+        return
+    for loop in loops_around(reads[0]):
+        if loop.reduction or not all([contains(loop, read) for read in reads]):
+            return
+        piece = math.prod([static(extent) for extent in window(reads, loop).shape])
+        small = piece * alloc.result.buffer.dtype.bytes <= PIECE_BYTES
+        if small and s.attempt(ComputeAt(label, loop.var, "stack")):
+            return
 
 
 __all__ = ["Scheduled", "choose", "schedule", "worth_inlining"]

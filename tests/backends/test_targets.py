@@ -284,6 +284,13 @@ def test_c_tiles_have_constant_indices() -> None:
     assert "acc0[4][" not in sources(planned(module_of(["matmul_bias_relu"]), loops), "m").source
 
 
+def test_c_copies_the_padding_of_few_results_piece_by_piece() -> None:
+    text = sources(planned(module_of(["depthwise"]), c_target()), "m").source
+    assert "float s0_acc0_pad0[" in text and "scratch" not in text
+    sums = [line for line in text.splitlines() if "acc0[" in line and " * in1[" in line]
+    assert sums and not any(["?" in line for line in sums])
+
+
 def test_c_needs_little_memory_and_little_text() -> None:
     made = planned(module_of(["cnn"]), c_target())
     assert made.arena_bytes <= 38_848
