@@ -270,7 +270,8 @@ def combines(store: Store) -> bool:
     if update is None or update.name not in ("add", "mul", "min", "max", "fma"):
         return False
     loads = [v.op for v in update.operands if isinstance(v.op, Load)]
-    return sum([l.source is store.target and l.index == store.index for l in loads]) == 1
+    old = [l for l in loads if l.source is store.target and l.index == store.index]
+    return len(old) == 1
 
 
 def binds_lanes(loop: For) -> bool:

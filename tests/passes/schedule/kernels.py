@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import irc.ir.ops  # noqa: F401  # registers every op
 import numpy as np
+
+import irc.ir.ops  # noqa: F401  # registers every op
 from irc.ir.core import Block, Builder, Value
 from irc.ir.interpret_loops import run_kernel
 from irc.ir.ops.core import Func, Fused, Yield
@@ -59,16 +60,20 @@ PROGRAMS: dict[str, tuple[list[Shape], Callable[..., Value]]] = {
     "matmul_row": ([(1, 9), (9, 33)], MATMUL),
     "matmul_column": ([(17, 5), (5, 1)], MATMUL),
     "matmul_batch": ([(2, 3, 4), (2, 4, 18)], MATMUL),
-    "matmul_transposed": ([(6, 5), (19, 5)], lambda b, x, y: b.contract(x, y, equation="mk,nk->mn")),
-    "matmul_bias_relu": ([(5, 6), (6, 17), (17,)], lambda b, x, y, z: b.relu(b.add(b.matmul(x, y), z))),
+    "matmul_transposed": ([(6, 5), (19, 5)],
+                          lambda b, x, y: b.contract(x, y, equation="mk,nk->mn")),
+    "matmul_bias_relu": ([(5, 6), (6, 17), (17,)],
+                         lambda b, x, y, z: b.relu(b.add(b.matmul(x, y), z))),
     "conv": ([(1, 3, 6, 7), (5, 3, 3, 3)], lambda b, x, w: b.conv(x, w, pads=(1, 1, 1, 1))),
-    "conv_strided": ([(2, 2, 7, 8), (3, 2, 3, 2)], lambda b, x, w: b.conv(x, w, strides=(2, 3), pads=(1, 0, 2, 1))),
+    "conv_strided": ([(2, 2, 7, 8), (3, 2, 3, 2)],
+                     lambda b, x, w: b.conv(x, w, strides=(2, 3), pads=(1, 0, 2, 1))),
     "conv_grouped": ([(1, 4, 5, 5), (6, 2, 3, 3)], lambda b, x, w: b.conv(x, w, groups=2)),
     "conv_blocked": ([(1, 2, 5, 6, 4), (2, 2, 3, 3, 4, 8)],
                      lambda b, x, w: b.conv(x, w, pads=(1, 1, 1, 1), channel_block=4, out_block=8)),
     "depthwise": ([(1, 2, 6, 6, 4), (2, 3, 3, 4)],
                   lambda b, x, w: b.conv(x, w, pads=(1, 1, 1, 1), channel_block=4, groups=8)),
-    "max_pool": ([(1, 2, 7, 6)], lambda b, x: b.max_pool(x, kernel=(3, 2), strides=(2, 2), pads=(1, 0, 1, 0))),
+    "max_pool": ([(1, 2, 7, 6)],
+                 lambda b, x: b.max_pool(x, kernel=(3, 2), strides=(2, 2), pads=(1, 0, 1, 0))),
     "softmax": ([(5, 37)], lambda b, x: b.softmax(x, axis=-1)),
     "softmax_middle": ([(2, 9, 19)], lambda b, x: b.softmax(x, axis=1)),
     "layer_norm": ([(3, 70), (70,), (70,)], lambda b, x, g, c: b.layer_norm(x, g, c)),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from irc.ir.target import Target
 from irc.ir.verify import verify
 from irc.passes.lower.finish import finish
@@ -14,7 +15,9 @@ from irc.passes.lower.scratch import hoist_scratch
 from irc.passes.schedule.choose import choose
 from irc.passes.schedule.steps import apply_steps
 
-_spec = importlib.util.spec_from_file_location("schedule_kernels", Path(__file__).with_name("kernels.py"))
+_spec = importlib.util.spec_from_file_location(
+    "schedule_kernels", Path(__file__).with_name("kernels.py")
+)
 kernels = importlib.util.module_from_spec(_spec)  # type: ignore[arg-type]
 _spec.loader.exec_module(kernels)  # type: ignore[union-attr]
 

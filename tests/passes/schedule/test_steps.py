@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from irc.ir.dims import sym
 from irc.ir.ops.loop import Alloc, For, Load, Store
 from irc.ir.target import Target
@@ -17,10 +18,22 @@ from irc.passes.lower.scratch import hoist_scratch
 from irc.passes.schedule.memory import ComputeAt, Inline, Pad, Place, Relayout, Rfactor, Stage
 from irc.passes.schedule.nests import Refused, find_loop, perfect_chain
 from irc.passes.schedule.steps import (
-    Collapse, Fission, Fuse, Mark, Partition, Reorder, Simplify, Specialize, Tile, apply_steps, vector,
-)  # fmt: skip
+    Collapse,
+    Fission,
+    Fuse,
+    Mark,
+    Partition,
+    Reorder,
+    Simplify,
+    Specialize,
+    Tile,
+    apply_steps,
+    vector,
+)
 
-_spec = importlib.util.spec_from_file_location("schedule_kernels", Path(__file__).with_name("kernels.py"))
+_spec = importlib.util.spec_from_file_location(
+    "schedule_kernels", Path(__file__).with_name("kernels.py")
+)
 kernels = importlib.util.module_from_spec(_spec)  # type: ignore[arg-type]
 _spec.loader.exec_module(kernels)  # type: ignore[union-attr]
 
@@ -64,7 +77,11 @@ def test_tile_with_a_guard_keeps_whole_tiles():
 def test_partition_makes_full_tiles_static():
     plain, count = program("matmul")
     found = loops(same(plain, count, [Tile("s0.m", 4), Partition("s0.m.o", 3)]))
-    assert found["s0.m.i"] == 4 and found["s0.m.i.t"] == 1 if "s0.m.i.t" in found else found["s0.m.i"] == 4
+    assert (
+        found["s0.m.i"] == 4 and found["s0.m.i.t"] == 1
+        if "s0.m.i.t" in found
+        else found["s0.m.i"] == 4
+    )
 
 
 def test_reorder_keeps_reductions_legal():
@@ -96,8 +113,14 @@ def test_stage_packs_panels():
 
 def test_rfactor_gives_lanes_to_a_sum():
     plain, count = program("sum_rows")
-    steps = [ComputeAt("s0.acc0", "s0.fin.i0", "stack"), Tile("s0.r1", 8), Partition("s0.r1.o", 16), Rfactor("s0.acc0", "s0.r1.i"), vector("s0.r1.i"),
-             Mark("s0.r1.i.c", "vector")]  # fmt: skip
+    steps = [
+        ComputeAt("s0.acc0", "s0.fin.i0", "stack"),
+        Tile("s0.r1", 8),
+        Partition("s0.r1.o", 16),
+        Rfactor("s0.acc0", "s0.r1.i"),
+        vector("s0.r1.i"),
+        Mark("s0.r1.i.c", "vector"),
+    ]
     same(plain, count, steps, LANES)
 
 
@@ -105,7 +128,11 @@ def test_small_steps():
     plain, count = program("elementwise")
     same(plain, count, [Inline("s0.t0"), Inline("s1.t0"), Collapse("s2.i0", "s2.i1", "s2.i")])
     same(plain, count, [Simplify(), Specialize("s0.i2", (2 - sym("s0.i0"),))])
-    same(plain, count, [Relayout("s0.t0", ((2, 4),), (2, 0, 1, 3)), Pad("s1.t0", 2, 8), Place("s1.t0", "stack")])
+    same(
+        plain,
+        count,
+        [Relayout("s0.t0", ((2, 4),), (2, 0, 1, 3)), Pad("s1.t0", 2, 8), Place("s1.t0", "stack")],
+    )
 
 
 REFUSALS = {
@@ -115,7 +142,11 @@ REFUSALS = {
     "gap in a nest": ("matmul", Reorder(("s0.k", "s0.m")), "must be named too"),
     "reduction in parallel": ("matmul", Mark("s0.k", "parallel"), "depend on each other"),
     "inline a reduction": ("matmul", Inline("s0.acc0"), "not written by a single store"),
-    "read elsewhere": ("softmax", ComputeAt("s0.acc0", "s0.i0", "stack"), "computed around the loop"),
+    "read elsewhere": (
+        "softmax",
+        ComputeAt("s0.acc0", "s0.i0", "stack"),
+        "computed around the loop",
+    ),
     "outside the range": ("matmul", Partition("s0.m", 99), "not within the range"),
     "static reduction": ("matmul", Rfactor("s0.acc0", "s0.m"), "not one accumulator"),
     "no neighbours": ("matmul", Fuse("s0.m", "s0.fin.m.x"), "there is no loop"),
@@ -153,7 +184,12 @@ def random_step(rng, kernel):
         lambda: Partition(var, rng.choice([1, 2, 3])),
         lambda: ComputeAt(label, var, rng.choice(["stack", "heap"])),
         lambda: Inline(label),
-        lambda: Stage(rng.choice(["in0", label]), rng.choice(["", var]), f"copy{rng.randrange(10**6)}", "stack"),
+        lambda: Stage(
+            rng.choice(["in0", label]),
+            rng.choice(["", var]),
+            f"copy{rng.randrange(10**6)}",
+            "stack",
+        ),
         lambda: Rfactor(label, var),
         lambda: Fuse(var, rng.choice(names)),
         lambda: Relayout(label, ((0, rng.choice([2, 3])),)),
@@ -163,7 +199,16 @@ def random_step(rng, kernel):
     ])()  # fmt: skip
 
 
-SMALL = ["matmul", "matmul_bias_relu", "conv", "softmax_middle", "sum_rows", "max_pool", "elementwise", "matmul_batch"]
+SMALL = [
+    "matmul",
+    "matmul_bias_relu",
+    "conv",
+    "softmax_middle",
+    "sum_rows",
+    "max_pool",
+    "elementwise",
+    "matmul_batch",
+]
 
 
 @pytest.mark.parametrize("seed", range(40))
