@@ -313,7 +313,8 @@ class Rfactor(Step):
     dimension.
 
     The partial results live in the buffer VAR.p, set by loops VAR.pi0, VAR.pi1 ...; a second update
-    nest combines them over the loop VAR.c.  `var` becomes a parallel loop.
+    nest combines them over the loop VAR.c.  `var` becomes a parallel loop; what else the nest adds
+    to the accumulator (tails) goes there at once.
     """
 
     label: str
@@ -324,7 +325,7 @@ class Rfactor(Step):
         update = child_of(loop, alloc.block)  # type: ignore[arg-type]
         stores = [u for u in alloc.result.users if isinstance(u, Store)]
         init = [s for s in stores if isinstance(s.value.op, Const)]
-        inside = [s for s in stores if contains(update, s)]
+        inside = [s for s in stores if contains(loop, s)]
         if (
             len(init) != 1
             or len(inside) != 1
@@ -345,7 +346,7 @@ class Rfactor(Step):
         alloc.block.insert_before(parts, alloc)  # type: ignore[union-attr]
         self._init(alloc, parts.result, loop.extent, start)
         self._combine(alloc, parts.result, update, inside[0], loop.extent)
-        self._redirect(alloc.result, parts.result, update)
+        self._redirect(alloc.result, parts.result, loop)
         loop.set_attr("reduction", False)
 
     def _init(self, alloc: Alloc, parts: Value, lanes: int, start: Const) -> None:
@@ -371,9 +372,9 @@ class Rfactor(Step):
         part = b.emit(Load, parts, index=(*index, sym(last.var)))
         b.emit(Store, _combiner(b, store, alloc.result, old, part), alloc.result, index=index)
 
-    def _redirect(self, acc: Value, parts: Value, update: Op) -> None:
+    def _redirect(self, acc: Value, parts: Value, loop: For) -> None:
         for user in acc.users:
-            if contains(update, user):
+            if contains(loop, user):
                 user.set_attr("index", (*user.attributes["index"], sym(self.var)))
                 user.set_operands([parts if v is acc else v for v in user.operands])
 

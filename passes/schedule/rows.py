@@ -32,9 +32,8 @@ CHAINS = 4
 def schedule_rows(s: Scheduler, root: For) -> None:
     """Schedule the nest `root` together with the intermediates that only it needs."""
     needed = _intermediates(s, root)
-    root_var = root.var
     shared, lanes = _share(s, root, needed)
-    top = find_loop(s.kernel, shared[0] if shared else root_var)
+    top = find_loop(s.kernel, shared[0] if shared else root.var)
     if shared:
         _sink_all(s, [a.label for a in reversed(needed)], shared[-1])
         host = find_loop(s.kernel, shared[-1])
@@ -202,12 +201,13 @@ def _row_bytes(s: Scheduler, needed: Sequence[Alloc], shared: Sequence[str]) -> 
     """
     most = 0
     inside = {symbol for name in shared for symbol in (name, name.removesuffix(".o"))}
-    for alloc in needed:
-        buffer = alloc.result.buffer
+    for alloc in reversed(needed):  # consumers first: what they share, their producers share
+        buffer, users = alloc.result.buffer, alloc.result.users
         size = buffer.dtype.bytes
-        reads = [u for u in alloc.result.users if isinstance(u, Load)]
         for d, extent in enumerate(buffer.shape):
-            if not any(symbols_of(r.index[d]) & inside for r in reads):
+            if any(symbols_of(u.index[d]) & inside for u in users if isinstance(u, Load)):
+                inside |= {n for u in users if isinstance(u, Store) for n in symbols_of(u.index[d])}
+            else:
                 size *= static(extent)
         most = max(most, size)
     return most
@@ -312,6 +312,9 @@ def reduce_lanes(s: Scheduler, chain: Sequence[For], name: str, store: Store, la
     ):
         return
     if not s.may(vector(name)):
+        return
+    if static(alloc.result.buffer.size) > 1:  # partial sums of a whole buffer fill no registers
+        _reduce_tail(s, name, lanes)
         return
     wide = lanes * CHAINS
     if static(extent) < wide:

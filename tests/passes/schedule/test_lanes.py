@@ -9,15 +9,18 @@ from irc.ir.core import Builder, Value
 from irc.ir.dims import sym
 from irc.ir.interpret_loops import run_kernel
 from irc.ir.ops.core import Func, Fused, Module, Return
-from irc.ir.ops.loop import Bind, For
+from irc.ir.ops.loop import Alloc, Bind, For
 from irc.ir.target import Target
-from irc.ir.types import TensorType, f32, i64
+from irc.ir.types import TensorType, boolean, f32, i64
 from irc.ir.verify import verify
+from irc.passes.decompose import Decompose
 from irc.passes.fuse import Fuse
 from irc.passes.lower.finish import finish
 from irc.passes.lower.generic import LowerGeneric
 from irc.passes.lower.loops import lower_fused
+from irc.passes.lower.scratch import hoist_scratch
 from irc.passes.schedule.choose import Scheduled, choose
+from irc.passes.schedule.memory import Rfactor
 from irc.passes.schedule.nests import Refused
 from irc.passes.schedule.steps import Mark, Partition, Tile, apply_steps, vector
 
@@ -31,7 +34,8 @@ def scheduled(fill, *types: TensorType) -> tuple[Func, Scheduled]:
     b = Builder(func.body)
     made = fill(b, *func.args)
     b.emit(Return, *(made if isinstance(made, list) else [made]))
-    module = LowerGeneric().run(Fuse().run(Module.make([func])))
+    made = Decompose().run(Module.make([func]))
+    module = LowerGeneric().run(Fuse().run(made))
     (fused,) = [op for op in module.main.walk() if isinstance(op, Fused)]
     plain = lower_fused(fused, "k")
     return plain, choose(plain, TARGET)
@@ -74,3 +78,35 @@ def test_copies_of_gathers_bind_symbols_of_their_own() -> None:
     out = np.zeros((2, 17), np.float32)
     assert run_kernel(made, [x, np.ascontiguousarray(at), out], check=True) == 0
     np.testing.assert_array_equal(out, x[:, at])
+
+
+def test_rows_of_a_symbolic_batch_are_done_one_at_a_time() -> None:
+    """No intermediate of a softmax keeps more than a row."""
+    _, made = scheduled(lambda b, x: b.softmax(x, axis=1), TensorType(f32, (N, 33)))
+    kept = [op.type for op in made.kernel.walk() if isinstance(op, Alloc)]
+    assert kept and all(isinstance(t.size, int) and t.space != "heap" for t in kept)
+
+
+def test_a_reduction_of_everything_keeps_partial_sums_beside_its_tail() -> None:
+    _, made = scheduled(lambda b, x: b.reduce_sum(x, axes=(0, 1)), TensorType(f32, (3, 100)))
+    assert any(isinstance(step, Rfactor) for step in made.steps) and not made.refusals
+    finish(made.kernel, TARGET)
+    verify(made.kernel)
+    hoist_scratch(made.kernel)
+    x = np.arange(300, dtype=np.float32).reshape(3, 100)
+    outs = [np.zeros(a.buffer.shape, a.buffer.dtype.np) for a in made.kernel.args[1:]]
+    assert run_kernel(made.kernel, [x, *outs], check=True) == 0
+    assert outs[0] == x.sum()
+
+
+def test_a_nest_renamed_on_the_way_is_found_again() -> None:
+    """The second result's only loop is cut before sharing turns out to be too large."""
+
+    def fill(b: Builder, x: Value, y: Value, flags: Value) -> list[Value]:
+        z = b.add(b.mul(b.sigmoid(x), x), b.tanh(y))
+        w = b.mul(b.sigmoid(z), b.tanh(z))
+        return [b.where(flags, w, x), b.where(flags, z, y), b.where(flags, w, y)]
+
+    types = [TensorType(f32, (N, 1)), TensorType(f32, (N, 1)), TensorType(boolean, (N, 1))]
+    _, made = scheduled(fill, *types)
+    assert made.steps
