@@ -26,9 +26,10 @@ from .dims_expr import (
     from_mono,
     mono,
     mono_without,
+    sym,
     symbols_of,
 )
-from .dims_query import coefficient, substitute
+from .dims_query import coefficient, replace_atoms, substitute
 from .errors import Error
 
 Range = tuple[DimLike | None, DimLike | None]
@@ -324,7 +325,36 @@ def nonneg(e: DimLike, ranges: Ranges | None = None) -> bool | None:
         return e >= 0
     if Prover(ranges or {}).nonneg(e):
         return True
+    opaque, wider = _opaque(e, ranges or {})
+    if opaque is not e and Prover(wider).nonneg(opaque):
+        return True
     return False if Prover(ranges or {}).nonneg(-1 - e) else None
+
+
+def _opaque(e: Dim, ranges: Ranges) -> tuple[DimLike, Ranges]:
+    """e with a symbol of the same range for each min and max that occurs again inside a quotient.
+
+    Taken apart by its arms, such a minimum would no longer be the same number in both places.
+    """
+    outside = {f for _, _, f in atoms_of(e, MIN, MAX)}
+    inside = [f for f in outside if any(_holds(q, f) for _, _, q in atoms_of(e, DIV, MOD))]
+    names: dict[Atom, DimLike] = {}
+    wider = dict(ranges)
+    for k, f in enumerate(inside):
+        name = f"_extremum{k}"
+        names[f] = sym(name)
+        wider[name] = Prover(ranges).interval(from_atom(f))
+    return (replace_atoms(e, names), wider) if names else (e, ranges)
+
+
+def _holds(outer: Atom, f: Atom) -> bool:
+    """Does one of the arguments of an atom contain another atom?"""
+    for x in outer.args:
+        if isinstance(x, Dim):
+            for m, _ in x.terms:
+                if any(g is f or _holds(g, f) for g in m.factors):
+                    return True
+    return False
 
 
 def equal(a: DimLike, b: DimLike, ranges: Ranges | None = None) -> bool | None:

@@ -21,6 +21,7 @@ from .dims_expr import (
     from_terms,
     mono,
     rebuild,
+    sym,
 )
 from .errors import Error
 
@@ -30,6 +31,12 @@ def substitute(e: DimLike, env: Mapping[str, DimLike]) -> DimLike:
     if not isinstance(e, Dim) or e.symbols.isdisjoint(env):
         return e
     return _substitute(e, env, {})
+
+
+def replace_atoms(e: DimLike, values: Mapping[Atom, DimLike]) -> DimLike:
+    """e with whole atoms (a minimum, a quotient) replaced wherever they occur."""
+    names = {name: sym(name) for f in values for name in f.symbols}
+    return _substitute(e, names, dict(values))
 
 
 def _substitute(e: DimLike, env: Mapping[str, DimLike], memo: dict[Atom, DimLike]) -> DimLike:

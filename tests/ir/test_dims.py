@@ -402,3 +402,11 @@ def test_prover_gives_up_in_bounded_time() -> None:
         if isinstance(e, Dim) and len(e.terms) > 12:
             break
     assert nonneg(e) in (True, False, None)
+
+
+def test_a_minimum_met_again_inside_a_quotient():
+    u = min_(1000, sym("N"))
+    assert nonneg(64 * ((3 * u + 7) // 8) - 24 * u) is True
+    assert nonneg(64 * ((3 * u + 7) // 8) - 25 * u) is None
+    v = max_(5, sym("N"))
+    assert nonneg(64 * ((v + 63) // 64) - v) is True
