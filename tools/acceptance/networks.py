@@ -39,6 +39,7 @@ NOISE = 0.02
 SMALL_CNN_ARENA = 38_848
 ARENA_RATIO = 1.05
 OVERHEAD_US = 5.0
+OVERHEAD_ROUNDS = 1000
 SECONDS = 3.0
 
 Array = np.ndarray[Any, Any]
@@ -212,7 +213,7 @@ def overhead() -> Measured:
     native, run, inputs = NativeCall(exe, net.inputs), exe.run, net.inputs
     inside: list[float] = []
     outside: list[float] = []
-    for _ in range(200):
+    for _ in range(OVERHEAD_ROUNDS):
         inside.append(native.seconds(20) / 20)
         start = time.perf_counter()
         for _ in range(20):
