@@ -17,7 +17,7 @@ from ...ir.symbols import loops_around
 from ...ir.target import Target
 from .contraction import match_contraction, match_update, schedule_contraction
 from .memory import ComputeAt, Inline, Stage
-from .nests import child_of, contains, perfect_chain
+from .nests import Refused, child_of, contains, perfect_chain
 from .rows import schedule_rows, vectorize_nest
 from .scheduler import Scheduler, depends, static
 from .steps import Simplify, Step
@@ -50,9 +50,18 @@ def choose(kernel: Func, target: Target) -> Scheduled:
     s = Scheduler(kernel, target)
     s.do(Simplify())
     _inline(s)
-    for root in _outputs(s):
-        if root.block is not None:
+    roots = _outputs(s)
+    while roots:
+        names = [r.var for r in roots]
+        root = roots.pop(0)
+        if root.block is None:
+            continue
+        before, count = s.kernel.copy({}), len(s.steps)
+        try:
             _schedule(s, root)
+        except Refused as refused:  # a recipe that did not end well leaves nothing behind
+            s.give_up(before, count, refused)
+            roots = [r for r in _outputs(s) if r.var in names[1:]]
     for name in _plain_nests(s.kernel):
         vectorize_nest(s, name, target.lanes(32))
     return Scheduled(tuple(s.steps), s.kernel, tuple(s.refusals))

@@ -41,6 +41,13 @@ class Scheduler:
             return False
         return True
 
+    def give_up(self, kernel: Func, count: int, why: Refused) -> None:
+        """Go back to the kernel as it was after `count` steps."""
+        if len(self.steps) > count:
+            self.refusals.append((self.steps[-1], f"given up: {why.message}"))
+        del self.steps[count:]
+        self.kernel = kernel
+
     def may(self, step: Mark) -> bool:
         """Whether a loop may be marked so; a refusal is kept with its reason."""
         try:

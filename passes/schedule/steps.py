@@ -328,6 +328,8 @@ class Fuse(Step):
         for op in between:
             if _conflicts(a, op):
                 raise Refused(f"{op.name} stands between {self.first} and {self.second}")
+        if a.kind != b.kind:
+            raise Refused(f"{self.first} runs as {a.kind}, {self.second} as {b.kind}")
         trial = For.make(a.var, a.extent, a.kind, a.lo)
         for source in (a, b):
             for op in source.body:

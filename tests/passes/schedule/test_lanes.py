@@ -19,9 +19,12 @@ from irc.passes.lower.finish import finish
 from irc.passes.lower.generic import LowerGeneric
 from irc.passes.lower.loops import lower_fused
 from irc.passes.lower.scratch import hoist_scratch
+from irc.passes.schedule import choose as choosing
 from irc.passes.schedule.choose import Scheduled, choose
 from irc.passes.schedule.memory import Rfactor
 from irc.passes.schedule.nests import Refused
+from irc.passes.schedule.scheduler import Scheduler
+from irc.passes.schedule.steps import Fuse as Join
 from irc.passes.schedule.steps import Mark, Partition, Tile, apply_steps, vector
 
 TARGET = Target("t", vector_bits=512, registers=32, fma=True, expand=True)
@@ -110,3 +113,34 @@ def test_a_nest_renamed_on_the_way_is_found_again() -> None:
     types = [TensorType(f32, (N, 1)), TensorType(f32, (N, 1)), TensorType(boolean, (N, 1))]
     _, made = scheduled(fill, *types)
     assert made.steps
+
+
+def two_results(b: Builder, x: Value) -> list[Value]:
+    y = b.tanh(x)
+    return [b.mul(y, y), b.sub(y, x)]
+
+
+def test_a_recipe_that_fails_leaves_the_nest_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other results keep their schedule, and plain lanes are found for this one."""
+    seen = []
+
+    def fail(s: Scheduler, root: For) -> None:
+        seen.append(root.var)
+        if len(seen) == 1:
+            s.do(Tile(root.var, 2))
+            s.do(vector("nowhere"))
+
+    monkeypatch.setattr(choosing, "schedule_rows", fail)
+    _, made = scheduled(two_results, TensorType(f32, (6, 20)))
+    assert len(seen) == 2 and any("given up" in reason for _, reason in made.refusals)
+    assert not any(isinstance(step, Tile) and step.size == 2 for step in made.steps)
+    finish(made.kernel, TARGET)
+    verify(made.kernel)
+
+
+def test_loops_that_run_differently_are_not_fused() -> None:
+    plain, _ = scheduled(two_results, TensorType(f32, (16,)))
+    *_, first, second = [op.var for op in plain.walk() if isinstance(op, For)]
+    apply_steps(plain, [Join(first, second)])
+    with pytest.raises(Refused, match="runs as vector"):
+        apply_steps(plain, [vector(first), Join(first, second)])
