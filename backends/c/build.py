@@ -78,7 +78,7 @@ def sources(planned: Planned, name: str, embed: bool | None = None) -> Sources:
     parts = [f'#include "{name}.h"', "", body]
     if embed:
         parts.append(_constants(name, planned.weights, planned.weight_bytes))
-    parts += [face.run(), face.entry()]
+    parts += [face.arena_size(), face.run(), face.entry()]
     return Sources(name, "\n".join(parts), face.header(), embed)
 
 
@@ -167,14 +167,24 @@ class _Face:
         """`int32_t NAME_entry(...)` without its end."""
         return f"int32_t {self.name}_entry(const void *ctx, void *const *args, const int64_t *dims)"
 
+    def arena_prototype(self) -> str:
+        """`size_t NAME_arena_bytes(...)` without its end, for a model with symbolic dims."""
+        params = ", ".join([f"ptrdiff_t {n}" for n in self.dim_names])
+        return f"size_t {self.name}_arena_bytes({params})"
+
+    def arena_size(self) -> str:
+        """The function behind that prototype; nothing where a macro says it."""
+        if not self.dims:
+            return ""
+        unused = "".join([f"    (void){n};\n" for n in self.dim_names])
+        return f"{self.arena_prototype()} {{\n{unused}    return (size_t)({self.arena});\n}}\n"
+
     def header(self) -> str:
         """NAME.h: what each argument is, and how much memory to bring."""
         upper = self.name.upper()
-        size = (
-            f"{upper}_ARENA_BYTES({', '.join(self.dim_names)})"
-            if self.dims
-            else f"{upper}_ARENA_BYTES"
-        )
+        size = f"#define {upper}_ARENA_BYTES ((size_t)({self.arena}))"
+        if self.dims:
+            size = f"{self.arena_prototype()};"
         rows = [
             f" *   {name}: {arg.buffer.dtype}[{', '.join(map(str, arg.buffer.shape))}]"
             for name, arg in zip(self.args, self.plan.args, strict=False)
@@ -185,9 +195,13 @@ class _Face:
             "#include <stddef.h>",
             "#include <stdint.h>",
             "",
+            "#ifdef __cplusplus",
+            'extern "C" {',
+            "#endif",
+            "",
             "/* Bytes of working memory for one run, aligned to 8 or more; between runs its",
             " * content means nothing. */",
-            f"#define {size} ((size_t)({self.arena}))",
+            size,
             "",
             "/* Runs the model: inputs, then outputs, all dense and row-major.  Returns 0, or",
             " * a status: 1 an index is out of range, 2 a shape contradicts the model.",
@@ -198,6 +212,10 @@ class _Face:
             "",
             "/* The same with the arguments in arrays. */",
             f"{self.entry_prototype()};",
+            "",
+            "#ifdef __cplusplus",
+            "}",
+            "#endif",
             "",
             "#endif",
             "",

@@ -5,6 +5,7 @@ archives, C.
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 import time
 import zipfile
@@ -20,7 +21,8 @@ import irc.ir.ops.contract  # noqa: F401
 import irc.ir.ops.index  # noqa: F401
 import irc.ir.ops.shape  # noqa: F401
 from irc.backends import arrays
-from irc.backends.c.build import CExecutable, run_sanitized
+from irc.backends.c.build import CExecutable, run_compiler, run_sanitized, write_sources
+from irc.backends.c.target import c_target
 from irc.backends.cpu import archive
 from irc.backends.cpu.archive import open_archive
 from irc.backends.cpu.build import build
@@ -452,3 +454,18 @@ def test_a_run_costs_little_beyond_the_native_call(exe: Executable) -> None:
     whole = per_call(lambda: exe.run([x]))
     empty = per_call(lambda: np.empty((1, 5), np.float32))
     assert whole - native < 40 * empty
+
+
+def test_the_header_sizes_the_arena_for_symbolic_dims(tmp_path: Path) -> None:
+    func = Func.make("main", [TensorType(f32, (sym("N"), 5))], ["x"])
+    b = Builder(func.body)
+    value = b.softmax(b.exp(b.reduce_sum(func.args[0], axes=(1,))), axis=0)
+    b.emit(Return, value)
+    planned = compile_module(Module.make([func]), c_target()).planned
+    assert planned is not None
+    write_sources(planned, str(tmp_path), "model")
+    main = "int main(void) { return model_arena_bytes(3 + 4) % 8 != 0; }\n"
+    (tmp_path / "main.c").write_text('#include "model.h"\n' + main)
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+    run_compiler([*flags, "model.c", "main.c", "-lm", "-o", "program"], tmp_path)
+    assert subprocess.run([str(tmp_path / "program")], check=False).returncode == 0
