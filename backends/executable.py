@@ -175,15 +175,7 @@ class Executable:
         The result of a `state` input is that input's own array, changed in place (a copy, where the
         array given is not writable or not dense).
         """
-        names = self.names
-        if isinstance(inputs, (list, tuple)):
-            given = list(inputs)
-        elif isinstance(inputs, Mapping):
-            given = [inputs[n] for n in names if n in inputs]
-        else:
-            raise self._missing((inputs,))
-        if len(given) != len(names) or len(inputs) != len(names):
-            raise self._missing(inputs)
+        given = self._ordered(inputs)
         frame: Frame | None = getattr(self._local, "frame", None)
         if frame is None or not frame.fits(given):
             given = [self._accept(k, x) for k, x in enumerate(given)]
@@ -207,6 +199,24 @@ class Executable:
         if frame.plain and not self._unusual:
             return outs
         return self._collect(frame, given, outs)
+
+    def _ordered(self, inputs: Mapping[str, Any] | Sequence[Any]) -> list[Any]:
+        """The inputs in the program's order; E0501 where one is missing or unknown."""
+        names = self.names
+        if type(inputs) is dict:  # the usual case, without the cost of asking for a Mapping
+            if len(inputs) == len(names):
+                try:
+                    return [inputs[n] for n in names]
+                except KeyError:
+                    pass
+            raise self._missing(inputs)
+        if isinstance(inputs, (list, tuple)):
+            if len(inputs) != len(names):
+                raise self._missing(inputs)
+            return list(inputs)
+        if isinstance(inputs, Mapping):
+            return self._ordered(dict(inputs))
+        raise self._missing((inputs,))
 
     def _frame(self, given: Sequence[Array]) -> Frame:
         """This thread's frame for these shapes."""
