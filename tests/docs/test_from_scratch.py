@@ -23,7 +23,26 @@ def core() -> dict[str, Any]:
     return namespace
 
 
+def schedule(core: dict[str, Any], steps: list[tuple[Any, ...]]) -> Any:
+    """The page's kernel after steps, each given as the name of its class and the arguments."""
+    made = tuple(core[name](*arguments) for name, *arguments in steps)
+    return core["apply_steps"](core["kernel"], made)
+
+
+def agree(core: dict[str, Any], kernel: Any, native: Any, shape: tuple[int, int, int]) -> None:
+    """The interpreted kernel, its machine code and numpy have the same result for (M, K, N)."""
+    m, k, n = shape
+    rng = np.random.default_rng(m)
+    x, w = rng.standard_normal((m, k), np.float32), rng.standard_normal((k, n), np.float32)
+    interpreted, compiled = np.zeros((2, m, n), np.float32)
+    core["interpret"](kernel, x, w, interpreted)
+    native(x, w, compiled)
+    assert np.array_equal(interpreted, compiled)
+    assert np.allclose(compiled, np.maximum(x @ w, 0), atol=1e-5)
+
+
 def test_the_budget_holds(core: dict[str, Any]) -> None:
+    """Every line of its Python counts but the blank ones."""
     assert core["lines"] < BUDGET
 
 
@@ -34,15 +53,8 @@ def test_every_file_it_names_exists() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (4, 3, 32), (9, 7, 65)])
-def test_its_kernels_agree_with_numpy(core: dict[str, Any], shape: tuple[int, ...]) -> None:
-    m, k, n = shape
-    rng = np.random.default_rng(m)
-    x, w = rng.standard_normal((m, k), np.float32), rng.standard_normal((k, n), np.float32)
-    interpreted, compiled = np.zeros((2, m, n), np.float32)
-    core["interpret"](core["scheduled"], x, w, interpreted)
-    core["native"](x, w, compiled)
-    assert np.array_equal(interpreted, compiled)
-    assert np.allclose(compiled, np.maximum(x @ w, 0), atol=1e-5)
+def test_its_kernels_agree_with_numpy(core: dict[str, Any], shape: tuple[int, int, int]) -> None:
+    agree(core, core["scheduled"], core["native"], shape)
 
 
 def test_its_schedule_is_faster(core: dict[str, Any]) -> None:
@@ -50,20 +62,34 @@ def test_its_schedule_is_faster(core: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "arguments", "reason"),
+    ("steps", "reason"),
     [
-        ("Mark", ("s0_k", "vector"), "depend on each other"),
-        ("Mark", ("s9_k", "vector"), "no for called s9_k"),
-        ("Reorder", (("s0_i", "s1_i1"),), "not one perfect nest"),
-        ("ComputeAt", ("t0", "s0_i"), "not read by one load inside"),
-        ("ComputeAt", ("t0", "s1_i0"), "no constant bound"),
+        ([("Mark", "s0_k", "vector")], "iterations of s0_k depend on each other"),
+        ([("Mark", "s9_k", "vector")], "no for called s9_k"),
+        ([("Reorder", ("s0_i", "s1_i1"))], "not one perfect nest"),
+        ([("Reorder", ("s0_i", "s0_k"))], "not one perfect nest"),
+        ([("Tile", "s1_i1", 4), ("Reorder", ("s1_i1_i", "s1_i1_o"))], "needs a loop that would be"),
+        ([("ComputeAt", "t0", "s0_i")], "not read by one load inside"),
+        ([("Tile", "s1_i1", 4), ("ComputeAt", "t0", "s1_i0")], "is not a box"),
     ],
 )
-def test_its_steps_refuse(
-    core: dict[str, Any], step: str, arguments: tuple[Any, ...], reason: str
-) -> None:
+def test_its_steps_refuse(core: dict[str, Any], steps: list[tuple[Any, ...]], reason: str) -> None:
     with pytest.raises(core["Error"], match=reason):
-        core["apply_steps"](core["kernel"], (core[step](*arguments),))
+        schedule(core, steps)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("Reorder", ("s0_j", "s0_k", "s0_i"))],
+        [("ComputeAt", "t0", "s1_i1")],
+        [("ComputeAt", "t0", "s1_i0"), ("Tile", "s1_i0", 4), ("Tile", "s0_k", 2)],
+    ],
+)
+def test_its_steps_keep_the_meaning(core: dict[str, Any], steps: list[tuple[Any, ...]]) -> None:
+    """Also where a loop that the extents of a buffer name is tiled afterwards."""
+    scheduled = schedule(core, steps)
+    agree(core, scheduled, core["compile_kernel"](scheduled), (7, 5, 9))
 
 
 def test_its_constraints_are_checked(core: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ from doc_pages import (
     FENCE,
     ROOT,
     agrees,
-    code_lines,
     commands,
     fences,
     pages,
@@ -124,5 +123,5 @@ def test_a_failing_command_is_found(line: str) -> None:
         run_commands("page", f"```sh\nirc env --json\n{line}\n```\n")
 
 
-def test_docstrings_and_blank_lines_are_no_code() -> None:
-    assert code_lines('"""A page."""\n\ndef f():\n    """Two\n    lines."""\n    return 1\n') == 2
+def test_only_blank_lines_do_not_count() -> None:
+    assert run_page("page", '```python\n"""A page."""\n\nx = 1\n  \n# why\n```\n', {}) == 3

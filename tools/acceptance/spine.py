@@ -115,14 +115,14 @@ def tests(*paths: str) -> Callable[[], Measured]:
 
 
 def from_scratch() -> Measured:
-    """The page's own tests, which count its code; the figure also gives all lines of its fences."""
+    """The page's own tests, which also count its lines: all but the blank ones."""
     page = ROOT / "docs" / "from_scratch.md"
     if not page.exists() or not (ROOT / "docs" / "numerics.md").exists():
         return Measured("a page is missing", False)
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     run = pytest_outcome(["tests/docs/test_from_scratch.py"])
-    lines = sum(block.count("\n") for block in blocks)
-    figure = f"{run.figure}; {lines} lines with blank ones and docstrings"
+    lines = sum(bool(line.strip()) for block in blocks for line in block.splitlines())
+    figure = f"{run.figure}; {lines} lines, only blank ones not counted"
     return Measured(figure, run.passed, run.details)
 
 
@@ -183,7 +183,11 @@ LINES = (
         "a sentence, the exit code, no partial file",
         tests("tests/tools/test_bad_input.py"),
     ),
-    Line("from-scratch", "the core rebuilt in under 500 lines of code, run", from_scratch),
+    Line(
+        "from-scratch",
+        "the core rebuilt in under 500 lines, docstrings included, run",
+        from_scratch,
+    ),
     Line(
         "no-shortcut",
         "every kernel through loops, each call_instr one instruction",
