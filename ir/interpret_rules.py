@@ -287,6 +287,10 @@ def _bind(t: Translator, op: loop.Bind) -> None:
     t.emit(f"if not 0 <= {name} < {t.expr(op.extent)}: rt.fail({loop.STATUS_INDEX})")
 
 
+def _aligned(t: Translator, op: loop.Aligned) -> None:
+    t.emit(f"{t.define(op.result)} = True")
+
+
 def _fail(t: Translator, op: loop.Fail) -> None:
     t.emit(f"rt.fail({op.status})")
 
@@ -317,7 +321,7 @@ PLAIN: dict[type[Op], Rule] = {
     loop.For: _for, loop.If: _if, loop.When: _when, loop.While: _while,
     loop.Alloc: _alloc, loop.View: _view, loop.Load: _load, loop.Store: _store,
     loop.IndexValue: _index_value, loop.Bind: _bind, loop.Fail: _fail, loop.Splat: _splat,
-    loop.Prefetch: _nothing, loop.ReduceLanes: _reduce_lanes,
+    loop.Prefetch: _nothing, loop.Fence: _nothing, loop.Aligned: _aligned, loop.ReduceLanes: _reduce_lanes,
     loop.Call: _call, loop.HostCall: _call,
 }  # fmt: skip
 

@@ -49,6 +49,8 @@ class Target:
     line: int = 64
     layout_block: int = 0
     features: frozenset[str] = frozenset()
+    stream_bytes: int = 0
+    """Results from this size on are written past the caches (0: never)."""
     host: bool = True
     """Host steps (data-dependent shapes, strings) are possible."""
     schedule: Schedule = plain_schedule

@@ -238,6 +238,11 @@ def _nothing(p: Printer, op: Op) -> None:
     """Constants are written where they are used; terminators by the op around them."""
 
 
+def _aligned(p: Printer, op: Op) -> None:
+    """C stores are plain, which no alignment is needed for."""
+    p.define(op.results[0], Expr("true"))
+
+
 def _arithmetic(p: Printer, op: Op) -> None:
     dtype = element(op.operands[0].type)
     xs = [p.expr(v) for v in op.operands]
@@ -252,6 +257,8 @@ ROWS: dict[str, Row] = {
     "bitcast": _bitcast,
     "const": _nothing,
     "loop.prefetch": _nothing,
+    "loop.aligned": _aligned,
+    "loop.fence": _nothing,
     "return": _nothing,
     "yield": _nothing,
     "loop.for": _for,

@@ -40,7 +40,9 @@ def cpu_target(threads: int | None = None, mask: str | None = None) -> Target:
     machine = host()
     made = _target("cpu", codegen_target(mask), threads or machine.cores)
     caches = machine.caches
-    return replace(made, l1=caches.l1d, l2=caches.l2, l3=caches.l3, line=caches.line)
+    stream = 0 if made.vector_bits < 256 else max(caches.l3 // 2, 8 << 20)
+    return replace(made, l1=caches.l1d, l2=caches.l2, l3=caches.l3, line=caches.line,
+                   stream_bytes=stream)  # fmt: skip
 
 
 def processor(name: str, threads: int = 1) -> tuple[Target, CodegenTarget]:

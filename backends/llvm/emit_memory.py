@@ -164,6 +164,18 @@ def _prefetch(w: Writer, op: Op) -> None:
     w.line(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 {int(op.write)}, i32 3, i32 1)")
 
 
+def _aligned(w: Writer, op: Op) -> None:
+    assert isinstance(op, loop.Aligned)
+    memory = w.memory(op.source)
+    address = w.emit(f"ptrtoint ptr {w.address(memory, memory.offset)} to i64")
+    low = w.emit(f"and i64 {address}, {op.bytes - 1}")
+    w.values[op.result] = w.emit(f"icmp eq i64 {low}, 0")
+
+
+def _fence(w: Writer, op: Op) -> None:
+    w.line("fence seq_cst")
+
+
 def _load(w: Writer, op: Op) -> None:
     assert isinstance(op, loop.Load)
     memory = w.memory(op.source)
@@ -344,10 +356,11 @@ def _store_vector(w: Writer, op: loop.Store, memory: Memory) -> None:
     pointer = _contiguous(w, op.target, op.index, op.lane)
     if pointer and not op.where:
         value = to_memory(w, w.text(op.value), dtype, lanes)
-        w.line(
-            f"store {vector_text(dtype, lanes)} {value}, ptr {pointer}, "
-            f"align {memory_bits(dtype) // 8}"
-        )
+        how = f"align {memory_bits(dtype) // 8}"
+        if op.stream:
+            w.declared["!0 = !{i32 1}"] = None
+            how = f"align {memory_bits(dtype) * lanes // 8}, !nontemporal !0"
+        w.line(f"store {vector_text(dtype, lanes)} {value}, ptr {pointer}, {how}")
         return
     e = w.element_offset(memory, op.index)
     step, first = lanes_of(e, op.lane)
@@ -472,6 +485,8 @@ MEMORY_ROWS: dict[str, Row] = {
     "loop.load": _load,
     "loop.store": _store,
     "loop.prefetch": _prefetch,
+    "loop.aligned": _aligned,
+    "loop.fence": _fence,
 }
 
 __all__ = ["MEMORY_ROWS", "from_memory", "iota", "lanes_of", "splat", "to_memory"]

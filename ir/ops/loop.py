@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from ..core import Any_, Block, Bool, Int, Op, Value, attr, operand, region, variadic
 from ..dims import DimLike
-from ..types import BufferType, DType, Type, VectorType, element, i64
+from ..types import BufferType, DType, Type, VectorType, boolean, element, i64
 
 STATUS_OK = 0
 STATUS_INDEX = 1
@@ -157,6 +157,26 @@ class Store(Op, name="loop.store"):
     index = attr(tuple)
     where = attr(tuple, ())
     lane = attr(str, "")
+    stream = attr(bool, False, doc="past the caches: nobody reads it soon, and vectors are aligned")
+
+    def result_types(self) -> tuple[Type, ...]:
+        return ()
+
+
+class Aligned(Op, name="loop.aligned"):
+    """Whether the buffer begins at a multiple of `bytes`."""
+
+    source = operand(Any_)
+    bytes = attr(int, 64)
+
+    def result_types(self) -> tuple[Type, ...]:
+        return (boolean,)
+
+
+class Fence(Op, name="loop.fence"):
+    """Streamed stores of this thread become visible to others before anything it does later."""
+
+    pure = False
 
     def result_types(self) -> tuple[Type, ...]:
         return ()
@@ -378,6 +398,7 @@ __all__ = [
     "STATUS_INDEX",
     "STATUS_OK",
     "STATUS_SHAPE",
+    "Aligned",
     "Alloc",
     "AsyncCopy",
     "Barrier",
@@ -386,6 +407,7 @@ __all__ = [
     "CallInstr",
     "Commit",
     "Fail",
+    "Fence",
     "For",
     "HostCall",
     "If",

@@ -131,7 +131,15 @@ class _Lanes:
             return
         value = self.splat(op.value)
         where = (*op.where, *self.masks.get(op, ()))
-        made = Store(value, op.target, index=op.index, where=where, lane=self.var, loc=op.loc)
+        made = Store(
+            value,
+            op.target,
+            index=op.index,
+            where=where,
+            lane=self.var,
+            loc=op.loc,
+            stream=op.stream,
+        )
         self.put(made)
 
     def mask(self) -> Value:

@@ -21,6 +21,7 @@ from .nests import Refused, child_of, contains, perfect_chain
 from .rows import schedule_rows, vectorize_nest
 from .scheduler import Scheduler, depends, static
 from .steps import Simplify, Step
+from .streaming import stream_results
 from .window import window
 from .windowed import schedule_windowed
 
@@ -64,6 +65,7 @@ def choose(kernel: Func, target: Target) -> Scheduled:
             roots = [r for r in _outputs(s) if r.var in names[1:]]
     for name in _plain_nests(s.kernel):
         vectorize_nest(s, name, target.lanes(32))
+    stream_results(s)
     return Scheduled(tuple(s.steps), s.kernel, tuple(s.refusals))
 
 

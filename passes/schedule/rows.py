@@ -25,6 +25,8 @@ GRAIN = 1 << 15
 """Elements of work below which one thread is faster than two."""
 FETCH_BYTES = 1 << 10
 """Shortest row that is fetched ahead."""
+PIECES = 16
+"""Pieces of work per thread, so that the last one to finish is not waited for long."""
 CHAINS = 4
 """Vectors of partial sums side by side."""
 
@@ -47,7 +49,17 @@ def schedule_rows(s: Scheduler, root: For) -> None:
         _fuse_passes(s, shared[-1])
         _fetch_ahead(s, names, shared)
     if shared and s.target.threads > 1 and _work(top) >= GRAIN:
-        s.attempt(parallel(shared[0]))
+        _share_among_threads(s, shared[0])
+
+
+def _share_among_threads(s: Scheduler, name: str) -> None:
+    """Deal the rows out in pieces, so that what a piece costs once is spread over its rows."""
+    rows = find_loop(s.kernel, name).extent
+    piece = static(rows, 0) // (PIECES * s.target.threads)
+    if piece > 1:
+        s.do(Tile(name, piece, f"{name}.p", f"{name}.r"))
+        name = f"{name}.p"
+    s.attempt(parallel(name))
 
 
 def _fuse_passes(s: Scheduler, row: str) -> None:
