@@ -321,7 +321,8 @@ PLAIN: dict[type[Op], Rule] = {
     loop.For: _for, loop.If: _if, loop.When: _when, loop.While: _while,
     loop.Alloc: _alloc, loop.View: _view, loop.Load: _load, loop.Store: _store,
     loop.IndexValue: _index_value, loop.Bind: _bind, loop.Fail: _fail, loop.Splat: _splat,
-    loop.Prefetch: _nothing, loop.Fence: _nothing, loop.Aligned: _aligned, loop.ReduceLanes: _reduce_lanes,
+    loop.Prefetch: _nothing, loop.Fence: _nothing, loop.Aligned: _aligned,
+    loop.ReduceLanes: _reduce_lanes,
     loop.Call: _call, loop.HostCall: _call,
 }  # fmt: skip
 
