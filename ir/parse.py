@@ -17,7 +17,7 @@ from .core import OPS, Block, Loc, Op, Value, attr
 from .dims import Dim
 from .errors import Error
 from .literals import WORDS, dense
-from .ops.core import Func, Module
+from .ops.core import Const, Func, Module
 from .scan import MAX_NESTING, SPACE, Scanner, token
 from .types import TensorType, Type, parse_type
 
@@ -416,7 +416,7 @@ class _Parser(Scanner):
             )
         attrs = tuple([self.bound(a, cls, given, types, at) for a in cls.spec.attrs])
         if types is not None or not results:
-            return cls.raw(operands, attrs, types or (), regions)  # type: ignore[arg-type]
+            return _typed(cls, operands, attrs, types or (), regions)
         return self.inferred(at, cls, operands, attrs, regions, results)
 
     def bound(
@@ -470,6 +470,30 @@ class _Parser(Scanner):
         if len(op.results) != results:
             self.error(f"{cls.name} has {len(op.results)} results, not {results}", at, "E0225")
         return op
+
+
+def _typed(
+    cls: type[Op],
+    operands: Sequence[Any],
+    attrs: tuple[Any, ...],
+    types: Sequence[Type],
+    regions: Sequence[Block],
+) -> Op:
+    """The op with the result types that the text says; the verifier judges them.
+
+    Where a class has a constructor of its own, that one brings axes into canonical form.
+    """
+    if cls.__init__ is not Op.__init__ and cls is not Const and not regions:
+        names = [a.name for a in cls.spec.attrs]
+        try:
+            op = cls(*operands, **dict(zip(names, attrs, strict=True)))
+        except Exception:  # what is wrong with it the verifier says
+            return cls.raw(operands, attrs, types)
+        if [r.type for r in op.results] == list(types):
+            return op
+        attrs = op.attrs
+        op.erase()
+    return cls.raw(operands, attrs, types, regions)
 
 
 class _Elements:

@@ -364,3 +364,28 @@ def test_kinds_of_text() -> None:
 
 def test_verify_error_is_an_error() -> None:
     assert issubclass(VerifyError, Error)
+
+
+@pytest.mark.parametrize(
+    "text, name, held",
+    [
+        ("concat(%x, %x) {axis = -1} : f32[3, 8]", "axis", 1),
+        ("argmax(%x) {axis = -1} : i64[3]", "axis", 1),
+        ("reduce_sum(%x) {axes = [-1]} : f32[3]", "axes", (1,)),
+        ("reduce_sum(%x) : f32[]", "axes", (0, 1)),
+        ("softmax(%x) : f32[3, 4]", "axis", 1),
+        ("layer_norm(%x) : f32[3, 4]", "axis", 1),
+    ],
+)
+def test_typed_ops_hold_canonical_axes(text: str, name: str, held: Any) -> None:
+    """As those do that the builder makes: passes count axes from the front."""
+    module = parse(f"func @f(%x: f32[3, 4]) {{\n  %0 = {text}\n  return\n}}")
+    op = module.func("f").body.first
+    assert op is not None
+    assert op.attributes[name] == held
+
+
+def test_typed_ops_that_cannot_be_built_are_for_the_verifier() -> None:
+    text = "func @f(%x: f32[3]) {\n  %0 = concat(%x) {axis = 1} : f32[3]\n  return\n}"
+    with pytest.raises(VerifyError):
+        verify(parse(text))
