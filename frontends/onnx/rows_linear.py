@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...ir.core import Value
-from ...ir.dims import DimLike, ceildiv
+from ...ir.dims import DimLike
 from ...ir.types import i32
 from .node import Node, Result, Row
 
@@ -140,15 +140,23 @@ def geometry(n: Node, spatial: Sequence[DimLike], kernel: Sequence[int]) -> Geom
     elif auto in ("SAME_UPPER", "SAME_LOWER"):
         low, high = [], []
         for size, k, s, d in zip(spatial, kernel, strides, dilations):
-            if type(size) is not int:
-                raise n.unsupported(f"{n.op}: auto_pad needs known extents",
-                                    hint="give the extents with shapes=")  # fmt: skip
-            total = max(0, (int(ceildiv(size, s)) - 1) * s + d * (k - 1) + 1 - size)  # type: ignore[arg-type]
+            total = _same_pads(n, size, k, s, d)
             first = total // 2 if auto == "SAME_UPPER" else total - total // 2
             low.append(first)
             high.append(total - first)
         pads = (*low, *high)
     return Geometry(tuple(kernel), tuple(strides), tuple(dilations), tuple(pads))
+
+
+def _same_pads(n: Node, size: DimLike, kernel: int, stride: int, dilation: int) -> int:
+    """Padding on both sides together for ceil(size / stride) windows."""
+    reach = dilation * (kernel - 1)
+    if stride == 1:
+        return reach  # whatever the extent is
+    if not isinstance(size, int):
+        raise n.unsupported(f"{n.op}: auto_pad with stride {stride} needs known extents",
+                            hint="give the extents with shapes=")  # fmt: skip
+    return max(0, (-(-size // stride) - 1) * stride + reach + 1 - size)
 
 
 def conv(n: Node) -> Result:

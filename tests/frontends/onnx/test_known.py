@@ -263,3 +263,22 @@ def test_known_indices_are_slices(make: Any) -> None:
     x = np.arange(10, dtype=F32).reshape(2, 5)
     for got, at in zip(run(module, [x]), (1, [-1], [4, 2, 0], [0, 3, 1]), strict=True):
         np.testing.assert_array_equal(got, x[:, at])
+
+
+@pytest.mark.parametrize("auto", ["SAME_UPPER", "SAME_LOWER"])
+def test_same_pads_of_stride_one_need_no_extent(auto: str, make: Any, imported: Any) -> None:
+    """A kernel of 4 adds 3 in total; the odd one goes behind, or before."""
+    conv = helper.make_node("Conv", ["x", "w"], ["y"], auto_pad=auto)
+    w = np.array([[[1, 2, 4, 8]]], np.float32)
+    x = np.arange(1, 6, dtype=np.float32).reshape(1, 1, 5)
+    (y,) = imported(make([conv], {"x": (np.float32, ["B", 1, "L"])}, ["y"], {"w": w}), [x])
+    before = 1 if auto == "SAME_UPPER" else 2
+    padded = np.pad(x[0, 0], (before, 3 - before))
+    assert np.array_equal(y[0, 0], [padded[k : k + 4] @ w[0, 0] for k in range(5)])
+
+
+def test_same_pads_of_other_strides_name_what_is_missing(make: Any) -> None:
+    conv = helper.make_node("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER", strides=[2])
+    w = np.ones((1, 1, 3), np.float32)
+    with pytest.raises(UnsupportedError, match="auto_pad with stride 2 needs known extents"):
+        load(make([conv], {"x": (np.float32, [1, 1, "L"])}, ["y"], {"w": w}))
