@@ -29,7 +29,7 @@ from ...passes.plan import Planned
 from ..arrays import Array, aligned, is_packed, pack, stored_bytes, unpack, weight_image
 from ..executable import Executable, Frame, Program
 from .printer import CModule, Printer, emit_blob
-from .types import memory_type
+from .types import identifier, memory_type
 
 FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic", "-ffp-contract=off")
 SANITIZERS = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -76,7 +76,7 @@ def sources(planned: Planned, name: str, embed: bool | None = None) -> Sources:
     body = module.text()
     face = _Face(planned, plan, module, name, embed)
     parts = [f'#include "{name}.h"', "", body]
-    if embed:
+    if embed and planned.weight_bytes:
         parts.append(_constants(name, planned.weights, planned.weight_bytes))
     parts += [face.arena_size(), face.run(), face.entry()]
     return Sources(name, "\n".join(parts), face.header(), embed)
@@ -115,15 +115,8 @@ class _Face:
             ("" if k in written else "const ") + memory_type(a.buffer.dtype)
             for k, a in enumerate(plan.args[:-2])
         ]
-        taken = {"arena", "weights", *self.dim_names}
-        self.args = []
-        for arg in plan.args[:-2]:
-            plain = "".join([c if c.isalnum() else "_" for c in arg.name or "x"])
-            wish = plain if plain[:1].isalpha() else f"x{plain}"
-            while wish in taken:
-                wish += "_"
-            taken.add(wish)
-            self.args.append(wish)
+        taken = {"arena", "weights", f"{name}_plan", f"{name}_weights", *self.dim_names}
+        self.args = [identifier(arg.name or "x", taken) for arg in plan.args[:-2]]
 
     def prototype(self) -> str:
         """`int32_t NAME_run(...)` without its end."""

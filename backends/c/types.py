@@ -22,7 +22,8 @@ _KEYWORDS = frozenset(
     "inline int long register restrict return short signed sizeof static struct switch "
     "typedef union unsigned void volatile while bool true false ctx status main asm class "
     "delete export new operator private public template this throw try catch using virtual "
-    "namespace not and or xor".split()
+    "namespace not and or xor int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t "
+    "size_t ptrdiff_t INFINITY NAN NULL".split()
 )
 
 
@@ -89,7 +90,7 @@ def _float(value: Any, dtype: DType) -> str:
 
 def identifier(name: str, taken: set[str]) -> str:
     """A C name like `name` that is in no scope yet; it is added to `taken`."""
-    plain = re.sub(r"\W", "_", name) or "v"
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII) or "v"
     if plain[0].isdigit() or plain in _KEYWORDS or plain.startswith(("irc_", "_")):
         plain = "x" + plain
     known, count = plain, 1

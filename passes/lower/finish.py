@@ -2,12 +2,14 @@
 written out.
 
 The order matters: functions and multiply-adds on scalars first (few ops), then vectors, then
-unrolling. May import: ir, passes.lower, passes.schedule.
+unrolling.  What nobody uses goes before, so that no printer names it.
+May import: ir, passes.lower, passes.schedule.
 """
 
 from __future__ import annotations
 
 from ...ir.ops.core import Func
+from ...ir.rewrite import worklist
 from ...ir.target import Target
 from ..schedule.simplify import simplify_kernel
 from .expand import contract_fma, lanes_outward, unroll
@@ -19,6 +21,7 @@ def finish(kernel: Func, target: Target) -> None:
     """Make a scheduled kernel printable for `target`, in place."""
     simplify_kernel(kernel)
     expand_math(kernel, fma=target.fma)
+    worklist(kernel, {})
     if target.fma:
         contract_fma(kernel)
     if target.expand:

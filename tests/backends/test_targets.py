@@ -18,6 +18,7 @@ from target_models import PROGRAMS, Array, difference, everything, inputs_of, mo
 
 from irc.backends.c.build import CExecutable, run_sanitized, sources
 from irc.backends.c.target import c_target
+from irc.backends.c.types import identifier
 from irc.backends.cpu.aot import Ahead, compile_ahead, linker
 from irc.backends.cpu.build import build, texts
 from irc.backends.cpu.elf import archive
@@ -30,6 +31,7 @@ from irc.ir.dims import sym
 from irc.ir.errors import Error, UnsupportedError
 from irc.ir.interpret import run
 from irc.ir.ops.core import Func, Module, Return
+from irc.ir.parse import parse
 from irc.ir.target import Target
 from irc.ir.types import TensorType, f32
 from irc.passes.pipeline import compile_module
@@ -296,3 +298,53 @@ def test_c_needs_little_memory_and_little_text() -> None:
     assert made.arena_bytes <= 38_848
     assert made.arena_bytes <= 1.05 * made.lower_bound
     assert sources(made, "cnn", embed=False).source.count("\n") < 500
+
+
+def c_text(*body: str) -> str:
+    """The C source of a function in IR text, which the strict compiler took."""
+    made = planned(parse("\n".join(body)), c_target())
+    CExecutable(made)
+    return sources(made, "model").source
+
+
+def test_c_has_no_variable_that_nobody_reads() -> None:
+    """One exponential of a sum over one element is needed, the others are not."""
+    c_text(
+        "func @main(%x: f32[3, 1]) -> (f32[3, 1], f32[]) {",
+        "  %0 = softmax(%x) : f32[3, 1]",
+        "  %1 = reduce_sum(%0) : f32[]",
+        "  %2 = log_softmax(%x) {axis = 0} : f32[3, 1]",
+        "  return %2, %1",
+        "}",
+    )
+
+
+def test_c_names_are_names_in_c() -> None:
+    text = c_text(
+        "func @main(%int: f32[2], %model_plan: f32[2]) -> f32[2] {",
+        "  %0 = add(%int, %model_plan) : f32[2]",
+        "  return %0",
+        "}",
+    )
+    assert "model_run(const float *xint, const float *model_plan_2, float *out0" in text
+    assert [identifier(n, set()) for n in ("\u00e9-\u00fc", "size_t", "1x", "NULL")] == [
+        "x___",
+        "xsize_t",
+        "x1x",
+        "xNULL",
+    ]
+
+
+def test_c_has_no_struct_for_constants_of_no_bytes() -> None:
+    module = parse(
+        "func @main(%x: f32[2, 0], %w: f32[0, 4]) -> f32[2, 4] {\n"
+        "  %0 = matmul(%x, %w) : f32[2, 4]\n  return %0\n}"
+    )
+    main = module.main
+    main.body.args[1].replace_by(
+        Builder(main.body, before=main.body.first).const(np.zeros((0, 4), np.float32))
+    )
+    got = CExecutable(planned(module, c_target())).run(
+        [np.zeros((2, 0), np.float32), np.zeros((0, 4), np.float32)]
+    )
+    assert np.array_equal(got[0], np.zeros((2, 4), np.float32))
