@@ -7,9 +7,11 @@ gives the same bytes.  Nothing is ever unpickled.  Imports: text, weights, error
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -64,6 +66,8 @@ def load(path: str | os.PathLike[str]) -> Module:
             return _load_text(source)
         return _load_archive(source)
     except OSError as error:
+        if error.errno == errno.EINVAL:  # zipfile seeks before the start where the front is missing
+            raise InvalidModelError("E0260", f"{source} is damaged, or no .irc file") from None
         raise Error("E0263", f"cannot read {source}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise InvalidModelError("E0260", f"{source} is not text in UTF-8") from None
@@ -80,16 +84,33 @@ def load(path: str | os.PathLike[str]) -> Module:
         ) from None
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` when the block ends well, and vanishes otherwise."""
+    """A file that takes the place of `path` when the block ends well, and vanishes otherwise.
+
+    Behind a link the file it names is replaced; a device or pipe is written to and stays one.
+    """
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if path.exists() and not path.is_file() and not path.is_dir():
+            with tempfile.TemporaryFile() as file:
+                yield file
+                file.seek(0)
+                with open(path, "wb") as device:
+                    shutil.copyfileobj(file, device)
+            return
+        goal = path.resolve() if path.is_symlink() else path
+        handle, temporary = tempfile.mkstemp(dir=goal.parent, prefix=".new-")
         with open(handle, "w+b") as file:
             yield file
-        os.chmod(temporary, path.stat().st_mode & 0o777 if path.exists() else 0o644)
-        os.replace(temporary, path)
+        os.chmod(temporary, goal.stat().st_mode & 0o777 if goal.exists() else 0o666 & ~_umask())
+        os.replace(temporary, goal)
         temporary = None
     except OSError as error:
         raise Error("E0264", f"cannot write {path}: {error.strerror or error}") from None

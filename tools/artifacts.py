@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,9 +135,12 @@ def c_name(stem: str) -> str:
 
 
 def _whole(parts: Mapping[Path, bytes]) -> list[Path]:
-    for path, body in parts.items():
-        with replacing(path) as file:
-            file.write(body)
+    """Write files that belong together: none takes its place before all are written."""
+    for path in parts:
+        check_writable(path)
+    with ExitStack() as stack:
+        for path, body in parts.items():
+            stack.enter_context(replacing(path)).write(body)
     return list(parts)
 
 

@@ -23,7 +23,8 @@ PEERS = ("onnxruntime",)
 @click.option(
     "--against", type=click.Choice(PEERS), default=None, help="An engine to compare with."
 )
-@click.option("--seconds", type=float, default=2.0, show_default=True, help="How long to measure.")
+@click.option("--seconds", type=click.FloatRange(0), default=2.0, show_default=True,
+              help="How long to measure.")  # fmt: skip
 @json_flag
 @verbosity
 def command(

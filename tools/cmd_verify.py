@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @click.argument("model")
 @target_options
 @input_options
-@click.option("--tolerance", type=float, default=None, help="Of max|ref|  [f32: 1e-4].")
+@click.option(
+    "--tolerance", type=click.FloatRange(0), default=None, help="Of max|ref|  [f32: 1e-4]."
+)
 @click.option("--noise", type=float, default=0.0, help="Perturb the compiled weights: must fail.")
 @json_flag
 @verbosity

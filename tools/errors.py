@@ -40,7 +40,7 @@ def guarded(call: Callable[[], object], args: Sequence[str]) -> int:
         return _reader_left()
     except MemoryError:
         hint = "  hint: a smaller batch or --shape needs less; `irc inspect` prints the peak"
-        click.echo(f"error: out of memory\n{hint}", err=True)
+        click.echo(f"error[E0531]: out of memory\n{hint}", err=True)
         return EXIT_USER
     except OSError as error:
         if error.filename is None and error.strerror is None:

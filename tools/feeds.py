@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,9 @@ from ..ir.types import TensorType, Type
 
 Array = np.ndarray[Any, Any]
 Fields = Sequence[tuple[str, Type]]
+
+
+_DAMAGE = (ValueError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError, KeyError)
 
 
 def feeds(
@@ -56,6 +62,8 @@ def _random(rng: np.random.Generator, type_: Type, dims: Mapping[str, int], name
     if not isinstance(type_, TensorType) or type_.shape is None or type_.dtype.kind == "string":
         raise Error("E0520", f"no random values for input '{name}' of type {type_}", hint="--input")
     shape = [_extent(e, dims) for e in type_.shape]
+    if math.prod(shape) > sys.maxsize // 16:
+        raise MemoryError  # numpy would call it a ValueError
     kind = type_.dtype.kind
     if kind == "complex":
         return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(type_.dtype.np)
@@ -72,11 +80,14 @@ def read_npz(path: str, fields: Fields) -> dict[str, Array]:
     """The arrays of an `.npz` file by name; E0525 for no such file, E0501 for a wrong set."""
     source = Path(path)
     try:
-        with np.load(source, allow_pickle=False) as file:
+        loaded = np.load(source, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise ValueError("one array without a name: np.savez writes them with names")
+        with loaded as file:
             found = {name: file[name] for name in file.files}
     except OSError as error:
         raise Error("E0525", f"cannot read {source}: {error.strerror or error}") from None
-    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, KeyError) as error:
+    except _DAMAGE as error:
         raise InvalidModelError(
             "E0525", f"{source} is no .npz file of plain arrays", details=(str(error)[:200],)
         ) from None

@@ -80,7 +80,9 @@ def target_options(function: _Function) -> _Function:
 def input_options(function: _Function) -> _Function:
     """--input and --seed: where the inputs of a run come from."""
     seed = "Seed of random inputs."
-    function = click.option("--seed", type=int, default=0, show_default=True, help=seed)(function)
+    function = click.option(
+        "--seed", type=click.IntRange(0), default=0, show_default=True, help=seed
+    )(function)
     text = "Inputs by name in an .npz file; without it they are random."
     return click.option("--input", "input_file", default=None, help=text)(function)
 

@@ -3,18 +3,18 @@
 A zip of stored entries: weights.bin first, at a multiple of 64 bytes so that it can be mapped; then
 the objects, host.ir (the ops that the host evaluates), and manifest.json, which says versions,
 target and checksums. Files are written whole or not at all.  Errors: E0508 damaged or of another
-version, E0509 cannot be read or written, E0497 built for another processor. May import: ir,
+version, E0509 cannot be read, E0497 built for another processor. May import: ir,
 build.py, host.py, executable.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ...ir.archive import replacing
 from ...ir.core import Builder, Op
 from ...ir.dims import parse_dim
 from ...ir.errors import Error, InvalidModelError, UnsupportedError
@@ -47,28 +48,9 @@ _LOCAL = struct.Struct("<26xHH")
 def save(
     built: Built, weights: Array, host_steps: Mapping[str, Op], path: str | os.PathLike[str]
 ) -> None:
-    """Write an archive; the old file, if any, stays until the new one is complete."""
-    target = Path(path)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".new-")
-        try:
-            with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-                _write(archive, built, weights, host_steps)
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise Error(
-            "E0509", f"cannot write {target}", details=(error.strerror or str(error),)
-        ) from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    """Write an archive; the old file, if any, stays until the new one is complete.  E0264."""
+    with replacing(Path(path)) as file, zipfile.ZipFile(file, "w") as archive:
+        _write(archive, built, weights, host_steps)
 
 
 def _write(
@@ -149,6 +131,8 @@ def open_archive(path: str | os.PathLike[str]) -> Executable:
         built = _built(manifest, objects)
         host_ops = _host_ops(text)
     except OSError as error:
+        if error.errno == errno.EINVAL:  # zipfile seeks before the start where the front is missing
+            raise _damaged(source, "its front is missing") from None
         raise Error(
             "E0509", f"cannot read {source}", details=(error.strerror or str(error),)
         ) from None

@@ -5,7 +5,9 @@ Each row is a command line over files that `folder` makes; every failure is chec
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import irc
 from irc.tools.bench.models import mlp
 from irc.tools.main import run
 
@@ -49,6 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "syntax.ir": TEXT.replace("relu(", "relu(((").encode(),
         "op.ir": TEXT.replace("relu", "rellu").encode(),
         "types.ir": TEXT.replace(": f32[N, 4]\n", ": f32[N, 5]\n").encode(),
+        "huge.ir": TEXT.replace("N, 4]", f"{1 << 70}, 4]").encode(),
         "binary.ir": b"\xff\xfe\x00\x01",
         "cut.irc": b"PK\x03\x04" + bytes(40),
         "cut.ircx": b"PK\x03\x04" + bytes(40),
@@ -56,7 +60,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, body in files.items():
         (made / name).write_bytes(body)
+    for name, save in (("tail.irc", irc.load(good).save), ("tail.ircx", irc.compile(good).save)):
+        save(str(made / name))
+        (made / name).write_bytes((made / name).read_bytes()[100:])
     x = np.zeros((1, 784), np.float32)
+    np.save(made / "plain.npy", x)
     np.savez(made / "wrong_name.npz", z=x)
     np.savez(made / "wrong_shape.npz", x=x[:, :700])
     np.savez(made / "wrong_rank.npz", x=x[0])
@@ -101,6 +109,13 @@ ROWS = [
     ("run good.onnx --input wrong_shape.npz", 1, "E0502"),
     ("run good.onnx --input wrong_rank.npz", 1, "E0503"),
     ("run good.onnx --input wrong_type.npz", 1, "E0503"),
+    ("run good.onnx --input plain.npy", 4, "np.savez"),
+    ("run good.onnx --seed -1", 2, "--seed"),
+    ("bench good.onnx --seconds -1", 2, "--seconds"),
+    ("verify good.onnx --tolerance -1", 2, "--tolerance"),
+    ("run tail.ircx", 4, "E0508"),
+    ("inspect tail.irc", 4, "E0260"),
+    ("run huge.ir --target reference", 1, "out of memory"),
     ("run good.onnx -o none/out.npz", 1, "E0264"),
     ("run good.onnx --target aarch64-linux", 3, "E0402"),
     ("run .", 1, "E0101"),
@@ -140,3 +155,32 @@ def test_mistake(
         assert re.match(r"(random inputs.*\n)?error\[E0\d{3}\]: \S", captured.err)
     assert not captured.out or args[0] == "verify"
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_a_device_stays_a_device(folder: Path, tmp_path: Path) -> None:
+    """It is written to; a file in its place would break the machine of a user with such rights."""
+    pipe, got = tmp_path / "pipe.ircx", tmp_path / "got"
+    os.mkfifo(pipe)
+    with got.open("wb") as file, subprocess.Popen(["cat", str(pipe)], stdout=file):
+        assert run(["compile", str(folder / "good.onnx"), "-o", str(pipe), "-q"]) == 0
+    assert pipe.is_fifo()
+    assert irc.open(str(got)).inputs[0][0] == "x"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["got", "pipe.ircx"]
+
+
+def test_behind_a_link_the_file_is_replaced(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "old.ircx").write_bytes(b"old")
+    link = tmp_path / "link.ircx"
+    link.symlink_to("old.ircx")
+    assert run(["compile", str(folder / "good.onnx"), "-o", str(link), "-q"]) == 0
+    assert link.is_symlink() and (tmp_path / "old.ircx").stat().st_size > 3
+
+
+def test_files_that_belong_together_are_written_together(folder: Path, tmp_path: Path) -> None:
+    """The header cannot be written, so the source stays as it was."""
+    (tmp_path / "m.c").write_bytes(b"old")
+    (tmp_path / "m.h").mkdir()
+    line = ["compile", str(folder / "good.onnx"), "--target", "c", "-o", str(tmp_path / "m.c")]
+    assert run(line) == 1
+    assert (tmp_path / "m.c").read_bytes() == b"old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.c", "m.h"]
