@@ -11,7 +11,20 @@ from ...ir.core import Block, Op, Value
 from ...ir.dims import DimLike, bounds, coefficient, symbols_of
 from ...ir.errors import Error
 from ...ir.ops.core import Func
-from ...ir.ops.loop import Alloc, For, If, Load, Store
+from ...ir.ops.instr import instr
+from ...ir.ops.loop import (
+    Alloc,
+    AsyncCopy,
+    Call,
+    CallInstr,
+    For,
+    HostCall,
+    If,
+    Load,
+    Pop,
+    Push,
+    Store,
+)
 from ...ir.symbols import loop_range, loops_around, ranges_around
 
 
@@ -81,12 +94,51 @@ def accesses(op: Op) -> Iterator[Load | Store]:
             yield inner
 
 
+def reads_writes(op: Op) -> tuple[set[Value], set[Value]]:
+    """The buffers that everything under an op reads, and those that it writes."""
+    reads: set[Value] = set()
+    writes: set[Value] = set()
+    for inner in op.walk():
+        if isinstance(inner, Load):
+            reads.add(inner.source)
+        elif isinstance(inner, Store):
+            writes.add(inner.target)
+        else:
+            given, changed = _windows(inner)
+            reads |= given
+            writes |= changed
+    return reads, writes
+
+
+def _windows(op: Op) -> tuple[set[Value], set[Value]]:
+    """What one op that touches more than an element reads and writes."""
+    if isinstance(op, AsyncCopy):
+        return {op.source}, {op.target}
+    if isinstance(op, CallInstr):
+        body = instr(op.instr).body
+        sides = reads_writes(body)
+        given, changed = [
+            {v for v, arg in zip(op.args, body.args, strict=True) if arg in side} for side in sides
+        ]
+        return given, changed
+    whole = set(op.operands) if isinstance(op, (Call, HostCall)) else set()
+    if isinstance(op, (Push, Pop)):
+        whole = {op.stream}
+    return whole, whole
+
+
 def is_parallel(loop: For) -> bool:
-    """Do different iterations touch different elements of everything that the loop writes?"""
+    """Do different iterations touch different elements of everything that the loop writes?
+
+    Of what instructions, copies and calls touch, no window is compared: that must not be written.
+    """
     if loop.extent == 1:
         return True
     inside = {op.result for op in loop.walk() if isinstance(op, Alloc)}
-    written = {op.target for op in accesses(loop) if isinstance(op, Store)} - inside
+    written = reads_writes(loop)[1] - inside
+    opaque = [_windows(op) for op in loop.walk()]
+    if any([written & (given | changed) for given, changed in opaque]):
+        return False
     return all([separates(loop, buffer) for buffer in written])
 
 
@@ -160,6 +212,7 @@ __all__ = [
     "may_move",
     "move_body",
     "perfect_chain",
+    "reads_writes",
     "separates",
     "top_nests",
 ]

@@ -124,7 +124,7 @@ def sink(alloc: Alloc, target: For | None, space: str, clip: bool) -> None:
         read.set_attr("index", _shifted(read.index, box, ranges_around(read)))
     first = min([child_of(r, home) for r in reads], key=position)
     for nest in producers:
-        _narrow(nest, buffer, box)
+        narrow(nest, buffer, box)
         assert nest.block is not None
         nest.block.remove(nest)
         home.insert_before(nest, first)
@@ -213,7 +213,7 @@ def covers(nest: Op, buffer: Value) -> None:
                 )
 
 
-def _narrow(nest: Op, buffer: Value, box: Window) -> None:
+def narrow(nest: Op, buffer: Value, box: Window) -> None:
     """Make a producer nest compute the window only: loop p_d runs over it, accesses shift by its
     start.
     """
@@ -240,4 +240,4 @@ def _narrow(nest: Op, buffer: Value, box: Window) -> None:
             op.set_attr("index", tuple([e - lo for e, lo in zip(op.index, box.lows, strict=True)]))
 
 
-__all__ = ["Window", "covers", "position", "sink", "split_users", "window"]
+__all__ = ["Window", "covers", "narrow", "position", "sink", "split_users", "under_guard", "window"]

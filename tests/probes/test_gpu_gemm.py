@@ -16,33 +16,36 @@ from irc.ir.kernel_builder import KernelBuilder
 from irc.ir.ops.core import Func
 from irc.ir.ops.instr import FRAGMENTS
 from irc.ir.ops.loop import AsyncCopy, Barrier, Commit, Wait
+from irc.passes.schedule.hardware import Pipeline
 
 
-def fetch(k: KernelBuilder, stages: Any, block: Any, warp: Dim, step: DimLike) -> None:
+def fetch(k: KernelBuilder, shared: Any, block: Any, warp: Dim, step: DimLike) -> None:
     """Each lane copies four elements of x, and in two of the warps four of w."""
     x, w, _ = k.args
     with k.loop("cl", 32, "gpu.lane") as lane:
         thread = 32 * warp + lane
         row, column = thread // 4, 4 * (thread % 4)
-        to = {"target_index": (step % 2, row, column), "count": 4}
+        to = {"target_index": (row, column), "count": 4}
         at = (32 * block[0] + row, 16 * step + column)
-        k.emit(AsyncCopy, x, stages[0], source_index=at, **to)
+        k.emit(AsyncCopy, x, shared[0], source_index=at, **to)
         with k.guard(63 - thread):
             at = (16 * step + row, 16 * block[1] + column)
-            k.emit(AsyncCopy, w, stages[1], source_index=at, **to)
+            k.emit(AsyncCopy, w, shared[1], source_index=at, **to)
         k.emit(Commit)
 
 
-def gemm() -> Func:
-    """y[M, N] = x @ w in f16 with f32 sums; blocks of 32 x 16, four warps of 16 x 8."""
+def gemm(stages: int = 2) -> Func:
+    """y[M, N] = x @ w in f16 with f32 sums; blocks of 32 x 16, four warps of 16 x 8.
+
+    The copies run `stages - 1` steps of the sum ahead.
+    """
     k = KernelBuilder("gemm", "f16[32*I, 16*T]", "f16[16*T, 16*J]", "f32[32*I, 16*J]")
     y = k.args[2]
-    steps = sym("T")
     c_map = FRAGMENTS["m16n8k16.c"]
     with k.loop("bi", sym("I"), "gpu.block") as bi, k.loop("bj", sym("J"), "gpu.block") as bj:
         xs, ws = (
-            k.alloc("f16[2, 32, 16]", "shared", "xs"),
-            k.alloc("f16[2, 16, 16]", "shared", "ws"),
+            k.alloc("f16[32, 16]", "shared", "xs"),
+            k.alloc("f16[16, 16]", "shared", "ws"),
         )
         with k.loop("warp", 4, "gpu.warp") as warp:
             c = k.alloc("f32[16, 8]", "fragment.m16n8k16.c", "c")
@@ -50,22 +53,17 @@ def gemm() -> Func:
             with k.loop("zl", 32, "gpu.lane") as lane, k.loop("s", c_map.slots, "unroll") as slot:
                 at = {"l": lane, "s": slot}
                 k.store(k.const(0.0), c, *place(at))
-            fetch(k, (xs, ws), (bi, bj), warp, 0)
-            with k.loop("t", steps, reduction=True) as t:
-                with k.guard(steps - 2 - t):
-                    fetch(k, (xs, ws), (bi, bj), warp, t + 1)
+            with k.loop("t", sym("T"), reduction=True) as t:
+                fetch(k, (xs, ws), (bi, bj), warp, t)
                 with k.loop("wl", 32, "gpu.lane"):
-                    with k.guard(steps - 2 - t):
-                        k.emit(Wait, pending=1)
-                    with k.guard(t - steps + 1):
-                        k.emit(Wait, pending=0)
+                    k.emit(Wait, pending=0)
                 k.emit(Barrier)
                 a, b = (
                     k.alloc("f16[16, 16]", "fragment.m16n8k16.a", "a"),
                     k.alloc("f16[16, 8]", "fragment.m16n8k16.b", "b"),
                 )
-                k.instr("nv.ldmatrix.a.f16", (xs, (t % 2, 16 * (warp // 2), 0)), (a, ()))
-                k.instr("nv.ldmatrix.b.f16", (ws, (t % 2, 0, 8 * (warp % 2))), (b, ()))
+                k.instr("nv.ldmatrix.a.f16", (xs, (16 * (warp // 2), 0)), (a, ()))
+                k.instr("nv.ldmatrix.b.f16", (ws, (0, 8 * (warp % 2))), (b, ()))
                 k.instr("nv.mma.m16n8k16.f16", (c, ()), (a, ()), (b, ()))
                 k.emit(Barrier)
             with k.loop("yl", 32, "gpu.lane") as lane, k.loop("u", c_map.slots, "unroll") as slot:
@@ -74,6 +72,8 @@ def gemm() -> Func:
                 k.store(
                     value, y, 32 * bi + 16 * (warp // 2) + row, 16 * bj + 8 * (warp % 2) + column
                 )
+    if stages > 1:
+        Pipeline("t", stages).apply(k.func)
     return k.func
 
 
@@ -89,10 +89,12 @@ def data(i: int, j: int, t: int) -> tuple[list[np.ndarray], np.ndarray]:
     return [x, w], x.astype(np.float32) @ w.astype(np.float32)
 
 
-@pytest.mark.parametrize(("i", "j", "t"), [(1, 1, 1), (2, 1, 3)])
-def test_gemm(i: int, j: int, t: int, check: Callable[..., None]) -> None:
+@pytest.mark.parametrize(
+    ("i", "j", "t", "stages"), [(1, 1, 1, 2), (2, 1, 3, 2), (1, 1, 4, 3), (1, 1, 2, 1)]
+)
+def test_gemm(i: int, j: int, t: int, stages: int, check: Callable[..., None]) -> None:
     inputs, want = data(i, j, t)
-    check(gemm(), inputs, [want], targets=(), seeds=1, rtol=1e-3, atol=1e-3)
+    check(gemm(stages), inputs, [want], targets=(), seeds=1, rtol=1e-3, atol=1e-3)
 
 
 def _only(func: Func, kind: type[Op], number: int) -> Op:

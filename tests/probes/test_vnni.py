@@ -16,10 +16,13 @@ from irc.ir.kernel_builder import KernelBuilder
 from irc.ir.ops.core import Func
 from irc.ir.ops.instr import instr
 from irc.ir.types import i32
+from irc.passes.schedule.tensorize import Tensorize
 
 
-def gemm() -> Func:
-    """y[M, 16 J] = x[M, 4 Q] @ w, with w packed as [J, Q, 16, 4]."""
+def gemm(by_hand: bool) -> Func:
+    """y[M, 16 J] = x[M, 4 Q] @ w, with w packed as [J, Q, 16, 4]; the instruction written by hand,
+    or found by the schedule step in the nest that it stands for.
+    """
     k = KernelBuilder("vnni", "u8[M, 4*Q]", "i8[J, Q, 16, 4]", "i32[M, 16*J]")
     x, w, y = k.args
     with k.loop("i", sym("M"), "parallel") as i, k.loop("j", sym("J")) as j:
@@ -27,19 +30,31 @@ def gemm() -> Func:
         with k.loop("z", 16) as z:
             k.store(k.const(0, i32), acc, z)
         with k.loop("q", sym("Q"), reduction=True) as q:
-            k.instr("x86.dpbusd.512", (acc, (0,)), (x, (i, 4 * q)), (w, (j, q, 0, 0)))
+            if by_hand:
+                k.instr("x86.dpbusd.512", (acc, (0,)), (x, (i, 4 * q)), (w, (j, q, 0, 0)))
+            else:
+                with k.loop("l", 16) as lane, k.loop("g", 4, reduction=True) as g:
+                    one, two = k.load(x, i, 4 * q + g), k.load(w, j, q, lane, g)
+                    k.accumulate(k.mul(k.cast(one, to=i32), k.cast(two, to=i32)), acc, lane)
         with k.loop("s", 16) as s:
             k.store(k.load(acc, s), y, i, 16 * j + s)
+    if not by_hand:
+        Tensorize("l", "x86.dpbusd.512").apply(k.func)
     return k.func
 
 
+@pytest.mark.parametrize("by_hand", [True, False])
 @pytest.mark.parametrize(("m", "n", "depth"), [(1, 16, 4), (5, 48, 28)])
-def test_gemm(m: int, n: int, depth: int, check: Callable[..., None]) -> None:
+def test_gemm(m: int, n: int, depth: int, by_hand: bool, check: Callable[..., None]) -> None:
     rng = np.random.default_rng(0)
     x, w = rng.integers(0, 256, (m, depth), np.uint8), rng.integers(-128, 128, (depth, n), np.int8)
     packed = w.reshape(depth // 4, 4, n // 16, 16).transpose(2, 0, 3, 1)
     want = x.astype(np.int32) @ w.astype(np.int32)
-    check(gemm(), [x, np.ascontiguousarray(packed)], [want], targets=("llvm", "c"))
+    check(gemm(by_hand), [x, np.ascontiguousarray(packed)], [want], targets=("llvm", "c"))
+
+
+def test_the_step_makes_what_was_written_by_hand() -> None:
+    assert str(gemm(False)) == str(gemm(True))
 
 
 @pytest.mark.skipif(
