@@ -60,7 +60,7 @@ def _reader_left() -> int:
 def _of_the_system(error: OSError) -> str:
     """A refusal of the operating system (no such file, no permission, disk full) as a sentence."""
     place = f": {os.fsdecode(error.filename)}" if error.filename is not None else ""
-    return f"error: {error.strerror or error}{place}"
+    return f"error[E0532]: {error.strerror or error}{place}"
 
 
 def _internal(error: Exception, args: Sequence[str]) -> int:

@@ -254,6 +254,9 @@ def compiler() -> str:
             hint="install one or set CC",
             exit_code=EXIT_NO_TOOLCHAIN,
         )
+    if not shutil.which((found.split() or [""])[0]):
+        raise Error("E0445", f"there is no C compiler '{found}'", hint="CC says so",
+                    exit_code=EXIT_NO_TOOLCHAIN)  # fmt: skip
     return found
 
 

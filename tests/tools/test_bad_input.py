@@ -184,3 +184,19 @@ def test_files_that_belong_together_are_written_together(folder: Path, tmp_path:
     assert run(line) == 1
     assert (tmp_path / "m.c").read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.c", "m.h"]
+
+
+def test_a_compiler_that_is_not_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CC", "/none/cc -m32")
+    assert run(["run", str(folder / "good.onnx"), "--target", "c"]) == 7
+    assert "error[E0445]: there is no C compiler '/none/cc -m32'" in capsys.readouterr().err
+
+
+def test_refusals_of_the_system_have_a_number(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = str(folder / "small.ir")
+    assert run(["compile", taken, "--dump-ir", taken, "--emit", "ir"]) == 1
+    assert "error[E0532]: File exists: " in capsys.readouterr().err
