@@ -94,6 +94,10 @@ def accesses(op: Op) -> Iterator[Load | Store]:
             yield inner
 
 
+_WIDE = (AsyncCopy, Call, CallInstr, HostCall, Pop, Push)
+"""Ops that touch more of their buffers than one element."""
+
+
 def reads_writes(op: Op) -> tuple[set[Value], set[Value]]:
     """The buffers that everything under an op reads, and those that it writes."""
     reads: set[Value] = set()
@@ -103,7 +107,7 @@ def reads_writes(op: Op) -> tuple[set[Value], set[Value]]:
             reads.add(inner.source)
         elif isinstance(inner, Store):
             writes.add(inner.target)
-        else:
+        elif isinstance(inner, _WIDE):
             given, changed = _windows(inner)
             reads |= given
             writes |= changed
@@ -111,7 +115,7 @@ def reads_writes(op: Op) -> tuple[set[Value], set[Value]]:
 
 
 def _windows(op: Op) -> tuple[set[Value], set[Value]]:
-    """What one op that touches more than an element reads and writes."""
+    """What one op of `_WIDE` reads and writes."""
     if isinstance(op, AsyncCopy):
         return {op.source}, {op.target}
     if isinstance(op, CallInstr):
@@ -121,9 +125,7 @@ def _windows(op: Op) -> tuple[set[Value], set[Value]]:
             {v for v, arg in zip(op.args, body.args, strict=True) if arg in side} for side in sides
         ]
         return given, changed
-    whole = set(op.operands) if isinstance(op, (Call, HostCall)) else set()
-    if isinstance(op, (Push, Pop)):
-        whole = {op.stream}
+    whole = {op.stream} if isinstance(op, (Push, Pop)) else set(op.operands)
     return whole, whole
 
 
@@ -136,7 +138,7 @@ def is_parallel(loop: For) -> bool:
         return True
     inside = {op.result for op in loop.walk() if isinstance(op, Alloc)}
     written = reads_writes(loop)[1] - inside
-    opaque = [_windows(op) for op in loop.walk()]
+    opaque = [_windows(op) for op in loop.walk() if isinstance(op, _WIDE)]
     if any([written & (given | changed) for given, changed in opaque]):
         return False
     return all([separates(loop, buffer) for buffer in written])
