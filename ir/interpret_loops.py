@@ -19,7 +19,7 @@ import numpy as np
 
 from . import interpret_memory as memory
 from .blobs import Blob
-from .core import Op
+from .core import OPS, Op
 from .dims import Dim, coefficient, evaluate
 from .errors import Error
 from .interpret_async import ASYNC, Group, blocked, run_processes, run_threads
@@ -362,9 +362,7 @@ class Runtime:
 
     def reduce_lanes(self, x: Array, combiner: str) -> Any:
         """All lanes combined, by pairwise halves."""
-        combine = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}[
-            combiner
-        ]
+        combine = OPS[combiner].evaluate
         while x.size > 1:
             half = x.size // 2
             x = np.concatenate([combine(x[:half], x[half : 2 * half]), x[2 * half :]])

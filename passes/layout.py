@@ -253,7 +253,7 @@ def sunk_reduction(op: Op, b: Builder) -> Value | None:
     if layout is None or layout[0] in axes or not axes:
         return None
     assert x.op is not None
-    made = b.emit(type(op), x.op.operands[0], axes=axes, keepdims=op.attributes["keepdims"])
+    made = b.emit(type(op), x.op.operands[0], **{**op.attributes, "axes": axes})
     axis = (
         layout[0] if op.attributes["keepdims"] else layout[0] - sum([a < layout[0] for a in axes])
     )

@@ -279,6 +279,11 @@ def _extremum(name: str, operator: str) -> Rule:
     return rule
 
 
+def _larger(p: Expressions, dtype: DType, xs: list[Expr], op: Op) -> Expr:
+    x, y = [p.simple(v, dtype) for v in xs]
+    return Expr(f"{x.at(ADD)} > {y.at(ADD)} ? {x.at(ADD)} : {y.at(ADD)}", TERNARY)
+
+
 def _negate(p: Expressions, dtype: DType, xs: list[Expr], op: Op) -> Expr:
     (x,) = xs
     if dtype.is_float:
@@ -348,6 +353,7 @@ RULES: dict[str, Rule] = {
     "rem": _division("rem"),
     "min": _extremum("min", "<"),
     "max": _extremum("max", ">"),
+    "larger": _larger,
     "fma": _helper("irc_fma", rounds=True),
     "sqrt": _sqrt,
     "floor": _helper("irc_floor"),

@@ -201,6 +201,15 @@ def _extremum(greater: bool) -> Rule:
     return rule
 
 
+def _larger(w: Writer, type: Type, xs: list[str]) -> str:
+    """x > y ? x : y, in this order, which is one instruction on x86."""
+    if element(type) is boolean:
+        return _extremum(True)(w, type, xs)
+    text, flag = type_text(type), type_text(like(type, boolean))
+    above = RULES["gt"](w, type, xs)
+    return w.emit(f"select {flag} {above}, {text} {xs[0]}, {text} {xs[1]}")
+
+
 def _is_nan(literal: str) -> bool:
     digits = literal.rstrip(")").split("0x")[-1]
     if digits.startswith("H"):
@@ -279,6 +288,7 @@ RULES: dict[str, Rule] = {
     "rem": _divide(False),
     "min": _extremum(False),
     "max": _extremum(True),
+    "larger": _larger,
     "fma": _fma,
     "sqrt": _native("sqrt"),
     "floor": _native("floor"),

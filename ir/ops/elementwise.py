@@ -252,6 +252,20 @@ class Max(_Binary):
     compute = np.maximum
 
 
+class Larger(_Binary):
+    """x where x > y, else y: y also where either is NaN, and of two zeros.
+
+    One instruction where `max`, which keeps every NaN, is several.
+    """
+
+    x = operand(Ordered)
+    y = operand(Ordered)
+
+    @staticmethod
+    def compute(x: Array, y: Array) -> Array:
+        return np.where(x > y, x, y)
+
+
 class CopySign(_Binary):
     """The magnitude of x with the sign of y, also of a zero or NaN y."""
 

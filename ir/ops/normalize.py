@@ -55,8 +55,9 @@ class _AlongAxis(Op):
         return in_compute_type(b, self.x, lambda x: self.expand(b, x))
 
     def shifted(self, b: Builder, x: Value) -> Value:
-        """x less its greatest element along the axis."""
-        return b.sub(x, b.reduce_max(x, axes=(self.axis,), keepdims=True))  # type: ignore[no-any-return]
+        """x less its greatest element along the axis; with a NaN in x, less any, and NaN there."""
+        top = b.reduce_max(x, axes=(self.axis,), keepdims=True, of_numbers=True)
+        return b.sub(x, top)  # type: ignore[no-any-return]
 
     def total(self, b: Builder, x: Value) -> Value:
         """The sum along the axis, kept as an extent of 1."""

@@ -190,6 +190,7 @@ def _dear(op: Op) -> bool:
         "mul",
         "neg",
         "max",
+        "larger",
         "min",
         "cast",
         "identity",

@@ -229,6 +229,7 @@ IDENTITY: dict[str, Callable[[DType], float]] = {
     "add": lambda dtype: 0,
     "mul": lambda dtype: 1,
     "max": _least,
+    "larger": _least,
     "min": _most,
 }
 

@@ -267,7 +267,7 @@ class Mark(Step):
 def combines(store: Store) -> bool:
     """Is this `acc = acc (+) value`, which `vectorize` can do for all lanes at once?"""
     update = store.value.op
-    if update is None or update.name not in ("add", "mul", "min", "max", "fma"):
+    if update is None or update.name not in ("add", "mul", "min", "max", "larger", "fma"):
         return False
     loads = [v.op for v in update.operands if isinstance(v.op, Load)]
     old = [l for l in loads if l.source is store.target and l.index == store.index]

@@ -19,7 +19,7 @@ from irc.backends.c.target import c_target
 from irc.backends.cpu.build import build, texts
 from irc.backends.cpu.host import codegen_target
 from irc.backends.cpu.target import cpu_target
-from irc.ir.core import Builder, Op
+from irc.ir.core import OPS, Builder, Op
 from irc.ir.errors import UnsupportedError
 from irc.ir.interpret import run
 from irc.ir.ops.core import Func, Module, Return
@@ -114,6 +114,32 @@ def test_compiled_op(cls: type[Op]) -> None:
 @pytest.mark.parametrize("cls", CLASSES)
 def test_compiled_op_on_narrower_machines(cls: type[Op], mask: str) -> None:
     check(cls, mask)
+
+
+def check_softmax_rows(name: str, axes_of: Any) -> None:
+    """One special element, in every lane of a row in turn, decides the whole row."""
+    nan, inf = np.nan, np.inf
+    rows = np.linspace(-3, 3, 4 * 70 * 70, dtype=np.float32).reshape(4, 70, 70)
+    for k, special in enumerate((nan, inf, -inf)):
+        rows[k][np.arange(70), np.arange(70)] = special
+    rows[3] = -inf
+    func = Func.make("main", [TensorType(DType("f32"), rows.shape)], ["x"])
+    b = Builder(func.body)
+    b.emit(Return, b.emit(OPS[name], func.args[0], **axes_of))
+    module, target = Module.make([func]), cpu_target(1, None)
+    (want,) = run(module, [rows])
+    planned = compile_module(module, target, Options()).planned
+    assert planned is not None
+    (got,) = build(planned, target, codegen=codegen_target(None)).run([rows])
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "reduce_log_sum_exp"])
+def test_special_elements_of_a_row(name: str) -> None:
+    """NaN and infinities in softmax and its kin, whose greatest element overlooks NaN."""
+    axes = {"axes": (2,)} if name.startswith("reduce") else {"axis": 2}
+    check_softmax_rows(name, axes)
 
 
 def test_types_without_kernels_are_refused() -> None:

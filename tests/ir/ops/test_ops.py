@@ -256,6 +256,12 @@ NAN, INF = float("nan"), float("inf")
     [
         ("min", ([1, NAN, INF], [NAN, 1, -INF]), [NAN, NAN, -INF]),
         ("max", ([1, NAN, INF], [NAN, 1, -INF]), [NAN, NAN, INF]),
+        ("larger", ([1, NAN, INF, 2], [NAN, 1, -INF, 2]), [NAN, 1, INF, 2]),
+        ("softmax", ([1, NAN, 2],), [NAN] * 3),
+        ("softmax", ([INF, 1, 2],), [NAN] * 3),
+        ("softmax", ([-INF, -INF],), [NAN] * 2),
+        ("softmax", ([1, -INF, 1],), [0.5, 0, 0.5]),
+        ("log_softmax", ([1, NAN, 2],), [NAN] * 3),
         ("sign", ([NAN, -INF, 0, 3],), [NAN, -1, 0, 1]),
         ("relu", ([NAN, -INF, INF],), [NAN, 0, INF]),
         ("div", ([1, -1, 0, INF], [0, 0, 0, INF]), [INF, -INF, NAN, NAN]),

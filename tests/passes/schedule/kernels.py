@@ -81,6 +81,7 @@ PROGRAMS: dict[str, tuple[list[Shape], Callable[..., Value]]] = {
     "sum_columns": ([(9, 21)], lambda b, x: b.reduce_sum(x, axes=(0,))),
     "sum_all": ([(3, 41)], lambda b, x: b.reduce_sum(x, axes=(0, 1))),
     "max_rows": ([(4, 67)], lambda b, x: b.reduce_max(x, axes=(1,), keepdims=True)),
+    "max_numbers": ([(4, 67)], lambda b, x: b.reduce_max(x, axes=(1,), of_numbers=True)),
     "elementwise": ([(5, 1, 33), (4, 1)], lambda b, x, y: b.mul(b.add(x, y), b.sub(x, y))),
     "transpose": ([(11, 18)], lambda b, x: b.transpose(x, perm=(1, 0))),
     "one": ([(1, 1)], lambda b, x: b.mul(x, x)),
