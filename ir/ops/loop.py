@@ -248,7 +248,7 @@ class Splat(Op, name="loop.splat"):
 
 
 class ReduceLanes(Op, name="loop.reduce_lanes"):
-    """All lanes of a vector combined into a scalar: `combiner` is add, mul, max or min.  Order:
+    """All lanes of a vector combined into a scalar: `combiner` is add, mul, max, min or larger.  Order:
     pairwise halves.
     """
 
