@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ...ir.core import Op
 from ...ir.errors import UnsupportedError
 from ...ir.target import Target
+from ...ir.types import element, f16
 from ...passes.plan import Planned
 from ..arrays import Array, weight_image
 from ..executable import Executable, Program, host_functions
@@ -69,9 +70,25 @@ def compile_plan(
 ) -> Built:
     """Compile every kernel and the plan; `codegen` is this machine by default."""
     codegen = codegen or codegen_target()
+    refuse_half(planned, codegen)
     bits = vector_bits(_present(codegen)) if bits is None else bits
     objects = compile_many(texts(planned, bits), codegen, workers)
     return Built(Program.of(planned), objects, f"{planned.func.sym}.entry", codegen, threads)
+
+
+def refuse_half(planned: Planned, codegen: CodegenTarget) -> None:
+    """Raise E0425 for f16 on an x86 processor without F16C: LLVM would call a library for it."""
+    if codegen.arch != "x86_64" or "f16c" in _present(codegen):
+        return
+    for kernel in planned.kernels:
+        values = [*kernel.args, *[r for op in kernel.walk() for r in op.results]]
+        if any(element(v.type) is f16 for v in values):
+            raise UnsupportedError(
+                "E0425",
+                f"kernel {kernel.sym} computes with f16, which this processor cannot convert",
+                where=kernel.loc,
+                hint="a target with F16C (x86_64-linux-v3), or a model in f32",
+            )
 
 
 def _present(codegen: CodegenTarget) -> frozenset[str]:
