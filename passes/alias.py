@@ -12,12 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..ir.core import Block, Op, Value
-from ..ir.dims import DimLike, nonneg
+from ..ir.dims import Dim, DimLike, Range, evaluate, nonneg, sym
+from ..ir.dims_expr import DIV, Atom
+from ..ir.dims_query import replace_atoms
 from ..ir.errors import EXIT_INTERNAL, Error
 from ..ir.ops.core import Const, Func
 from ..ir.ops.plan import Launch
 from .lifetimes import is_view, root
 from .places import Place, bytes_of
+
+LARGEST_KERNEL = 256
+"""Windows up to this size are looked for in extents that shrink by one."""
 
 Proof = Callable[[Launch, int, int], bool]
 
@@ -29,6 +34,9 @@ def verify_places(main: Func, places: Mapping[Value, Place], proved: Proof) -> N
     state = {main.args[k] for k, _ in main.state}
     constant = [v for v in main.args if v not in state]
     checker = _Checker(places, proved, constant)
+    values = [*main.args, *places]
+    checker.names, named = quotients(values)
+    checker.ranges = {**implied_ranges(values), **named}
     checker.block(main.body, set())
 
 
@@ -43,11 +51,64 @@ def verify_layout(rows: Iterable[tuple[str, DimLike, DimLike, int, int]]) -> Non
                 raise _clash(name, other, f"both are needed at time {max(first, first2)}")
 
 
-def disjoint(offset: DimLike, size: DimLike, offset2: DimLike, size2: DimLike) -> bool:
-    """Whether two byte ranges are proved not to meet, whatever the dims."""
+def disjoint(
+    offset: DimLike,
+    size: DimLike,
+    offset2: DimLike,
+    size2: DimLike,
+    ranges: Mapping[str, Range] | None = None,
+) -> bool:
+    """Whether two byte ranges are proved not to meet, whatever the dims (within `ranges`)."""
     if size == 0 or size2 == 0:
         return True
-    return nonneg(offset2 - offset - size) is True or nonneg(offset - offset2 - size2) is True
+    behind, before = offset2 - offset - size, offset - offset2 - size2
+    return nonneg(behind, ranges) is True or nonneg(before, ranges) is True
+
+
+def quotients(values: Iterable[Value]) -> tuple[dict[Atom, DimLike], dict[str, Range]]:
+    """A symbol for every quotient that an extent is, up to a constant, and its least value.
+
+    `(D + 1) // 2 - 3` is an extent, so the quotient is at least 3; as a symbol it can be reasoned
+    about in the products that sizes are.
+    """
+    names: dict[Atom, DimLike] = {}
+    ranges: dict[str, Range] = {}
+    extents = {e for v in values for e in getattr(v.type, "shape", None) or () if type(e) is Dim}
+    for e in sorted(extents, key=str):
+        (first, count), *others = e.terms
+        if others or count != 1 or len(first.factors) != 1 or first.factors[0].kind != DIV:
+            continue
+        quotient = first.factors[0]
+        name = str(names.setdefault(quotient, sym(f"_quotient{len(names)}")))
+        least = ranges.get(name, (0, None))[0]
+        ranges[name] = (max(-e.const, least if isinstance(least, int) else 0), None)
+    return names, ranges
+
+
+def implied_ranges(values: Iterable[Value]) -> dict[str, Range]:
+    """What it says about a symbol that no extent is negative: `D - 6` is one, so D >= 6.
+
+    Only extents in one symbol speak; the least value at which one is not negative is a bound, as
+    it is negative at all smaller ones.
+    """
+    least: dict[str, int] = {}
+    extents = {e for v in values for e in getattr(v.type, "shape", None) or () if type(e) is Dim}
+    for e in extents:
+        if len(e.symbols) != 1:
+            continue
+        (name,) = e.symbols
+        first = next((k for k in range(LARGEST_KERNEL) if _value(e, name, k) >= 0), None)
+        if first:
+            least[name] = max(first, least.get(name, 0))
+    return {name: (first, None) for name, first in least.items()}
+
+
+def _value(e: Dim, name: str, at: int) -> int:
+    """The value of an extent; where it divides by 0 it says nothing."""
+    try:
+        return evaluate(e, {name: at})
+    except ZeroDivisionError:
+        return 0
 
 
 def _clash(one: object, other: object, why: str) -> Error:
@@ -74,6 +135,8 @@ class _Checker:
         self.proved = proved
         self.constant = constant
         self.stacks: dict[Value, Value] = {}
+        self.ranges: dict[str, Range] = {}
+        self.names: dict[Atom, DimLike] = {}
 
     def block(self, block: Block, live: set[Value]) -> set[Value]:
         """The values live before a region, given those live after it; checks every write inside."""
@@ -119,13 +182,19 @@ class _Checker:
         if a is None or b is None or a.storage.kind != b.storage.kind:
             return
         if a.storage is b.storage:
-            ok = disjoint(a.offset, bytes_of(one.type), b.offset, bytes_of(other.type))
+            ok = self.disjoint(a.offset, bytes_of(one.type), b.offset, bytes_of(other.type))
         elif a.storage.kind in ("input", "output"):
             return
         else:
-            ok = disjoint(a.storage.offset, a.storage.bytes, b.storage.offset, b.storage.bytes)
+            first, second = a.storage, b.storage
+            ok = self.disjoint(first.offset, first.bytes, second.offset, second.bytes)
         if not ok:
             raise _clash(one.name or one.type, other.name or other.type, why)
+
+    def disjoint(self, *spans: DimLike) -> bool:
+        """Whether two ranges (offset, size, offset, size) do not meet, as the extents say."""
+        named = [replace_atoms(e, self.names) for e in spans] if self.names else list(spans)
+        return disjoint(named[0], named[1], named[2], named[3], self.ranges)
 
     # Regions -------------------------------------------------------------------------------------
 

@@ -248,8 +248,9 @@ class Splat(Op, name="loop.splat"):
 
 
 class ReduceLanes(Op, name="loop.reduce_lanes"):
-    """All lanes of a vector combined into a scalar: `combiner` is add, mul, max, min or larger.  Order:
-    pairwise halves.
+    """All lanes of a vector combined into a scalar, pairwise halves.
+
+    `combiner` is add, mul, max, min or larger.
     """
 
     x = operand(Any_)

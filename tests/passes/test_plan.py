@@ -13,6 +13,7 @@ import pytest
 import irc.ir.ops.activations  # noqa: F401
 import irc.ir.ops.compare  # noqa: F401
 import irc.ir.ops.contract  # noqa: F401
+import irc.ir.ops.conv  # noqa: F401
 import irc.ir.ops.reduce  # noqa: F401
 import irc.ir.ops.shape  # noqa: F401
 from irc.ir.core import Builder, Value
@@ -23,9 +24,11 @@ from irc.ir.ops.control import ForLoop, If, Scan, While
 from irc.ir.ops.core import Const, Func, Module, Return
 from irc.ir.ops.loop import For, Load, Store
 from irc.ir.ops.plan import Launch
+from irc.ir.target import Target
 from irc.ir.types import BufferType, TensorType, boolean, f32, i64
 from irc.passes.alias import verify_places
 from irc.passes.inplace import overwrites
+from irc.passes.pipeline import compile_module
 from irc.passes.plan import Planner, plan
 
 Fill = Callable[..., Any]
@@ -422,3 +425,17 @@ def test_an_unproved_overwriting_is_found(kernelized: Any) -> None:
     planner.places[second.results[0]] = planner.places[first.results[0]]
     with pytest.raises(Error, match="E0435"):
         verify_places(planner.main, planner.places, planner.proved)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_extents_that_shrink_by_a_window_can_be_told_apart(stride: int) -> None:
+    """No extent is negative, so `(D + 1) // 2 - 3` says that the quotient is at least 3."""
+    shape = (sym("B"), 1, sym("D0"), sym("D1"))
+    func = Func.make("main", [TensorType(f32, shape)], ["x"])
+    b = Builder(func.body)
+    w = b.insert(Const(np.ones((5, 1, 3, 2), np.float32))).result
+    v = b.insert(Const(np.ones((9, 5, 1, 1), np.float32))).result
+    given = {"strides": (stride, 2), "dilations": (3, 3), "pads": (0, 1, 0, 0)}
+    b.emit(Return, b.conv(b.conv(func.args[0], w, **given), v))
+    target = Target("t", vector_bits=128, registers=16, layout_block=4)
+    assert compile_module(Module.make([func]), target).planned is not None
