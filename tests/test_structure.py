@@ -241,5 +241,10 @@ def test_a_stub_is_found(word: str) -> None:
 def test_a_machine_path_is_found() -> None:
     for head in ("work", "tmp"):
         assert line_findings("a.md", f'open("/{head}/models/a")', MACHINE_PATH)
-    for fine in ("forward/work", "$(X)/tmp/a", "https://example.org/home/", "../tmp/a"):
-        assert not line_findings("a.md", fine, MACHINE_PATH)
+    for before, head in (
+        ("forward", "work"),
+        ("$(X)", "tmp"),
+        ("https://a.org", "home"),
+        ("..", "tmp"),
+    ):
+        assert not line_findings("a.md", f"{before}/{head}/", MACHINE_PATH)

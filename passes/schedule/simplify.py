@@ -103,11 +103,9 @@ def _splice(holder: For | If, before: Op) -> None:
         holder.body.remove(op)
         block.insert_before(op, before)
     holder.erase()
-    top: Op = moved[0] if moved else before
     for op in moved:
         if op.block is not None:
             _op(op, ranges_around(op))
-    del top
 
 
 def _guard(guard: If, ranges: Ranges) -> None:

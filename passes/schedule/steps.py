@@ -98,10 +98,8 @@ class Reorder(Step):
             raise Refused("loops between the named ones must be named too")
         self._check(chain)
         heads = [(loop.var, loop.extent, loop.lo, loop.kind, loop.reduction) for loop in found]
-        body = chain[-1].body
         for loop, (var, extent, lo, kind, reduction) in zip(chain, heads, strict=True):
             loop.attrs = (var, extent, lo, kind, reduction)
-        assert body is chain[-1].body
 
     def _check(self, chain: Sequence[For]) -> None:
         moved = [loop for at, loop in enumerate(chain) if loop.var != self.loops[at]]
