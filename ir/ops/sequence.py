@@ -1,166 +1,83 @@
-"""Recurrent layers: `lstm` (ONNX LSTM, layout 0), a composite of one big product and a scan.
+"""Recurrent layers, as ONNX has them: lstm, gru, rnn.
 
-Hochreiter and Schmidhuber 1997, with the peepholes of Gers 2000.  Imports: the core, types, dims.
+Imports: the core, types, and what they share (recurrent.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import OPS, Array, Builder, Float, Int, Op, Value, attr, operand, optional, sample
+from ..core import Array, Builder, Float, Int, Value, attr, optional, sample
 from ..dims import DimLike
-from ..types import DType, Shape, TensorType, f32
-from .constraints import require, same
-from .contract import as_type
-from .control import Scan
-from .core import Const
 from .elementwise import constant
-
-DIRECTIONS = ("forward", "reverse", "bidirectional")
-ACTIVATIONS = ("sigmoid", "tanh", "relu", "softplus", "silu", "elu")
-OPERANDS = ("x", "w", "r", "bias", "h0", "c0", "peephole", "lengths")
+from .recurrent import Direction, NumpyDirection, _Recurrent
 
 
-class Lstm(Op):
-    """(y, y_h, y_c) of an LSTM over x [T, B, I], gates in the order input, output, forget, cell.
+class Lstm(_Recurrent):
+    """(y, y_h, y_c) of an LSTM over x [T, B, I], gates in the order input, output, forget, cell
+    (Hochreiter 1997).
 
     With D directions and H hidden units: w [D, 4H, I], r [D, 4H, H], bias [D, 8H] (of w, then of
     r), h0 and c0 [D, B, H] (zeros), peephole [D, 3H] (input, output, forget), lengths [B] (T); y is
     [T, D, B, H], y_h and y_c the last states [D, B, H].  Steps at or behind a sequence's length
     leave its state and give zeros; the reverse direction starts at the length.  f8, f16 and bf16
-    compute in f32. `activations` are f, g, h of each direction (sigmoid, tanh, tanh); `clip` bounds
-    what enters them, 0 does not.  `input_forget` couples the forget gate to the input gate, as 1 -
-    input.
+    compute in f32. `activations` are f, g, h of each direction (sigmoid, tanh, tanh), a name or
+    (name, parameters...); `clip` bounds what enters them, 0 does not.  `input_forget` couples the
+    forget gate to the input gate, as 1 - input.
 
     C1: one element type.  C2: the shapes above fit together.  C3: known direction and activations.
     """
 
-    x = operand(Float)
-    w = operand(Float)
-    r = operand(Float)
-    bias = optional(Float)
-    h0 = optional(Float)
+    gates = 4
+    states = ("h0", "c0")
+    usual = ("sigmoid", "tanh", "tanh")
+
     c0 = optional(Float)
     peephole = optional(Float)
     lengths = optional(Int)
-    direction = attr(str, "forward")
-    activations = attr(tuple, ())
-    clip = attr(float, 0.0)
     input_forget = attr(bool, False)
 
-    @staticmethod
-    def infer(
-        *types: TensorType | None,
-        direction: str,
-        activations: tuple[str, ...],
-        clip: float,
-        input_forget: bool,
-    ) -> tuple[TensorType, ...]:
-        given = dict(zip(OPERANDS, types))
-        x, w, r = given["x"], given["w"], given["r"]
-        assert x is not None and w is not None and r is not None
-        for name, found in given.items():
-            ok = found is None or name == "lengths" or found.dtype is x.dtype
-            require(
-                ok,
-                "E0303",
-                "lstm (C1): operands must have one element type",
-                f"x : {x}   {name} : {found}",
-            )
-        known = direction in DIRECTIONS and all([a in ACTIVATIONS for a in activations])
-        directions = 2 if direction == "bidirectional" else 1
-        require(
-            known and len(activations) in (0, 3 * directions),
-            "E0341",
-            "lstm (C3): unknown direction or activations",
-            f"found {direction}, {activations}",
-            hint=f"{', '.join(DIRECTIONS)}; three of {', '.join(ACTIVATIONS)} per direction",
-        )
-        require(
-            x.rank == 3 and w.rank == 3 and r.rank == 3,
-            "E0341",
-            "lstm (C2): x, w and r must have rank 3",
-            f"x : {x}   w : {w}   r : {r}",
-        )
-        time, batch, inputs = x.shape
-        hidden = r.shape[2]
-        want: dict[str, Shape] = {
-            "w": (directions, 4 * hidden, inputs),
-            "r": (directions, 4 * hidden, hidden),
-            "bias": (directions, 8 * hidden),
-            "h0": (directions, batch, hidden),
-            "c0": (directions, batch, hidden),
-            "peephole": (directions, 3 * hidden),
-            "lengths": (batch,),
-        }
-        for name, shape in want.items():
-            found = given.get(name)
-            if found is not None:
-                fits = found.rank == len(shape) and all(
-                    [same(a, e) is not False for a, e in zip(found.shape, shape)]
-                )
-                require(
-                    fits,
-                    "E0341",
-                    f"lstm (C2): {name} does not fit",
-                    f"found {found}",
-                    f"expected {TensorType(found.dtype, shape)}",
-                )
-        state = TensorType(x.dtype, (directions, batch, hidden))
-        return TensorType(x.dtype, (time, *state.shape)), state, state
+    @classmethod
+    def parameters(cls, d: int, hidden: DimLike, batch: DimLike, inputs: DimLike) -> dict[str, Any]:
+        return super().parameters(d, hidden, batch, inputs) | {"peephole": (d, 3 * hidden)}
 
-    @staticmethod
-    def evaluate(*arrays: Array | None, **attrs: Any) -> tuple[Array, ...]:
-        given = dict(zip(OPERANDS, arrays))
-        x = given["x"]
-        assert x is not None
-        wide = np.float64 if x.dtype == np.float64 else np.float32
-        cast = {
-            n: None if a is None or n == "lengths" else a.astype(wide) for n, a in given.items()
-        }
-        runs = []
-        for at, direction in enumerate(_directions(attrs["direction"])):
-            part = {n: None if a is None or n == "x" else a[at] for n, a in cast.items()}
-            names = attrs["activations"][3 * at : 3 * at + 3] or ("sigmoid", "tanh", "tanh")
-            cell = _NumpyCell(
-                part, [OPS[n].evaluate for n in names], attrs["clip"], attrs["input_forget"]
-            )
-            runs.append(cell.run(cast["x"], given.get("lengths"), direction == "reverse"))  # type: ignore[arg-type]
-        return tuple(
-            [
-                np.stack([run[k] for run in runs], axis).astype(x.dtype)
-                for k, axis in ((0, 1), (1, 0), (2, 0))
-            ]
-        )
+    @classmethod
+    def step(cls, d: NumpyDirection, entering: Array, states: Sequence[Array]) -> list[Array]:
+        h, c = states
+        bias = d.biases()
+        gates = entering + (bias[0] + bias[1]) + h @ d["r"].T
+        i, o, forget, cell = np.split(gates, 4, axis=-1)
+        peephole = d.given.get("peephole")
+        p = None if peephole is None else np.split(peephole, 3)
+        if p is not None:
+            i, forget = i + p[0] * c, forget + p[2] * c
+        i = d.activate(0, i)
+        forget = 1 - i if d.attrs["input_forget"] else d.activate(0, forget)
+        c = forget * c + i * d.activate(1, cell)
+        o = d.activate(0, o if p is None else o + p[1] * c)
+        return [o * d.activate(2, c, clipped=False), c]
 
-    def decompose(self, b: Builder) -> tuple[Value, ...]:
-        """Per direction: one product of all steps with w, then a scan of the recurrent part."""
-        x = self.x
-        dtype = x.tensor.dtype
-        wide = f32 if dtype.bits < 32 else dtype
-        given = dict(zip(OPERANDS, self.operands))
-        cast = {
-            n: v if v is None or n == "lengths" else as_type(b, v, wide) for n, v in given.items()
-        }
-        runs = []
-        for at, direction in enumerate(_directions(self.direction)):
-            part = {
-                n: v if v is None or n in ("x", "lengths") else _row(b, v, at)
-                for n, v in cast.items()
-            }
-            names = self.activations[3 * at : 3 * at + 3] or ("sigmoid", "tanh", "tanh")
-            direction_ = _Direction(self, b, part, names, direction == "reverse")
-            runs.append(direction_.run())
-        out = []
-        for k, axis in ((0, 1), (1, 0), (2, 0)):
-            lifted = [_lift(b, run[k], axis) for run in runs]
-            joined = lifted[0] if len(lifted) == 1 else b.concat(*lifted, axis=axis)
-            out.append(as_type(b, joined, dtype))
-        return tuple(out)
+    def cell(
+        self, d: Direction, b: Builder, entering: Value, states: Sequence[Value]
+    ) -> list[Value]:
+        h, c = states
+        gates = b.add(entering, d.recurrent(b, h))
+        i, o, forget, cell = [d.gate(b, gates, k) for k in range(4)]
+        p: list[Value] = []
+        if d.given.get("peephole") is not None:
+            p = [d.rows(b, "peephole", k) for k in range(3)]
+            i, forget = b.add(i, b.mul(p[0], c)), b.add(forget, b.mul(p[2], c))
+        i = d.activate(b, 0, i)
+        if self.input_forget:
+            forget = b.sub(constant(b, i, 1.0), i)
+        else:
+            forget = d.activate(b, 0, forget)
+        c = b.add(b.mul(forget, c), b.mul(i, d.activate(b, 1, cell)))
+        o = d.activate(b, 0, b.add(o, b.mul(p[1], c)) if p else o)
+        return [b.mul(o, d.activate(b, 2, c, clipped=False)), c]
 
     samples: ClassVar[Any] = (
         sample((5, 2, 3), (1, 16, 3), (1, 16, 4)),
@@ -211,167 +128,144 @@ class Lstm(Op):
     )
 
 
-def _directions(direction: str) -> tuple[str, ...]:
-    return ("forward", "reverse") if direction == "bidirectional" else (direction,)
+class Gru(_Recurrent):
+    """(y, y_h) of a GRU over x [T, B, I], gates in the order update z, reset r, hidden (Cho 2014).
 
+    h' = (1 - z) * g(hidden) + z * h, with z = f(...) and r = f(...).  The hidden gate takes the
+    product of r * h with its rows of r or, with `linear_before_reset`, r times (the product of h
+    with them, plus its bias).  Operands as for lstm, with 3H for 4H: w [D, 3H, I], r [D, 3H, H],
+    bias [D, 6H], h0 [D, B, H], lengths [B]; `activations` are f, g of each direction (sigmoid,
+    tanh).
 
-@dataclass(frozen=True, slots=True)
-class _NumpyCell:
-    """One direction in numpy: `given` are its parameters by operand name."""
+    C1: one element type.  C2: the shapes above fit together.  C3: known direction and activations.
+    """
 
-    given: Mapping[str, Array | None]
-    functions: Sequence[Any]
-    clip: float
-    input_forget: bool
+    gates = 3
+    usual = ("sigmoid", "tanh")
 
-    def run(self, x: Array, lengths: Array | None, reverse: bool) -> tuple[Array, Array, Array]:
-        """(y, last h, last c)."""
-        w, r, bias = self.given["w"], self.given["r"], self.given.get("bias")
-        assert w is not None and r is not None
-        hidden = r.shape[1]
-        entering = x @ w.T
-        if bias is not None:
-            entering = entering + (bias[: 4 * hidden] + bias[4 * hidden :])
-        h, c = [self._start(name, (x.shape[1], hidden), x.dtype) for name in ("h0", "c0")]
-        y = np.zeros((x.shape[0], *h.shape), x.dtype)
-        for t in reversed(range(len(x))) if reverse else range(len(x)):
-            new_h, new_c = self.step(entering[t] + h @ r.T, c)
-            active = True if lengths is None else (t < lengths)[:, None]
-            h, c = np.where(active, new_h, h), np.where(active, new_c, c)
-            y[t] = np.where(active, new_h, 0)
-        return y, h, c
+    lengths = optional(Int)
+    linear_before_reset = attr(bool, False)
 
-    def _start(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        found = self.given.get(name)
-        return np.zeros(shape, dtype) if found is None else found
-
-    def step(self, gates: Array, c: Array) -> tuple[Array, Array]:
-        """The next h and c."""
-        f, g, last = self.functions
-        i, o, forget, cell = np.split(gates, 4, axis=-1)
-        peephole = self.given.get("peephole")
-        p = None if peephole is None else np.split(peephole, 3)
-        if p is not None:
-            i, forget = i + p[0] * c, forget + p[2] * c
-        i = f(self._clipped(i))
-        forget = 1 - i if self.input_forget else f(self._clipped(forget))
-        c = forget * c + i * g(self._clipped(cell))
-        o = f(self._clipped(o if p is None else o + p[1] * c))
-        return o * last(c), c
-
-    def _clipped(self, x: Array) -> Array:
-        return np.clip(x, -self.clip, self.clip) if self.clip else x
-
-
-@dataclass(frozen=True, slots=True)
-class _Direction:
-    """One direction as IR; `given` are its parameters, without the direction axis."""
-
-    op: Lstm
-    b: Builder
-    given: Mapping[str, Value | None]
-    functions: Sequence[str]
-    reverse: bool
-
-    def run(self) -> tuple[Value, Value, Value]:
-        """(y, last h, last c)."""
-        b = self.b
-        x, w, r = [_known(self.given[n]) for n in ("x", "w", "r")]
-        time, batch = x.tensor.shape[:2]
-        hidden = r.tensor.shape[1]
-        entering = b.contract(x, w, equation="tbi,gi->tbg")
-        bias = self.given.get("bias")
-        if bias is not None:
-            halves = [b.slice(bias, starts=(k * 4 * hidden,), sizes=(4 * hidden,)) for k in (0, 1)]
-            entering = b.add(entering, b.add(*halves))
-        starts = [self.start(name, (batch, hidden), x.tensor.dtype) for name in ("h0", "c0")]
-        lengths = self.given.get("lengths")
-        if type(time) is int and time == 1:
-            only = b.reshape(entering, shape=(batch, 4 * hidden))
-            first = None if lengths is None else constant(b, lengths, 0)
-            h, c, y = self.step(b, starts[0], starts[1], only, first)
-            return b.reshape(y, shape=(1, batch, hidden)), h, c
-        scanned = [entering]
-        if lengths is not None:
-            scanned.append(b.iota(shape=(time,), dtype=lengths.tensor.dtype))
-
-        def body(
-            b: Builder, h: Value, c: Value, gates: Value, at: Value | None = None
-        ) -> tuple[Value, ...]:
-            return self.step(b, h, c, gates, at)
-
-        h, c, y = b.insert(
-            Scan.make(starts, scanned, body, reverse=self.reverse, loc=b.loc)
-        ).results
-        return y, h, c
-
-    def start(self, name: str, shape: Shape, dtype: DType) -> Value:
-        """The initial state."""
-        found = self.given.get(name)
-        if found is not None:
-            return found
-        zero = self.b.insert(Const(np.zeros((), dtype.np))).result
-        return self.b.broadcast_to(zero, shape=shape)  # type: ignore[no-any-return]
-
-    def step(
-        self, b: Builder, h: Value, c: Value, entering: Value, at: Value | None
-    ) -> tuple[Value, Value, Value]:
-        """The next h and c, and y; `at` is the step's number where sequences have lengths."""
-        r = _known(self.given["r"])
-        gates = b.add(entering, b.contract(h, r, equation="bh,gh->bg"))
-        new_h, new_c = self.cell(b, gates, c)
-        if at is None:
-            return new_h, new_c, new_h
-        lengths = _known(self.given["lengths"])
-        active = b.reshape(b.lt(at, lengths), shape=(*lengths.tensor.shape, 1))
-        zero = constant(b, new_h, 0.0)
-        return b.where(active, new_h, h), b.where(active, new_c, c), b.where(active, new_h, zero)
-
-    def cell(self, b: Builder, gates: Value, c: Value) -> tuple[Value, Value]:
-        """The next h and c from the sums that enter the gates."""
-        batch, hidden = c.tensor.shape
-        i, o, forget, cell = [
-            b.slice(gates, starts=(0, k * hidden), sizes=(batch, hidden)) for k in range(4)
-        ]
-        peephole = self.given.get("peephole")
-        p: list[Value] = []
-        if peephole is not None:
-            p = [b.slice(peephole, starts=(k * hidden,), sizes=(hidden,)) for k in range(3)]
-            i, forget = b.add(i, b.mul(p[0], c)), b.add(forget, b.mul(p[2], c))
-        i = self.activate(b, 0, i)
-        if self.op.input_forget:
-            forget = b.sub(constant(b, i, 1.0), i)
+    @classmethod
+    def step(cls, d: NumpyDirection, entering: Array, states: Sequence[Array]) -> list[Array]:
+        (h,) = states
+        of_w, of_r = [np.split(bias, 3) for bias in d.biases()]
+        r = np.split(d["r"], 3)
+        xz, xr, xh = np.split(entering, 3, axis=-1)
+        z = d.activate(0, xz + of_w[0] + h @ r[0].T + of_r[0])
+        reset = d.activate(0, xr + of_w[1] + h @ r[1].T + of_r[1])
+        if d.attrs["linear_before_reset"]:
+            inner = reset * (h @ r[2].T + of_r[2])
         else:
-            forget = self.activate(b, 0, forget)
-        c = b.add(b.mul(forget, c), b.mul(i, self.activate(b, 1, cell)))
-        o = self.activate(b, 0, b.add(o, b.mul(p[1], c)) if p else o)
-        return b.mul(o, getattr(b, self.functions[2])(c)), c
+            inner = (reset * h) @ r[2].T + of_r[2]
+        new = d.activate(1, xh + of_w[2] + inner)
+        return [(1 - z) * new + z * h]
 
-    def activate(self, b: Builder, which: int, x: Value) -> Value:
-        """Activation number `which` of the clipped x."""
-        if self.op.clip:
-            x = b.max(b.min(x, constant(b, x, self.op.clip)), constant(b, x, -self.op.clip))
-        return getattr(b, self.functions[which])(x)  # type: ignore[no-any-return]
+    def outside(self, b: Builder, bias: Value, hidden: DimLike) -> Value:
+        """Both biases, but for that of r's hidden gate where it is scaled by the reset gate."""
+        if not self.linear_before_reset:
+            return super().outside(b, bias, hidden)
+        parts = [b.slice(bias, starts=(k * hidden,), sizes=(2 * hidden,)) for k in (0, 3)]
+        last = b.slice(bias, starts=(2 * hidden,), sizes=(hidden,))
+        return b.concat(b.add(*parts), last, axis=0)  # type: ignore[no-any-return]
+
+    def cell(
+        self, d: Direction, b: Builder, entering: Value, states: Sequence[Value]
+    ) -> list[Value]:
+        (h,) = states
+        if self.linear_before_reset:
+            inner = d.recurrent(b, h)
+            both = b.add(d.gate(b, entering, 0, 2), d.gate(b, inner, 0, 2))
+        else:
+            product = b.contract(h, d.rows(b, "r", 0, 2), equation="bh,gh->bg")
+            both = b.add(d.gate(b, entering, 0, 2), product)
+        z, reset = [d.activate(b, 0, d.gate(b, both, k)) for k in (0, 1)]
+        if self.linear_before_reset:
+            last = d.gate(b, inner, 2)
+            last = b.add(last, d.rows(b, "bias", 5)) if d.given.get("bias") is not None else last
+            last = b.mul(reset, last)
+        else:
+            last = b.contract(b.mul(reset, h), d.rows(b, "r", 2), equation="bh,gh->bg")
+        new = d.activate(b, 1, b.add(d.gate(b, entering, 2), last))
+        kept = b.mul(z, h)
+        return [b.add(b.mul(b.sub(constant(b, z, 1.0), z), new), kept)]
+
+    samples: ClassVar[Any] = (
+        sample((5, 2, 3), (1, 12, 3), (1, 12, 4)),
+        sample((4, 2, 3), (1, 12, 3), (1, 12, 4), (1, 24), linear_before_reset=True),
+        sample((1, 1, 3), (1, 6, 3), (1, 6, 2), (1, 12)),
+        sample((3, 2, 3), (2, 6, 3), (2, 6, 2), (2, 12), (2, 2, 2), direction="bidirectional"),
+        sample((3, 2, 3), (1, 6, 3), (1, 6, 2), linear_before_reset=True, direction="reverse"),
+        sample(
+            (5, 3, 2), (2, 6, 2), (2, 6, 2), (2, 12), (2, 3, 2), (3,),
+            dtypes=("f32", "f32", "f32", "f32", "f32", "i32"),
+            ranges=((-2, 2),) * 5 + ((0, 5),), direction="bidirectional",
+        ),
+        sample(
+            (3, 2, 3), (1, 6, 3), (1, 6, 2), (1, 12),
+            activations=(("hard_sigmoid", 0.3, 0.4), ("affine", 0.5, 0.1)), clip=0.5,
+        ),
+        sample((3, 2, 3), (1, 6, 3), (1, 6, 2), dtypes=("f64",) * 3),
+        sample((3, 2, 3), (1, 6, 3), (1, 6, 2), dtypes=("f16",) * 3),
+        sample((0, 2, 3), (1, 6, 3), (1, 6, 2)),
+    )  # fmt: skip
+    rejects: ClassVar[Any] = (
+        ("C1", sample((5, 2, 3), (1, 12, 3), (1, 12, 4), dtypes=("f32", "f64", "f32"))),
+        ("C2", sample((5, 2, 3), (1, 16, 3), (1, 16, 4))),
+        ("C2", sample((5, 2, 3), (1, 12, 3), (1, 12, 4), (1, 12))),
+        ("C3", sample((5, 2, 3), (1, 12, 3), (1, 12, 4), direction="backward")),
+        ("C3", sample((5, 2, 3), (1, 12, 3), (1, 12, 4), activations=("sigmoid", "affine"))),
+    )
 
 
-def _known(value: Value | None) -> Value:
-    assert value is not None
-    return value
+class Rnn(_Recurrent):
+    """(y, y_h) of a plain recurrent layer over x [T, B, I]: h' = f(x w + h r + biases) (Elman
+    1990).
+
+    Operands as for lstm, with H for 4H: w [D, H, I], r [D, H, H], bias [D, 2H], h0 [D, B, H],
+    lengths [B]; `activations` are f of each direction (tanh).
+
+    C1: one element type.  C2: the shapes above fit together.  C3: known direction and activations.
+    """
+
+    gates = 1
+    usual = ("tanh",)
+
+    lengths = optional(Int)
+
+    @classmethod
+    def step(cls, d: NumpyDirection, entering: Array, states: Sequence[Array]) -> list[Array]:
+        bias = d.biases()
+        return [d.activate(0, entering + (bias[0] + bias[1]) + states[0] @ d["r"].T)]
+
+    def cell(
+        self, d: Direction, b: Builder, entering: Value, states: Sequence[Value]
+    ) -> list[Value]:
+        return [d.activate(b, 0, b.add(entering, d.recurrent(b, states[0])))]
+
+    samples: ClassVar[Any] = (
+        sample((5, 2, 3), (1, 4, 3), (1, 4, 4)),
+        sample((1, 1, 3), (1, 2, 3), (1, 2, 2), (1, 4)),
+        sample((3, 2, 3), (2, 2, 3), (2, 2, 2), (2, 4), (2, 2, 2), direction="bidirectional"),
+        sample((3, 2, 3), (1, 2, 3), (1, 2, 2), direction="reverse", activations=("relu",)),
+        sample((3, 1, 3), (1, 2, 3), (1, 2, 2), activations=(("scaled_tanh", 0.5, 1.5),)),
+        sample((3, 1, 3), (1, 2, 3), (1, 2, 2), activations=(("thresholded_relu", 0.3),)),
+        sample((3, 1, 3), (1, 2, 3), (1, 2, 2), activations=("softsign",)),
+        sample((3, 2, 3), (1, 2, 3), (1, 2, 2), activations=(("leaky_relu", 0.3),), clip=0.7),
+        sample(
+            (4, 3, 2), (1, 2, 2), (1, 2, 2), None, None, (3,),
+            dtypes=("f32", "f32", "f32", "", "", "i64"),
+            ranges=((-2, 2),) * 5 + ((0, 4),), direction="reverse",
+        ),
+        sample((3, 2, 3), (1, 2, 3), (1, 2, 2), dtypes=("f64",) * 3),
+        sample((3, 2, 3), (1, 2, 3), (1, 2, 2), dtypes=("bf16",) * 3),
+        sample((0, 2, 3), (1, 2, 3), (1, 2, 2)),
+    )  # fmt: skip
+    rejects: ClassVar[Any] = (
+        ("C1", sample((5, 2, 3), (1, 4, 3), (1, 4, 4), dtypes=("f32", "f64", "f32"))),
+        ("C2", sample((5, 2, 3), (1, 4, 3), (1, 4, 3))),
+        ("C3", sample((5, 2, 3), (1, 4, 3), (1, 4, 4), activations=("tanh", "tanh"))),
+    )
 
 
-def _row(b: Builder, x: Value, at: int) -> Value:
-    """x[at], along axis 0."""
-    shape = x.tensor.shape
-    if type(shape[0]) is not int or shape[0] != 1:
-        x = b.slice(x, starts=(at, *[0] * (len(shape) - 1)), sizes=(1, *shape[1:]))
-    return b.reshape(x, shape=shape[1:])  # type: ignore[no-any-return]
-
-
-def _lift(b: Builder, x: Value, axis: int) -> Value:
-    """x with a new axis of extent 1."""
-    shape: list[DimLike] = list(x.tensor.shape)
-    shape.insert(axis, 1)
-    return b.reshape(x, shape=shape)  # type: ignore[no-any-return]
-
-
-__all__ = ["ACTIVATIONS", "DIRECTIONS", "Lstm"]
+__all__ = ["Gru", "Lstm", "Rnn"]
