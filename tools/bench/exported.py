@@ -165,11 +165,12 @@ def _write(name: str, size: str, exporter: str, file: Path) -> None:
 
     export = EXPORTS[name]
     sizes = export.sizes(size)
+    torch.manual_seed(0)
     network = getattr(torch_nets, export.network)(**_known(sizes))
     torch_nets.fill(network)
     given = inputs(name, size)
     arguments = tuple([torch.from_numpy(x) for x in given.values()])
-    # Fused kernels that only PyTorch has are no ONNX ops; what the exporters say is for their authors.
+    # Kernels that PyTorch alone has are no ONNX ops; what the exporters say is for their authors.
     torch.backends.mha.set_fastpath_enabled(False)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     said = io.StringIO()

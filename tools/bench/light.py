@@ -3,8 +3,9 @@
 onnx/backend/test/data/light holds well-known networks whose weights are `ConstantOfShape` nodes.
 Here every parameter, those few that are stored included, is drawn from a seed by the part it plays:
 convolutions and linear layers by He (2015), without the factor 2 where no rectifier halved the
-input, less where they feed a residual sum; biases small, batch norms with a scale near 1 and a variance in [0.5, 1.5], so that activations stay near unit
-variance through the whole net.  Parameters become initializers, not inputs.  Imports: onnx, numpy.
+input, less where they feed a residual sum; biases small, batch norms with a scale near 1 and a
+variance in [0.5, 1.5], so that activations stay near unit variance through the whole net.
+Parameters become initializers, not inputs.  Imports: onnx, numpy.
 """
 
 from __future__ import annotations

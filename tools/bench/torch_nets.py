@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def fill(network: nn.Module, seed: int = 0) -> None:
-    """Seeded weights that keep activations near unit variance; batch norms with own statistics."""
-    torch.manual_seed(seed)
+def fill(network: nn.Module) -> None:
+    """Weights that keep activations near unit variance; batch norms with own statistics."""
     rectified = isinstance(network, MobileNetV2 | UNet)
     for parameter in network.parameters():
         if parameter.dim() == 1:
@@ -182,8 +181,15 @@ class Vit(nn.Module):
         return self.head(self.norm(self.layers(x))[:, 0])
 
 
-def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1,
-              halved: bool = True, act: type[nn.Module] | None = nn.ReLU6) -> nn.Sequential:  # fmt: skip
+def conv_norm(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    stride: int = 1,
+    groups: int = 1,
+    halved: bool = True,
+    act: type[nn.Module] | None = nn.ReLU6,
+) -> nn.Sequential:
     """A convolution, a batch norm, an activation; `halved` where a rectifier made the input."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
     conv.halved = halved  # type: ignore[assignment]
