@@ -11,13 +11,14 @@ import click
 
 from ..ir.errors import Error
 from .cmd_run import runnable
-from .options import input_options, json_flag, note, target_options, verbosity
+from .completion import PLANS
+from .options import input_options, json_flag, model_argument, note, target_options, verbosity
 
 PEERS = ("onnxruntime",)
 
 
 @click.command()
-@click.argument("model")
+@model_argument(*PLANS)
 @target_options
 @input_options
 @click.option(

@@ -12,7 +12,16 @@ import click
 
 from ..ir.errors import Error
 from . import driver
-from .options import json_flag, note, target_options, verbose, verbosity, watch_options
+from .completion import MODELS
+from .options import (
+    json_flag,
+    model_argument,
+    note,
+    target_options,
+    verbose,
+    verbosity,
+    watch_options,
+)
 
 if TYPE_CHECKING:
     from ..ir.ops.core import Module
@@ -23,7 +32,7 @@ EMIT = ("plan", "ir", "loops", "llvm", "asm", "obj", "c")
 
 
 @click.command()
-@click.argument("model")
+@model_argument(*MODELS)
 @target_options
 @click.option(
     "-o", "--output", default=None, help="The file to write; it is replaced only when whole."

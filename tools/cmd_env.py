@@ -17,7 +17,9 @@ import click
 from .. import __version__
 from ..backends.llvm.cache import cache_dir
 from ..backends.llvm.version import llvm_version
+from .main import COMMANDS, group
 from .options import json_flag, verbosity
+from .settings import check_tables, defaults, read_settings, settings_file
 
 DISTRIBUTION = "tensor-irc"
 CPU_FLAGS = (
@@ -52,10 +54,26 @@ def environment() -> dict[str, object]:
         "cores": f"{_allowed_cores()} allowed of {os.cpu_count()}",
         "llvm": _llvm(),
         "cache": str(cache_dir()),
+        "irc.toml": _settings(),
         "settings": {k: v for k, v in sorted(os.environ.items()) if k.startswith("IRC_")},
         "packages": _packages(),
         "extras": _extras(),
     }
+
+
+def _settings() -> str:
+    """The file that gives defaults here; every one of its tables is checked."""
+    path = settings_file()
+    if path is None:
+        return ""
+    tables = read_settings(path)
+    check_tables(path, tables, COMMANDS)
+    with click.Context(group) as context:
+        for name, table in tables.items():
+            found = group.get_command(context, name)
+            assert found is not None
+            defaults(path, found, name, table)
+    return str(path)
 
 
 def _plain(value: object) -> str:

@@ -10,11 +10,12 @@ import click
 
 from ..ir.errors import Error
 from . import driver
-from .options import json_flag, target_options, verbosity
+from .completion import MODELS
+from .options import json_flag, model_argument, target_options, verbosity
 
 
 @click.command()
-@click.argument("model")
+@model_argument(*MODELS)
 @click.argument("kernel", required=False)
 @target_options
 @json_flag

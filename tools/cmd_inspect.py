@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import driver
-from .options import json_flag, target_options, verbosity
+from .completion import PLANS
+from .options import json_flag, model_argument, target_options, verbosity
 
 if TYPE_CHECKING:
     from ..ir.ops.core import Module
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model")
+@model_argument(*PLANS)
 @target_options
 @click.option("--memory", is_flag=True, help="The table of buffers in the arena.")
 @json_flag

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..ir.errors import Error
-from . import driver
+from . import completion, driver
 from .cmd_compile import show_times, watched
 from .options import note, verbose, verbosity, watch_options
 
@@ -39,9 +39,15 @@ PASS_MODULES = {
 
 
 @click.command()
-@click.argument("file", default="-")
-@click.option("--passes", default=None, help="As 'canonicalize,cse,fuse{max=8}'.")
-@click.option("--target", default=None, help="Whose pipeline --from and --to mean.")
+@click.argument("file", default="-", shell_complete=completion.files(*completion.MODELS))
+@click.option(
+    "--passes", default=None, help="As 'canonicalize,cse,fuse{max=8}'.",
+    shell_complete=completion.passes,
+)  # fmt: skip
+@click.option(
+    "--target", default=None, help="Whose pipeline --from and --to mean.",
+    shell_complete=completion.targets,
+)  # fmt: skip
 @click.option("-o", "--output", default="-", show_default=True, help="Text, or an .irc archive.")
 @click.option("--list", "listing", is_flag=True, help="List the passes and their options.")
 @watch_options

@@ -10,14 +10,15 @@ import click
 
 from ..ir.errors import VerifyError
 from . import driver
-from .options import input_options, json_flag, note, target_options, verbosity
+from .completion import PLANS
+from .options import input_options, json_flag, model_argument, note, target_options, verbosity
 
 if TYPE_CHECKING:
     from .verification import Compared, Report
 
 
 @click.command()
-@click.argument("model")
+@model_argument(*PLANS)
 @target_options
 @input_options
 @click.option(

@@ -48,7 +48,19 @@ def guarded(call: Callable[[], object], args: Sequence[str]) -> int:
         click.echo(_of_the_system(error), err=True)
         return EXIT_USER
     except Exception as error:
+        if _was_interrupt(error):
+            click.echo("interrupted", err=True)
+            return EXIT_INTERRUPTED
         return _internal(error, args)
+
+
+def _was_interrupt(error: BaseException | None) -> bool:
+    """Is it what some import made of an interrupt?"""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _reader_left() -> int:

@@ -8,7 +8,9 @@ with a click command named `command`, and add one row to `COMMANDS`.
 from __future__ import annotations
 
 import gc
+import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -16,11 +18,12 @@ import click
 
 from .. import __version__
 from .errors import guarded
-from .options import forget_verbosity, verbosity
+from .options import forget_verbosity, note, verbosity
 
 # subcommand -> (module of this package, help line)
 COMMANDS = {
     "bench": ("cmd_bench", "Latency of a model or plan, alone or against onnxruntime."),
+    "completion": ("cmd_completion", "The completion script of bash, zsh or fish."),
     "compile": ("cmd_compile", "A model to a compiled plan, or to any stage on the way."),
     "explain": ("cmd_explain", "Why a model is compiled as it is: fusions, schedules, refusals."),
     "inspect": ("cmd_inspect", "Signature, ops, weights, kernels and memory of a model or plan."),
@@ -57,7 +60,10 @@ class LazyGroup(click.Group):
             near = get_close_matches(args[0], COMMANDS, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise click.UsageError(f"No such command '{args[0]}'.{hint}", ctx)
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and name is not None and not ctx.resilient_parsing:
+            settle_defaults(ctx, name, command)
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list under `irc --help`, from the table and not from the modules."""
@@ -65,11 +71,26 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
 
+def settle_defaults(ctx: click.Context, name: str, command: click.Command) -> None:
+    """Take the command's defaults from irc.toml, where there is one."""
+    from .settings import check_tables, defaults, read_settings, settings_file
+
+    path = settings_file()
+    if path is not None:
+        tables = read_settings(path)
+        check_tables(path, tables, COMMANDS)
+        ctx.default_map = {name: defaults(path, command, name, tables.get(name))}
+
+
 @click.group(
     cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "auto_envvar_prefix": "IRC",
+    },
 )
-@click.version_option(__version__, message="irc %(version)s")
+@click.version_option(__version__, message="irc %(version)s", allow_from_autoenv=False)
 @verbosity
 def group() -> None:
     """Compile ONNX models and irc programs for CPUs, microcontrollers, FPGAs and GPUs.
@@ -78,6 +99,11 @@ def group() -> None:
     3 unsupported op or target, 4 invalid model, 5 verification failed, 6 does not fit,
     7 toolchain missing, 70 internal error, 130 interrupted.
     """
+
+
+def show_warning(message: Warning | str, *place: object, **more: object) -> None:
+    """A warning as a line on stderr, without the place in our source."""
+    note(f"warning: {message}")
 
 
 def run(args: Sequence[str]) -> int:
@@ -98,6 +124,12 @@ def main() -> None:
     at the exit is wasted: 50 ms of a short one.
     """
     gc.set_threshold(200_000, 50, 100)
+    warnings.showwarning = show_warning
+    asked = os.environ.get("_IRC_COMPLETE")
+    if asked:
+        from .cmd_completion import answer
+
+        sys.exit(answer(asked))
     code = run(sys.argv[1:])
     gc.freeze()
     sys.exit(code)

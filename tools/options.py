@@ -1,6 +1,6 @@
 """Options that several subcommands share, each as a decorator, and how much the command says.
 
-Imports only click.  `-q` and `-v` may stand before or after the subcommand, and are counted
+Imports click alone.  `-q` and `-v` may stand before or after the subcommand, and are counted
 together: `verbose()` answers.
 """
 
@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+
+from . import completion
 
 _Function = Callable[..., Any]
 _flags = {"verbose": 0, "quiet": 0}  # one command line per process at a time
@@ -38,9 +40,10 @@ def verbosity(function: _Function) -> _Function:
     less = "Errors only on stderr."
     for name, text in (("verbose", more), ("quiet", less)):
         flags = (f"-{name[0]}", f"--{name}")
-        function = click.option(*flags, count=True, expose_value=False, callback=_count, help=text)(
-            function
-        )
+        function = click.option(
+            *flags, count=True, expose_value=False, callback=_count, help=text,
+            allow_from_autoenv=False,
+        )(function)  # fmt: skip
     return function
 
 
@@ -74,7 +77,8 @@ def target_options(function: _Function) -> _Function:
     threads = "Threads; over IRC_NUM_THREADS, over the cores allowed."
     function = click.option("--threads", type=int, default=None, help=threads)(function)
     target = "What to compile for; `irc targets` lists them."
-    return click.option("--target", default="cpu", show_default=True, help=target)(function)
+    return click.option("--target", default="cpu", show_default=True, help=target,
+                        shell_complete=completion.targets)(function)  # fmt: skip
 
 
 def input_options(function: _Function) -> _Function:
@@ -84,17 +88,19 @@ def input_options(function: _Function) -> _Function:
         "--seed", type=click.IntRange(0), default=0, show_default=True, help=seed
     )(function)
     text = "Inputs by name in an .npz file; without it they are random."
-    return click.option("--input", "input_file", default=None, help=text)(function)
+    return click.option("--input", "input_file", default=None, help=text,
+                        shell_complete=completion.files(*completion.ARRAYS))(function)  # fmt: skip
 
 
 def watch_options(function: _Function) -> _Function:
     """--verify-each, --dump-ir, --from, --to, --time-passes: what to see of the pipeline."""
+    asks_phase = {"shell_complete": completion.phases}
     rows: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         (("--time-passes",), {"is_flag": True, "help": "Milliseconds of each pass on stderr."}),
-        (("--to", "to_phase"), {"default": None, "help": "Stop behind this phase."}),
+        (("--to", "to_phase"), {"default": None, "help": "Stop behind this phase."} | asks_phase),
         (
             ("--from", "from_phase"),
-            {"default": None, "help": "The phase the module has behind it."},
+            {"default": None, "help": "The phase the module has behind it."} | asks_phase,
         ),
         (("--dump-ir", "dump_dir"), {"default": None, "help": "A folder for one file per phase."}),
         (("--verify-each",), {"is_flag": True, "help": "Verify behind each pass."}),
@@ -102,6 +108,11 @@ def watch_options(function: _Function) -> _Function:
     for flags, settings in rows:
         function = click.option(*flags, **settings)(function)
     return function
+
+
+def model_argument(*suffixes: str) -> Callable[[_Function], _Function]:
+    """The argument MODEL; a shell offers files with these suffixes."""
+    return click.argument("model", shell_complete=completion.files(*suffixes))
 
 
 def note(text: str) -> None:

@@ -24,7 +24,7 @@ from irc.tools.main import COMMANDS
 
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in pages()}
 OWN_TEST = "docs/from_scratch.md"
-KINDS = {"", "python", "python no-run", "text", "text output", "sh"}
+KINDS = {"", "python", "python no-run", "text", "text output", "sh", "toml"}
 
 
 @pytest.fixture

@@ -1,0 +1,39 @@
+"""The script `irc`: from the first moment an interrupt ends it quietly, with 130.
+
+Python would answer Ctrl-C with a traceback while it still imports.  Imports nothing before that is
+settled; `main` of main.py is what runs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+INTERRUPTED = 130
+
+
+def leave(number: int, frame: FrameType | None) -> None:
+    """End the process at once: nothing has been begun that would need tidying."""
+    os.write(2, b"interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+def main() -> None:
+    """Import and run the command; interrupts are ordinary exceptions while it works."""
+    signal.signal(signal.SIGINT, leave)
+    from .main import main as command
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        command()
+    except KeyboardInterrupt:
+        leave(0, None)
+    finally:
+        signal.signal(signal.SIGINT, leave)
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
