@@ -47,6 +47,19 @@ COSTLY = frozenset(
         "rsqrt",
         "mod",
         "rem",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "mish",
+        "selu",
+        "celu",
+        "softsign",
     }
 )
 """Ops too dear to be computed twice."""

@@ -184,54 +184,14 @@ def prelu(n: Node) -> Result:
     x, slope = n.x(0), n.x(1)
     if n.version < 7 and slope.tensor.rank == 1 and x.tensor.rank > 2:
         slope = n.reshape(slope, (*slope.tensor.shape, *[1] * (x.tensor.rank - 2)))
-    return n.b.where(n.b.lt(x, n.like(x, 0)), n.b.mul(slope, x), x)
-
-
-def elu_like(n: Node, alpha: float, gamma: float, inner: float = 1.0) -> Value:
-    """gamma * (x where x > 0, else alpha * (exp(x / inner) - 1))."""
-    x = n.x(0)
-    scaled = x if inner == 1.0 else n.b.div(x, n.like(x, inner))
-    below = n.b.mul(n.like(x, alpha), n.b.expm1(scaled))
-    out = n.b.where(n.b.gt(x, n.like(x, 0.0)), x, below)
-    return out if gamma == 1.0 else n.b.mul(n.like(x, gamma), out)
+    return n.b.prelu(x, slope)
 
 
 def selu(n: Node) -> Result:
-    """Elu scaled (Klambauer 2017)."""
+    """The defaults lost digits before opset 6."""
     alpha, gamma = (1.6732, 1.0507) if n.version < 6 else (1.67326319217681884765625,
                                                           1.05070102214813232421875)  # fmt: skip
-    return elu_like(n, n.attr("alpha", alpha), n.attr("gamma", gamma))
-
-
-def celu(n: Node) -> Result:
-    """Elu of x / alpha (Barron 2017)."""
-    alpha = n.attr("alpha", 1.0)
-    return elu_like(n, alpha, 1.0, alpha)
-
-
-def thresholded_relu(n: Node) -> Result:
-    """x above alpha, else 0."""
-    x = n.x(0)
-    return n.b.where(n.b.gt(x, n.like(x, n.attr("alpha", 1.0))), x, n.like(x, 0.0))
-
-
-def shrink(n: Node) -> Result:
-    """x moved to zero by `bias`, 0 within `lambd`."""
-    x, bias, lambd = n.x(0), n.attr("bias", 0.0), n.attr("lambd", 0.5)
-    b = n.b
-    above = b.where(b.gt(x, n.like(x, lambd)), b.sub(x, n.like(x, bias)), n.like(x, 0))
-    return b.where(b.lt(x, n.like(x, -lambd)), b.add(x, n.like(x, bias)), above)
-
-
-def softsign(n: Node) -> Result:
-    """x / (1 + |x|)."""
-    x = n.x(0)
-    return n.b.div(x, n.b.add(n.like(x, 1.0), n.b.abs(x)))
-
-
-def mish(n: Node) -> Result:
-    """x tanh(softplus(x)) (Misra 2019)."""
-    return n.b.mul(n.x(0), n.b.tanh(n.b.softplus(n.x(0))))
+    return n.b.selu(n.x(0), alpha=n.attr("alpha", alpha), gamma=n.attr("gamma", gamma))
 
 
 def swish(n: Node) -> Result:
@@ -252,50 +212,6 @@ def affine(n: Node) -> Result:
     x = n.x(0)
     scaled = n.b.mul(x, n.like(x, n.attr("alpha", 1.0)))
     return n.b.add(scaled, n.like(x, n.attr("beta", 0.0)))
-
-
-def tangent(n: Node) -> Result:
-    """sin / cos."""
-    return n.b.div(n.b.sin(n.x(0)), n.b.cos(n.x(0)))
-
-
-def hyperbolic_sine(n: Node) -> Result:
-    """(e + e / (e + 1)) / 2 with e = exp(x) - 1, which keeps small x."""
-    x = n.x(0)
-    e = n.b.expm1(n.b.abs(x))
-    half = n.b.add(e, n.b.div(e, n.b.add(e, n.like(x, 1.0))))
-    return n.b.copy_sign(n.b.mul(half, n.like(x, 0.5)), x)
-
-
-def hyperbolic_cosine(n: Node) -> Result:
-    """(e + 1 / e) / 2 with e = exp(|x|)."""
-    x = n.x(0)
-    e = n.b.exp(n.b.abs(x))
-    return n.b.mul(n.like(x, 0.5), n.b.add(e, n.b.reciprocal(e)))
-
-
-def inverse_hyperbolic_tangent(n: Node) -> Result:
-    """(log1p(x) - log1p(-x)) / 2."""
-    x = n.x(0)
-    half = n.b.sub(n.b.log1p(x), n.b.log1p(n.b.neg(x)))
-    return n.b.mul(n.like(x, 0.5), half)
-
-
-def inverse_hyperbolic_sine(n: Node) -> Result:
-    """sign(x) * log1p(|x| + x^2 / (1 + sqrt(1 + x^2)))."""
-    x, b = n.x(0), n.b
-    one, size = n.like(x, 1.0), b.abs(x)
-    square = b.mul(x, x)
-    rest = b.div(square, b.add(one, b.sqrt(b.add(one, square))))
-    return b.copy_sign(b.log1p(b.add(size, rest)), x)
-
-
-def inverse_hyperbolic_cosine(n: Node) -> Result:
-    """log1p(t + sqrt(2 t + t^2)) with t = x - 1."""
-    x, b = n.x(0), n.b
-    t = b.sub(x, n.like(x, 1.0))
-    root = b.sqrt(b.add(b.mul(n.like(x, 2.0), t), b.mul(t, t)))
-    return b.log1p(b.add(t, root))
 
 
 def constant(n: Node) -> Result:
@@ -353,29 +269,32 @@ ROWS: Sequence[tuple[str, int, Row]] = (
     ("Erf", 9, unary("erf")),
     ("Sin", 7, unary("sin")),
     ("Cos", 7, unary("cos")),
-    ("Tan", 7, tangent),
-    ("Sinh", 9, hyperbolic_sine),
-    ("Cosh", 9, hyperbolic_cosine),
+    ("Tan", 7, unary("tan")),
+    ("Asin", 7, unary("asin")),
+    ("Acos", 7, unary("acos")),
+    ("Atan", 7, unary("atan")),
+    ("Sinh", 9, unary("sinh")),
+    ("Cosh", 9, unary("cosh")),
     ("Tanh", 1, unary("tanh")),
-    ("Asinh", 9, inverse_hyperbolic_sine),
-    ("Acosh", 9, inverse_hyperbolic_cosine),
-    ("Atanh", 9, inverse_hyperbolic_tangent),
+    ("Asinh", 9, unary("asinh")),
+    ("Acosh", 9, unary("acosh")),
+    ("Atanh", 9, unary("atanh")),
     ("Sigmoid", 1, unary("sigmoid")),
     ("Relu", 1, unary("relu")),
     ("LeakyRelu", 1, unary_with("leaky_relu", alpha=0.01)),
     ("Elu", 1, unary_with("elu", alpha=1.0)),
     ("Selu", 1, selu),
-    ("Celu", 12, celu),
+    ("Celu", 12, unary_with("celu", alpha=1.0)),
     ("PRelu", 1, prelu),
-    ("ThresholdedRelu", 10, thresholded_relu),
+    ("ThresholdedRelu", 10, unary_with("thresholded_relu", alpha=1.0)),
     ("HardSigmoid", 1, unary_with("hard_sigmoid", alpha=0.2, beta=0.5)),
     ("HardSwish", 14, unary("hard_swish")),
     ("Softplus", 1, unary("softplus")),
-    ("Softsign", 1, softsign),
-    ("Mish", 18, mish),
+    ("Softsign", 1, unary("softsign")),
+    ("Mish", 18, unary("mish")),
     ("Swish", 24, swish),
     ("Gelu", 20, gelu),
-    ("Shrink", 9, shrink),
+    ("Shrink", 9, unary_with("shrink", bias=0.0, lambd=0.5)),
     ("Affine", 1, affine),
     ("Clip", 1, clip),
     ("Cast", 1, cast),

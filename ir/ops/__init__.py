@@ -6,6 +6,7 @@ from . import (
     contract,
     control,
     conv,
+    conv_transpose,
     core,
     elementwise,
     elementwise_math,
@@ -21,6 +22,7 @@ from . import (
     sequence,
     shape,
     topk,
+    trigonometric,
 )
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "contract",
     "control",
     "conv",
+    "conv_transpose",
     "core",
     "elementwise",
     "elementwise_math",
@@ -44,4 +47,5 @@ __all__ = [
     "sequence",
     "shape",
     "topk",
+    "trigonometric",
 ]

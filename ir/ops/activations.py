@@ -17,7 +17,7 @@ from ..errors import Error
 from ..types import Type, element, from_numpy
 from .constraints import require
 from .convert import round_float, widen
-from .elementwise import _Unary, broadcast_type, constant, in_compute_type
+from .elementwise import _Binary, _Unary, broadcast_type, constant, in_compute_type
 from .elementwise_math import Erf, Sigmoid
 
 WIDE = (
@@ -113,6 +113,134 @@ class Silu(_Activation):
 
     def expand(self, b: Builder, x: Value) -> Value:
         return b.mul(x, b.sigmoid(x))  # type: ignore[no-any-return]
+
+
+class Celu(_Activation):
+    """x where x > 0, else alpha * (exp(x / alpha) - 1), alpha > 0 (Barron 2017).  C1: alpha is not
+    0.
+    """
+
+    alpha = attr(float, 1.0)
+    samples = (*WIDE, sample((7,), alpha=0.5))
+    rejects = (("C1", sample((2,), alpha=0.0)),)
+
+    @classmethod
+    def infer(cls, *types: Type, **attrs: Any) -> Type:
+        require(attrs["alpha"] != 0, "E0304", "celu (C1): alpha must not be 0")
+        return super().infer(*types)
+
+    @staticmethod
+    def compute(x: Array, alpha: float) -> Array:
+        return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0) / alpha))
+
+    def expand(self, b: Builder, x: Value) -> Value:
+        zero, alpha = constant(b, x, 0.0), constant(b, x, self.alpha)
+        below = b.mul(b.expm1(b.div(b.min(x, zero), alpha)), alpha)
+        return b.where(b.gt(x, zero), x, below)  # type: ignore[no-any-return]
+
+
+class Selu(_Activation):
+    """gamma * (x where x > 0, else alpha * (exp(x) - 1)) (Klambauer 2017)."""
+
+    alpha = attr(float, 1.6732632423543772)
+    gamma = attr(float, 1.0507009873554805)
+
+    @staticmethod
+    def compute(x: Array, alpha: float, gamma: float) -> Array:
+        return gamma * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
+
+    def expand(self, b: Builder, x: Value) -> Value:
+        return b.mul(b.elu(x, alpha=self.alpha), constant(b, x, self.gamma))  # type: ignore[no-any-return]
+
+
+class Mish(_Activation):
+    """x * tanh(softplus(x)) (Misra 2019); NaN at minus infinity.
+
+    As x * n / (n + 2), n = e * (e + 2), e = exp(x): the share is 1 to all digits from x = 20 on.
+    """
+
+    @staticmethod
+    def compute(x: Array) -> Array:
+        return x * np.tanh(Softplus.compute(x))
+
+    def expand(self, b: Builder, x: Value) -> Value:
+        two = constant(b, x, 2.0)
+        power = b.exp(b.min(x, constant(b, x, 20.0)))
+        n = b.mul(power, b.add(power, two))
+        return b.mul(x, b.div(n, b.add(n, two)))  # type: ignore[no-any-return]
+
+
+class Softsign(_Activation):
+    """x / (1 + |x|); NaN at the infinities."""
+
+    @staticmethod
+    def compute(x: Array) -> Any:
+        return x / (1 + np.abs(x))
+
+    def expand(self, b: Builder, x: Value) -> Value:
+        return b.div(x, b.add(b.abs(x), constant(b, x, 1.0)))  # type: ignore[no-any-return]
+
+
+class ThresholdedRelu(_Activation):
+    """x where x > alpha, else 0, also of NaN (Konda 2014)."""
+
+    alpha = attr(float, 1.0)
+
+    @staticmethod
+    def compute(x: Array, alpha: float) -> Array:
+        return np.where(x > alpha, x, 0.0)
+
+    def expand(self, b: Builder, x: Value) -> Value:
+        return b.where(b.gt(x, constant(b, x, self.alpha)), x, constant(b, x, 0.0))  # type: ignore[no-any-return]
+
+
+class PRelu(_Binary):
+    """x where x >= 0, else slope * x (He 2015).  C1: one element type.  C2: shapes broadcast."""
+
+    x = operand(Real)
+    slope = operand(Real)
+
+    @staticmethod
+    def compute(x: Array, slope: Array) -> Array:
+        return np.where(x < 0, slope * x, x)
+
+    def decompose(self, b: Builder) -> Value:
+        below = b.lt(self.x, constant(b, self.x, 0))
+        return b.where(below, b.mul(self.slope, self.x), self.x)  # type: ignore[no-any-return]
+
+
+class Shrink(_Unary):
+    """x - bias above `lambd`, x + bias below -lambd, else 0 (also of NaN); of integers both are
+    truncated.
+    """
+
+    x = operand(Real)
+    bias = attr(float, 0.0)
+    lambd = attr(float, 0.5)
+    samples = (*WIDE, sample((9,), bias=1.5, lambd=1.0), sample((9,), ranges=((0, 9),), lambd=2.0))
+
+    @staticmethod
+    def compute(x: Array, bias: float, lambd: float) -> Array:
+        shift, edge = (np.asarray(v).astype(x.dtype) for v in (bias, lambd))
+        zero = x.dtype.type(0)
+        above = np.where(x > edge, x - shift, zero)
+        if x.dtype.kind == "u":
+            return above
+        return np.where(x < -edge, x + shift, above)
+
+    def decompose(self, b: Builder) -> Value:
+        dtype = element(self.x.type)
+        bias, edge = [v if dtype.is_float else int(v) for v in (self.bias, self.lambd)]
+
+        def expand(x: Value) -> Value:
+            zero, shift = constant(b, x, 0), constant(b, x, bias)
+            above = b.where(b.gt(x, constant(b, x, edge)), b.sub(x, shift), zero)
+            if dtype.kind == "uint":
+                return above  # type: ignore[no-any-return]
+            below = b.lt(x, constant(b, x, -edge))
+            return b.where(below, b.add(x, shift), above)  # type: ignore[no-any-return]
+
+        return in_compute_type(b, self.x, expand) if dtype.is_float else expand(self.x)
 
 
 class HardSigmoid(_Activation):
@@ -242,5 +370,6 @@ class Clip(Op):
 
 
 __all__ = [
-    "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Silu", "Softplus",
+    "Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu",
+    "Selu", "Shrink", "Silu", "Softplus", "Softsign", "ThresholdedRelu",
 ]  # fmt: skip

@@ -55,7 +55,9 @@ def erf(x: Array) -> Array:
 
 REFERENCES: dict[str, Reference] = {
     "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "tanh": np.tanh,
-    "sigmoid": sigmoid, "erf": erf, "sin": np.sin, "cos": np.cos,
+    "sigmoid": sigmoid, "erf": erf, "sin": np.sin, "cos": np.cos, "tan": np.tan,
+    "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh,
+    "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh,
 }  # fmt: skip
 BOUNDS = {
     "exp": 1.0,
@@ -67,7 +69,17 @@ BOUNDS = {
     "erf": 1.5,
     "sin": 2.0,
     "cos": 2.0,
+    "tan": 3.5,
+    "asin": 2.5,
+    "acos": 1.5,
+    "atan": 2.0,
+    "sinh": 2.5,
+    "cosh": 1.5,
+    "asinh": 2.5,
+    "acosh": 2.5,
+    "atanh": 2.5,
 }
+PERIODIC = {"sin", "cos", "tan"}
 FLUSHES = {"exp", "sigmoid"}
 """These give 0 (or a value as close) where the result is below about 1.5 times the least normal
 number.
@@ -100,9 +112,9 @@ def check(name: str, func: Func, x: Array, want: Array, bound: float, *more: Arr
     got = compute(func, x, *more)
     assert got.dtype == x.dtype
     info = np.finfo(x.dtype)
-    if name in ("sin", "cos"):
+    if name in PERIODIC:
         inside = ~(np.abs(x) > REACH["f32" if x.dtype == np.float32 else "f64"])
-        assert np.all(np.abs(got[~inside & np.isfinite(x)]) <= 1)
+        assert name == "tan" or np.all(np.abs(got[~inside & np.isfinite(x)]) <= 1)
         keep = inside | np.isinf(x)
         got, want = got[keep], want[keep]
     rounded = want.astype(x.dtype)
@@ -173,8 +185,10 @@ def test_cost_of_exp() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*REFERENCES, "pow", "rem", "mod", "gelu", "silu", "elu", "softplus", "sign"]
-)
+    "name",
+    [*REFERENCES, "pow", "rem", "mod", "gelu", "silu", "elu", "softplus", "sign", "mish", "selu",
+     "celu", "softsign", "shrink", "prelu"],
+)  # fmt: skip
 def test_expansion_leaves_native_ops_only(name: str) -> None:
     """On vectors of every float type, with and without fma."""
     for dtype in ("f32", "f64", "f16", "bf16"):
@@ -242,7 +256,7 @@ def test_integer_power() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
-@pytest.mark.parametrize("name", [*REFERENCES, "gelu", "silu", "softplus"])
+@pytest.mark.parametrize("name", [*REFERENCES, "gelu", "silu", "softplus", "mish"])
 def test_narrow_floats(name: str, dtype: str) -> None:
     """Through f32 and rounded once: at most one of their own ULP from `evaluate`, over all 65536
     values.
@@ -256,11 +270,12 @@ def test_narrow_floats(name: str, dtype: str) -> None:
             .astype(np.float64)
         )
         x = bits.astype(np.float64)
-        keep = np.abs(x) < 2**30 if name in ("sin", "cos") else ~np.isinf(x)
+        keep = np.abs(x) < 2**30 if name in PERIODIC else ~np.isinf(x)
         got, want = got[keep], want[keep]
         np.testing.assert_array_equal(np.isfinite(got), np.isfinite(want))
         finite = np.isfinite(want)
         relative = 2.0**-10 if dtype == "f16" else 2.0**-7
         absolute = 2.0**-24 if dtype == "f16" else 3e-37  # the zeros of a flushed exp, times x
         absolute = max(absolute, 2.0**-21) if name == "gelu" else absolute  # cancels for negative x
+        absolute = max(absolute, 2e-36) if name == "mish" else absolute  # a flushed exp, times x
         np.testing.assert_allclose(got[finite], want[finite], rtol=relative, atol=absolute)

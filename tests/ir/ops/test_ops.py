@@ -275,6 +275,13 @@ NAN, INF = float("nan"), float("inf")
         ("softplus", ([-INF, INF, NAN],), [0, INF, NAN]),
         ("erf", ([-INF, INF, NAN, 0],), [-1, 1, NAN, 0]),
         ("sin", ([INF, NAN, 0],), [NAN, NAN, 0]),
+        ("asin", ([2, -1.5, NAN, 0],), [NAN, NAN, NAN, 0]),
+        ("acosh", ([1, 0.5, -INF, INF],), [0, NAN, NAN, INF]),
+        ("atanh", ([1, -1, 2, 0],), [INF, -INF, NAN, 0]),
+        ("sinh", ([INF, -INF, NAN],), [INF, -INF, NAN]),
+        ("mish", ([-INF, INF, NAN, 0],), [NAN, INF, NAN, 0]),
+        ("thresholded_relu", ([NAN, INF, -INF],), [0, INF, 0]),
+        ("prelu", ([NAN, -2, INF], [2, 3, -1]), [NAN, -6, INF]),
         ("round_even", ([0.5, 1.5, -2.5, INF],), [0, 2, -2, INF]),
     ],
 )
@@ -408,6 +415,12 @@ KNOWN = [
     ("hard_swish", {}, 1.0, 2 / 3),
     ("erf", {}, 0.5, 0.5204998778130465),
     ("sigmoid", {}, -2.0, 0.11920292202211755),
+    ("celu", {"alpha": 2.0}, -1.0, -0.7869386805747332),
+    ("selu", {}, -1.0, -1.1113307378125625),
+    ("mish", {}, 1.0, 0.8650983882673103),
+    ("softsign", {}, -3.0, -0.75),
+    ("thresholded_relu", {"alpha": 2.0}, 1.5, 0.0),
+    ("shrink", {"bias": 0.25, "lambd": 1.0}, -1.5, -1.25),
 ]
 
 
@@ -421,7 +434,8 @@ def test_known_values(name: str, attrs: Any, x: float, expected: float) -> None:
 TORCH = {
     "gelu": ("gelu", {}), "silu": ("silu", {}), "softplus": ("softplus", {}), "elu": ("elu", {}),
     "hard_swish": ("hardswish", {}), "relu": ("relu", {}), "softmax": ("softmax", {"dim": -1}),
-    "log_softmax": ("log_softmax", {"dim": -1}),
+    "log_softmax": ("log_softmax", {"dim": -1}), "celu": ("celu", {}), "selu": ("selu", {}),
+    "mish": ("mish", {}), "softsign": ("softsign", {}),
 }  # fmt: skip
 
 
