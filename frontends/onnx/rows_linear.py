@@ -187,38 +187,30 @@ def per_channel(n: Node, v: Value, x: Value) -> Value:
 
 
 def conv_transpose(n: Node) -> Result:
-    """A convolution of x, spread by zeros, with the kernel mirrored and its axes swapped."""
-    x, w, groups = n.x(0), n.x(1), n.attr("group", 1)
-    spatial, kernel = x.tensor.shape[2:], w.tensor.shape[2:]
-    if not x.tensor.is_static or not w.tensor.is_static:
-        raise n.unsupported("ConvTranspose needs known extents", hint="give them with shapes=")
-    rank = len(spatial)
+    """The IR's `conv_transpose`, plus bias."""
+    x, w = n.x(0), n.x(1)
+    if x.tensor.rank < 3 or w.tensor.rank != x.tensor.rank:
+        raise n.invalid("E0314", "ConvTranspose: x and w must be [N, C, ...] and [C, O, ...]")
+    rank = x.tensor.rank - 2
+    kernel = w.tensor.shape[2:]
+    if any(type(k) is not int for k in kernel):
+        raise n.unsupported("ConvTranspose: the extents of the kernel must be known")
     strides = n.ints("strides") or (1,) * rank
     dilations = n.ints("dilations") or (1,) * rank
     extra = n.ints("output_padding") or (0,) * rank
-    pads = _transposed_pads(n, spatial, kernel, strides, dilations, extra)  # type: ignore[arg-type]
-    for k in range(rank):
-        x = spread(n, x, 2 + k, strides[k])
-    low = [dilations[k] * (kernel[k] - 1) - pads[k] for k in range(rank)]
-    high = [dilations[k] * (kernel[k] - 1) - pads[rank + k] + extra[k] for k in range(rank)]
-    x = n.b.pad(x, low=(0, 0, *low), high=(0, 0, *high))
-    inputs, outputs = w.tensor.shape[:2]
-    w = n.reshape(w, (groups, inputs // groups, outputs, *kernel))
-    w = n.transpose(w, (0, 2, 1, *range(3, 3 + rank)))
-    w = n.reshape(w, (groups * outputs, inputs // groups, *kernel))
-    w = n.b.slice(w, starts=(0, 0, *[k - 1 for k in kernel]), sizes=w.tensor.shape,
-                  steps=(1, 1, *[-1] * rank))  # fmt: skip
-    out = n.b.conv(x, w, dilations=dilations, groups=groups)
+    reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel)]  # type: ignore[operator]
+    pads = _transposed_pads(n, x.tensor.shape[2:], reach, strides, extra)  # type: ignore[arg-type]
+    out = n.b.conv_transpose(x, w, strides=strides, pads=pads, dilations=dilations, extra=extra,
+                             groups=n.attr("group", 1))  # fmt: skip
     bias = n.opt(2)
     return out if bias is None else n.b.add(out, per_channel(n, bias, out))
 
 
 def _transposed_pads(
     n: Node,
-    spatial: Sequence[int],
-    kernel: Sequence[int],
+    spatial: Sequence[DimLike],
+    reach: Sequence[int],
     strides: Sequence[int],
-    dilations: Sequence[int],
     extra: Sequence[int],
 ) -> tuple[int, ...]:
     """Pads as given, or for a result of `output_shape` or, with auto_pad, size * stride."""
@@ -226,29 +218,17 @@ def _transposed_pads(
     given, want = n.ints("pads") or (0,) * (2 * rank), n.ints("output_shape")
     if auto == "VALID" or (auto == "NOTSET" and want is None):
         return given if auto == "NOTSET" else (0,) * (2 * rank)
-    want = tuple(s * t for s, t in zip(spatial, strides)) if want is None else want[-rank:]
     low, high = [], []
     for k in range(rank):
-        full = strides[k] * (spatial[k] - 1) + extra[k] + dilations[k] * (kernel[k] - 1) + 1
-        total = full - want[k]
+        target = spatial[k] * strides[k] if want is None else want[-rank:][k]
+        total = strides[k] * (spatial[k] - 1) + extra[k] + reach[k] - target
+        if not isinstance(total, int):
+            raise n.unsupported("ConvTranspose: output_shape needs known extents",
+                                hint="give the extents with shapes=")  # fmt: skip
         first = total // 2 if auto == "SAME_UPPER" else total - total // 2
         low.append(first)
         high.append(total - first)
     return (*low, *high)
-
-
-def spread(n: Node, x: Value, axis: int, step: int) -> Value:
-    """x with step - 1 zeros between its elements along one axis."""
-    if step == 1:
-        return x
-    shape = list(x.tensor.shape)
-    lifted = n.reshape(x, [*shape[: axis + 1], 1, *shape[axis + 1 :]])
-    high = [0] * (len(shape) + 1)
-    high[axis + 1] = step - 1
-    padded = n.b.pad(lifted, low=[0] * len(high), high=high)
-    wide = list(shape)
-    wide[axis] = shape[axis] * step
-    return n.take_range(n.reshape(padded, wide), axis, 0, (shape[axis] - 1) * step + 1)
 
 
 def shifted(n: Node, index: int, zero: int) -> Value:
