@@ -119,3 +119,9 @@ def note(text: str) -> None:
     """A line of progress on stderr, unless -q."""
     if verbose() >= 0:
         click.echo(text, err=True)
+
+
+def detail(text: str) -> None:
+    """A line on stderr for those who asked for more with -v."""
+    if verbose() >= 1:
+        click.echo(text, err=True)

@@ -22,6 +22,8 @@ from . import driver
 from .targets import Choice
 
 Array = np.ndarray[Any, Any]
+Noted = tuple[list[Array], list[Array]]
+"""Operands and results of a region."""
 
 TOLERANCE = {"f64": 1e-4, "f32": 1e-4, "f16": 4e-3, "bf16": 3e-2}
 """Greatest max|y - ref| / max|ref| by element type; the f8 and f4 families get 0.3."""
@@ -152,7 +154,7 @@ class Recorder(Interpreter):
 
     def __init__(self, module: Module) -> None:
         super().__init__(module)
-        self.seen: dict[Op, tuple[list[Array], list[Array]]] = {}
+        self.seen: dict[Op, Noted] = {}
 
     def results(self, op: Op, arrays: Sequence[Any]) -> Sequence[Any]:
         """As the interpreter, and noted."""
@@ -162,9 +164,7 @@ class Recorder(Interpreter):
         return found
 
 
-def record(
-    module: Module, inputs: Mapping[str, Array]
-) -> dict[Op, tuple[list[Array], list[Array]]]:
+def record(module: Module, inputs: Mapping[str, Array]) -> dict[Op, Noted]:
     """Operands and results of every fused region that runs on these inputs."""
     recorder = Recorder(module)
     with np.errstate(all="ignore"):
