@@ -1,0 +1,291 @@
+"""`export_onnx`: a module of tensor ops as an ONNX model, checked and written in one piece.
+
+A row of the table writes one op; an op without a row is decomposed, and its parts written; what has
+neither is an error (E0118).  Imports: onnx, ir, the files of rows.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, TensorProto, checker, helper, numpy_helper
+
+from ...ir.archive import replacing
+from ...ir.blobs import Blob
+from ...ir.core import Block, Builder, Op
+from ...ir.errors import Error, InvalidModelError
+from ...ir.ops.core import Func, Module
+from ...ir.types import SequenceType, TensorType
+from . import export_compute, export_control, export_elementwise, export_moves
+from .export_graph import Graph, Model, NeedsOpset, Node, Place, Row, code_of
+from .export_patterns import fusions
+
+OLDEST, USUAL, NEWEST = 17, 20, 24
+"""The opsets that the rows are written for, and the one that is written where none is asked for."""
+IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12}
+"""Opset to the version of the file format that came with it: older programs read it."""
+EXTERNAL = (1 << 31) - (1 << 20)
+"""Bytes of weights above which they go to a file of their own (protobuf ends at 2 GiB)."""
+ALIGNMENT = 4096
+
+TABLE: Mapping[str, Row] = {
+    **export_elementwise.ROWS,
+    **export_moves.ROWS,
+    **export_compute.ROWS,
+    **export_control.ROWS,
+}
+"""Op name to the row that writes it."""
+
+
+def export_onnx(
+    module: Module,
+    path: str | os.PathLike[str],
+    opset: int | None = None,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    external_bytes: int = EXTERNAL,
+) -> int:
+    """Write the module's main function as an inference graph; gives the opset.
+
+    Inputs and outputs keep their names, symbolic dims stay symbolic.  Without `opset` it is 20, or
+    the newer one that an op needs.  Weights beyond `external_bytes` go to PATH.data.  Raises E0118
+    for an op that ONNX cannot say, E0119 for such an element type, E0120 for an opset too old or
+    unknown, E0264 where the file cannot be written; the file is replaced when all is well.
+    """
+    graph = written(module, opset)
+    goal = Path(path)
+    big = sum([b.nbytes for b in graph.model.constants.values()]) > external_bytes
+    if not big:
+        proto = _proto(graph, module.sym, metadata)
+        data = proto.SerializeToString()
+        check(data)
+        with replacing(goal) as file:
+            file.write(data)
+        return graph.model.opset
+    _write_external(graph, module.sym, metadata, goal)
+    return graph.model.opset
+
+
+def model_of(module: Module, opset: int | None = None) -> ModelProto:
+    """The module as a checked message, weights included; errors as `export_onnx`."""
+    proto = _proto(written(module, opset), module.sym, None)
+    check(proto)
+    return proto
+
+
+def check(model: Any) -> None:
+    """Raise E0121 where onnx.checker, shape inference included, objects to what was written."""
+    try:
+        checker.check_model(model, full_check=True)
+    except (checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        said = [line for line in str(error).splitlines() if line.strip()]
+        raise InvalidModelError("E0121", "the exported model is not valid ONNX",
+                                details=said[:6]) from None  # fmt: skip
+
+
+def written(module: Module, opset: int | None = None) -> Graph:
+    """The main function as a graph of nodes."""
+    if opset is not None:
+        if not OLDEST <= opset <= NEWEST:
+            raise Error("E0120", f"opset {opset} cannot be written",
+                        hint=f"{OLDEST} to {NEWEST}")  # fmt: skip
+        return _main(module.main, opset)
+    try:
+        return _main(module.main, USUAL)
+    except NeedsOpset as error:
+        if not USUAL < error.least <= NEWEST:
+            raise
+        return _main(module.main, error.least)
+
+
+# ---- the graph
+
+
+def _main(func: Func, opset: int) -> Graph:
+    if func.kind != "func":
+        raise Error("E0118", f"a function of kind '{func.kind}' is no graph of tensor ops",
+                    hint="export the module before it is lowered")  # fmt: skip
+    found, gone = fusions(func)
+
+    def emit(graph: Graph, op: Op) -> None:
+        if op not in gone:
+            _emit(graph, op, found[op].write if op in found else TABLE.get(op.name))
+
+    model = Model(opset)
+    graph = Graph(model, emit)
+    names = _named(func)
+    model.taken.update(names[0], names[1])
+    for value, name in zip(func.args, names[0]):
+        graph.inputs.append((name, _tensor(value.type, name)))
+        graph.give(value, name)
+    results = graph.block(func.body)
+    _name_outputs(graph, results, names[1], func)
+    return graph
+
+
+def _named(func: Func) -> tuple[list[str], list[str]]:
+    """Names of the inputs and outputs, numbered where the function has none."""
+    inputs = [n or f"x{k}" for k, n in enumerate(func.inputs)]
+    inputs += [v.name or f"x{k}" for k, v in enumerate(func.args) if k >= len(inputs)]
+    outputs = list(func.outputs)
+    outputs += [f"y{k}" for k in range(len(outputs), len(func.returned))]
+    return inputs, outputs
+
+
+def _tensor(type_: Any, name: str) -> TensorType:
+    if not isinstance(type_, TensorType) or isinstance(type_, SequenceType):
+        raise Error("E0118", f"'{name}' is {type_}, no tensor")
+    return type_
+
+
+def _emit(graph: Graph, op: Op, row: Row | None) -> None:
+    """Write an op by its row, else its parts."""
+    place = Place(graph, op)
+    names = row(place) if row is not None else None
+    if names is None:
+        names = _parts(graph, op)
+    for value, name in zip(op.results, [names] if isinstance(names, str) else names):
+        graph.give(value, name)
+
+
+def _parts(graph: Graph, op: Op) -> list[str]:
+    """Decompose an op and write what it is made of."""
+    if not hasattr(op, "decompose") or op.regions:
+        raise Place(graph, op).refuse("and it is not made of ops that have one")
+    given = [v for v in op.operands if v is not None]
+    block = Block([v.type for v in given])
+    stand_ins = iter(block.args)
+    operands = [None if v is None else next(stand_ins) for v in op.operands]
+    copy = type(op).raw(operands, op.attrs, [r.type for r in op.results], (), op.loc)  # type: ignore[arg-type]
+    found = copy.decompose(Builder(block, loc=op.loc))  # type: ignore[attr-defined]
+    for arg, value in zip(block.args, given):
+        graph.names[arg] = graph.of(value)
+    graph.block(block)
+    made = found if isinstance(found, (tuple, list)) else (found,)
+    return [graph.of(v) for v in made]
+
+
+def _name_outputs(graph: Graph, results: list[str], wanted: list[str], func: Func) -> None:
+    """Give results the names that they must have: by renaming, else by an Identity."""
+    own = {o for node in graph.nodes for o in node.outputs}
+    renamed: dict[str, str] = {}
+    for name, want, value in zip(results, wanted, func.returned):
+        if name in own and name not in renamed:
+            renamed[name] = want
+        else:
+            node = graph.model.unique(f"{want}.copy")
+            graph.nodes.append(Node("Identity", node, [name], [want], {}))
+        graph.outputs.append((want, _tensor(value.type, want)))
+    _rename(graph, renamed)
+
+
+def _rename(graph: Graph, renamed: Mapping[str, str]) -> None:
+    for node in graph.nodes:
+        node.inputs = [renamed.get(n, n) for n in node.inputs]
+        node.outputs = [renamed.get(n, n) for n in node.outputs]
+        for value in node.attrs.values():
+            if isinstance(value, Graph):
+                _rename(value, renamed)
+
+
+# ---- messages
+
+
+def _proto(
+    graph: Graph, name: str, metadata: Mapping[str, str] | None, tensors: Any = None
+) -> ModelProto:
+    from ... import __version__
+
+    if tensors is None:
+        tensors = [tensor_proto(n, blob) for n, blob in graph.model.constants.items()]
+    opset = graph.model.opset
+    proto = helper.make_model(
+        _graph_proto(graph, name or "graph", tensors), producer_name="irc",
+        producer_version=__version__, opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=IR_VERSIONS[opset],
+    )  # fmt: skip
+    if metadata:
+        helper.set_model_props(proto, dict(metadata))
+    return proto
+
+
+def _graph_proto(graph: Graph, name: str, tensors: Any = ()) -> GraphProto:
+    inputs, outputs = [
+        [_value_info(n, type_) for n, type_ in fields] for fields in (graph.inputs, graph.outputs)
+    ]
+    nodes = [_node_proto(node) for node in graph.nodes]
+    return helper.make_graph(nodes, name, inputs, outputs, initializer=tensors)
+
+
+def _node_proto(node: Node) -> Any:
+    made = helper.make_node(node.type, node.inputs, node.outputs, node.name, domain=node.domain)
+    for key, value in node.attrs.items():
+        if isinstance(value, Graph):
+            value = _graph_proto(value, value.name)
+        elif isinstance(value, np.ndarray):
+            value = tensor_proto("", Blob(value))
+        made.attribute.append(helper.make_attribute(key, value))
+    return made
+
+
+def _value_info(name: str, type_: TensorType) -> Any:
+    shape = [e if isinstance(e, int) else str(e) for e in type_.shape]
+    return helper.make_tensor_value_info(name, code_of(type_.dtype, f"'{name}'"), shape)
+
+
+def tensor_proto(name: str, blob: Blob) -> TensorProto:
+    """A constant as a message."""
+    if blob.dtype.kind == "string":
+        texts = [str(s) for s in blob.array.reshape(-1)]
+        return helper.make_tensor(name, TensorProto.STRING, blob.array.shape, texts)
+    if blob.dtype.bits < 8:
+        return numpy_helper.from_array(np.ascontiguousarray(blob.array), name)
+    made = TensorProto(name=name, data_type=code_of(blob.dtype), dims=blob.array.shape)
+    made.raw_data = blob.array.tobytes()
+    return made
+
+
+# ---- weights in a file of their own
+
+
+def _write_external(
+    graph: Graph, name: str, metadata: Mapping[str, str] | None, goal: Path
+) -> None:
+    """The model and PATH.data, made in a folder beside their goal and moved there when whole."""
+    beside = f"{goal.name}.data"
+    try:
+        with tempfile.TemporaryDirectory(dir=goal.parent, prefix=".new-") as folder:
+            new, data = Path(folder) / goal.name, Path(folder) / beside
+            with data.open("wb") as file:
+                tensors = list(_external(graph.model, file, beside))
+            new.write_bytes(_proto(graph, name, metadata, tensors).SerializeToString())
+            check(str(new))
+            os.replace(data, goal.with_name(beside))
+            os.replace(new, goal)
+    except OSError as error:
+        raise Error("E0264", f"cannot write {goal}: {error.strerror or error}") from None
+
+
+def _external(model: Model, file: BinaryIO, location: str) -> Iterator[TensorProto]:
+    """The initializers; those above 1 KiB are written to the file and only named."""
+    for name, blob in model.constants.items():
+        if blob.nbytes <= 1 << 10 or blob.dtype.bits < 8 or blob.dtype.kind == "string":
+            yield tensor_proto(name, blob)
+            continue
+        file.seek(-(-file.tell() // ALIGNMENT) * ALIGNMENT)
+        offset = file.tell()
+        file.write(np.ascontiguousarray(blob.array).tobytes())
+        made = TensorProto(name=name, data_type=code_of(blob.dtype), dims=blob.array.shape)
+        made.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", location), ("offset", offset), ("length", blob.nbytes)):
+            made.external_data.add(key=key, value=str(value))
+        yield made
+
+
+__all__ = ["NEWEST", "OLDEST", "TABLE", "check", "export_onnx", "model_of", "tensor_proto"]

@@ -1,0 +1,229 @@
+"""Export rows of products, windows, normalisations, quantization and recurrent layers.
+
+Imports: the graph being written, ir.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...ir.core import Op, Value
+from ...ir.types import i8, i32, u8
+from .export_dims import numbers
+from .export_graph import Place, Row
+
+# ---- products
+
+
+def _narrow(p: Place) -> bool:
+    """Both operands have 8 bits: the integer products that ONNX has."""
+    return all([v.tensor.dtype in (i8, u8) for v in p.op.operands[:2]])
+
+
+def _product(p: Place, plain: str, narrow: str, **attrs: Any) -> str:
+    """A product of equal types, or of integers of 8 bits in i32; rounded to `out` behind it."""
+    x, y = p.type(0).dtype, p.type(1).dtype
+    names = p.x(0), p.x(1)
+    if x.is_float or x.bits >= 32:
+        made, have = p.node(plain, *names, **attrs), x
+    elif _narrow(p):
+        made, have = p.node(narrow, *names, **attrs), i32
+    else:
+        made = p.node(plain, *[p.cast(n, i32) for n in names], **attrs)
+        have = i32
+    return made if p.out.dtype is have else p.cast(made, p.out.dtype)
+
+
+def matmul(p: Place) -> str:
+    return _product(p, "MatMul", "MatMulInteger")
+
+
+def contract(p: Place) -> str:
+    """An Einsum, in i32 where the operands are narrower integers."""
+    equation = p.attrs["equation"]
+    x = p.type(0).dtype
+    if x.is_integer and x.bits < 32:
+        made = p.node("Einsum", *[p.cast(n, i32) for n in p.all()], equation=equation)
+        return made if p.out.dtype is i32 else p.cast(made, p.out.dtype)
+    made = p.node("Einsum", *p.all(), equation=equation)
+    return made if p.out.dtype is x else p.cast(made, p.out.dtype)
+
+
+def window_attrs(op: Op, kernel: Sequence[int]) -> dict[str, Any]:
+    """Kernel, strides, pads and dilations; those that are the default are left out."""
+    given = op.attributes
+    plain = {"strides": 1, "dilations": 1, "pads": 0}
+    found: dict[str, Any] = {"kernel_shape": list(kernel)}
+    for name, usual in plain.items():
+        value = list(given.get(name) or ())
+        found[name] = value if any([v != usual for v in value]) else None
+    return found
+
+
+def conv_attrs(op: Op) -> dict[str, Any]:
+    """The attributes of a Conv; blocked layouts are none of ONNX's."""
+    found = window_attrs(op, op.operands[1].tensor.shape[2:])  # type: ignore[arg-type]
+    return found | {"group": op.attributes["groups"] if op.attributes["groups"] != 1 else None}
+
+
+def _plain_layout(p: Place) -> None:
+    if p.attrs["channel_block"]:
+        raise p.refuse("its channels are packed in blocks; export before the phase 'layout'")
+
+
+def conv(p: Place) -> str:
+    _plain_layout(p)
+    return _product(p, "Conv", "ConvInteger", **conv_attrs(p.op))
+
+
+def conv_transpose(p: Place) -> str:
+    if any([e < 0 for e in p.attrs["pads"]]) or not p.type().dtype.is_float:
+        raise p.refuse("negative pads, or integers")
+    return p.node("ConvTranspose", *p.all(), **transpose_attrs(p.op))
+
+
+def transpose_attrs(op: Op) -> dict[str, Any]:
+    """The attributes of a ConvTranspose."""
+    extra = list(op.attributes["extra"])
+    return conv_attrs(op) | {"output_padding": extra if any(extra) else None}
+
+
+# ---- windows
+
+
+def pool(type: str) -> Row:
+    """MaxPool and AveragePool."""
+
+    def row(p: Place) -> str:
+        _plain_layout(p)
+        attrs = window_attrs(p.op, p.attrs["kernel"])
+        if p.attrs.get("count_include_pad"):
+            attrs["count_include_pad"] = 1
+        if p.attrs["ceil_mode"]:
+            attrs["ceil_mode"] = 1
+        if type == "AveragePool" and attrs["dilations"]:
+            p.need(19, "dilations of AveragePool")
+        return p.node(type, p.x(), **attrs)
+
+    return row
+
+
+# ---- normalisations
+
+
+def softmax(type: str) -> Row:
+    return lambda p: p.node(type, p.x(), axis=p.attrs["axis"])
+
+
+def layer_norm(p: Place) -> Any:
+    """LayerNormalization where scale and bias have the normalised axes' own shape."""
+    axis, x = p.attrs["axis"], p.type()
+    own = x.shape[axis:]
+    scale, bias = p.op.operands[1:2], p.op.operands[2:3]
+    given: list[Value] = [v for v in (*scale, *bias) if v is not None]
+    known = all([isinstance(e, int) for e in own])
+    if any([v.tensor.shape != own for v in given]) or not (known or p.x(1)):
+        return None
+    one = p.x(1) or p.node("ConstantOfShape", numbers(p.graph, own), value=np.ones(1, x.dtype.np))
+    return p.node("LayerNormalization", p.x(), one, p.x(2), axis=axis, epsilon=p.attrs["epsilon"])
+
+
+# ---- quantization
+
+
+def quantize(p: Place) -> str:
+    """A zero point of zeros says the type where none is given."""
+    to, scale = p.attrs["to"], p.type(1)
+    if to.bits != 8 or p.attrs["group"]:
+        p.need(21, f"quantize to {to}" if not p.attrs["group"] else "quantize by groups")
+    zero = p.x(2)
+    if not zero and to is not u8:
+        if not scale.is_static:
+            raise p.refuse("a zero point of unknown extent")
+        zero = p.const(np.zeros(scale.shape, np.int8), to)  # type: ignore[arg-type]
+    return p.node("QuantizeLinear", p.x(0), p.x(1), zero, **_lies(p))
+
+
+def dequantize(p: Place) -> str:
+    if p.type().dtype.bits not in (8, 32) or p.attrs["group"]:
+        p.need(21, "dequantize by groups or of this element type")
+    return p.node("DequantizeLinear", *p.all(), **_lies(p))
+
+
+def _lies(p: Place) -> dict[str, Any]:
+    """Axis and block size, where the parameters have axes."""
+    if not p.type(1).rank:
+        return {}
+    return {"axis": p.attrs["axis"], "block_size": p.attrs["group"] or None}
+
+
+# ---- recurrent layers
+
+_ACTIVATIONS = {
+    "sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu", "softplus": "Softplus", "elu": "Elu",
+    "leaky_relu": "LeakyRelu", "hard_sigmoid": "HardSigmoid", "softsign": "Softsign",
+    "affine": "Affine", "scaled_tanh": "ScaledTanh", "thresholded_relu": "ThresholdedRelu",
+}  # fmt: skip
+_USUAL = {"elu": (1.0,), "leaky_relu": (0.01,), "hard_sigmoid": (0.2, 0.5)}
+
+
+def recurrent(type: str, order: Sequence[str], **more: str) -> Row:
+    """LSTM, GRU and RNN: operands in ONNX's order, attributes in its names."""
+
+    def row(p: Place) -> Any:
+        given = dict(zip([o.name for o in p.op.spec.operands], p.op.operands))
+        names = []
+        for operand in order:
+            value = given.get(operand)
+            name = "" if value is None else p.graph.of(value)
+            narrow = value is not None and operand == "lengths" and value.tensor.dtype is not i32
+            names.append(p.cast(name, i32) if narrow else name)
+        activations = _activations(p)
+        if activations is None:
+            return None
+        direction = p.attrs["direction"]
+        attrs = {theirs: int(p.attrs[ours]) or None for theirs, ours in more.items()}
+        return p.nodes(type, len(p.op.results), *names, **activations, **attrs,
+                       direction=direction if direction != "forward" else None,
+                       clip=p.attrs["clip"] or None, hidden_size=p.type(2).shape[2])  # fmt: skip
+
+    return row
+
+
+def _activations(p: Place) -> dict[str, Any] | None:
+    """The attributes that say the activations; None where ONNX lacks one of them."""
+    names, alphas, betas = [], [], []
+    for named in p.attrs["activations"]:
+        name, *given = (named,) if isinstance(named, str) else named
+        if name not in _ACTIVATIONS:
+            return None
+        names.append(_ACTIVATIONS[name])
+        for kept, value in zip((alphas, betas), given or _USUAL.get(name, ())):
+            kept.append(value)
+    found: dict[str, Any] = {"activations": names or None}
+    return found | {"activation_alpha": alphas or None, "activation_beta": betas or None}
+
+
+_COMMON = ("x", "w", "r", "bias", "lengths", "h0")
+
+ROWS: Mapping[str, Row] = {
+    "matmul": matmul,
+    "contract": contract,
+    "conv": conv,
+    "conv_transpose": conv_transpose,
+    "max_pool": pool("MaxPool"),
+    "avg_pool": pool("AveragePool"),
+    "softmax": softmax("Softmax"),
+    "log_softmax": softmax("LogSoftmax"),
+    "layer_norm": layer_norm,
+    "quantize": quantize,
+    "dequantize": dequantize,
+    "lstm": recurrent("LSTM", (*_COMMON, "c0", "peephole"), input_forget="input_forget"),
+    "gru": recurrent("GRU", _COMMON, linear_before_reset="linear_before_reset"),
+    "rnn": recurrent("RNN", _COMMON),
+}
+
+__all__ = ["ROWS", "conv_attrs", "transpose_attrs"]

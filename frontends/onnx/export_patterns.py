@@ -1,0 +1,369 @@
+"""Several ops that one ONNX op says: a bias, a linear layer, one scale and one shift per channel.
+
+A pattern looks at the last op of its kind and gives a `Fusion`: the ops that need no node of their
+own, and the row that writes them all.  Runtimes recognise these ops and are quick at them.
+Imports: the graph being written, ir.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...ir.blobs import Blob
+from ...ir.core import Block, Op, Value
+from ...ir.dims import equal
+from ...ir.ops.core import Const, Func
+from ...ir.types import TensorType, f32
+from .export_compute import conv_attrs, transpose_attrs
+from .export_dims import numbers
+from .export_graph import Array, Place, Row
+
+VECTOR_LIMIT = 1 << 16
+"""Elements of the longest vector that is made from one number."""
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """`absorbed` ops are written by `write`, the row of the last of them."""
+
+    absorbed: tuple[Op, ...]
+    write: Row
+
+
+Pattern = Callable[[Op], Fusion | None]
+
+
+def fusions(func: Func) -> tuple[dict[Op, Fusion], set[Op]]:
+    """What stands for several ops in a function, by its last op; and all ops absorbed."""
+    found: dict[Op, Fusion] = {}
+    gone: set[Op] = set()
+    for op in reversed(list(func.walk())):
+        if op in gone:
+            continue
+        for pattern in PATTERNS.get(op.name, ()):
+            fusion = pattern(op)
+            if fusion is not None and gone.isdisjoint(fusion.absorbed):
+                if not any([a in found for a in fusion.absorbed]):
+                    found[op] = fusion
+                    gone.update(fusion.absorbed)
+                    break
+    return found, gone
+
+
+# ---- what a value is
+
+
+def used_once(value: Value) -> bool:
+    """One op uses the value, once."""
+    users = value.users
+    return len(users) == 1 and sum([v is value for v in users[0].operands]) == 1
+
+
+def made_by(value: Value, name: str) -> Op | None:
+    """The op that makes a value for its only user, if it is called `name`."""
+    op = value.op
+    return op if op is not None and op.name == name and used_once(value) else None
+
+
+def constant(value: Value) -> Array | None:
+    """The elements of a constant, or of one number repeated; None for any other value."""
+    op = value.op
+    if isinstance(op, Const) and isinstance(op.value, Blob):
+        return op.value.array
+    if op is None or op.name != "broadcast_to" or not value.tensor.is_static:
+        return None
+    inner = constant(op.operands[0])
+    if inner is None or inner.size != 1 or value.tensor.size > VECTOR_LIMIT:  # type: ignore[operator]
+        return None
+    return np.broadcast_to(inner, value.tensor.shape)  # type: ignore[arg-type]
+
+
+def number(value: Value) -> float | None:
+    """The only element of a constant of one element."""
+    found = constant(value)
+    return float(found.reshape(-1)[0]) if found is not None and found.size == 1 else None
+
+
+def per_channel(value: Value, like: TensorType) -> Array | None:
+    """One number per channel (axis 1) of a constant that varies along no other axis."""
+    channels = like.shape[1]
+    found = constant(value)
+    if found is None or not isinstance(channels, int) or found.ndim > like.rank:
+        return None
+    shape = (1,) * (like.rank - found.ndim) + found.shape
+    if any([e != 1 for k, e in enumerate(shape) if k != 1]) or shape[1] not in (1, channels):
+        return None
+    return np.broadcast_to(found.reshape(-1), (channels,)).copy()
+
+
+def _both_ways(op: Op) -> Sequence[tuple[Value, Value]]:
+    x, y = op.operands
+    return ((x, y), (y, x))
+
+
+# ---- patterns
+
+
+def convolution_bias(op: Op) -> Fusion | None:
+    """conv(x, w) + b, b one number per channel: the third operand of Conv."""
+    for y, bias in _both_ways(op):
+        inner = made_by(y, "conv") or made_by(y, "conv_transpose")
+        if inner is None or y.type is not op.results[0].type or not y.tensor.dtype.is_float:
+            continue
+        blocked = inner.attributes.get("channel_block") or inner.attributes.get("out") is not None
+        if blocked or any([e < 0 for e in inner.attributes["pads"]]):
+            continue
+        found = _channel_vector(bias, y.tensor)
+        if found is not None:
+            vector, absorbed = found
+            return Fusion((inner, *absorbed), _with_bias(inner, vector))
+    return None
+
+
+def _with_bias(inner: Op, bias: Value | Array) -> Row:
+    plain = inner.name == "conv"
+
+    def write(p: Place) -> str:
+        attrs = conv_attrs(inner) if plain else transpose_attrs(inner)
+        x, w = [p.graph.of(v) for v in inner.operands]
+        dtype = inner.results[0].tensor.dtype
+        b = p.graph.of(bias) if isinstance(bias, Value) else p.const(bias, dtype)
+        return Place(p.graph, inner).node("Conv" if plain else "ConvTranspose", x, w, b, **attrs)
+
+    return write
+
+
+def _channel_vector(value: Value, like: TensorType) -> tuple[Value | Array, tuple[Op, ...]] | None:
+    """A vector over the channels: a constant, or what a reshape lays along axis 1."""
+    found = per_channel(value, like)
+    if found is not None:
+        return found, ()
+    op = value.op
+    if op is None or op.name != "reshape" or op.operands[0].tensor.rank != 1:
+        return None
+    vector = op.operands[0]
+    want = (vector.tensor.shape[0], *[1] * (like.rank - 2))
+    shape = value.tensor.shape
+    if shape not in (want, (1, *want)) or equal(want[0], like.shape[1]) is not True:
+        return None
+    return vector, (op,) if used_once(value) else ()
+
+
+def linear(op: Op) -> Fusion | None:
+    """x @ w + b of matrices and a vector: Gemm."""
+    for y, bias in _both_ways(op):
+        inner = made_by(y, "matmul")
+        if inner is None or y.type is not op.results[0].type or not y.tensor.dtype.is_float:
+            continue
+        if y.tensor.rank != 2 or bias.tensor.rank > 1 or inner.attributes["out"] is not None:
+            continue
+
+        def write(p: Place, inner: Op = inner, bias: Value = bias) -> str:
+            names = [p.graph.of(v) for v in (*inner.operands, bias)]
+            return Place(p.graph, inner).node("Gemm", *names)
+
+        if inner.operands[0].tensor.rank == inner.operands[1].tensor.rank == 2:
+            return Fusion((inner,), write)
+    return None
+
+
+def scale_and_shift(op: Op) -> Fusion | None:
+    """x * s + t, each one number per channel: BatchNormalization of mean 0 and variance 1."""
+    for y, shift in _both_ways(op):
+        inner = made_by(y, "mul")
+        if inner is None or y.type is not op.results[0].type or y.tensor.dtype is not f32:
+            continue
+        for x, scale in _both_ways(inner):
+            if x.tensor.rank < 3 or x.type is not y.type:
+                continue
+            s, t = [per_channel(v, x.tensor) for v in (scale, shift)]
+            if s is not None and t is not None:
+                return Fusion((inner,), _normalization(x, s, t))
+    return None
+
+
+def _normalization(x: Value, scale: Array, shift: Array) -> Row:
+    def write(p: Place) -> str:
+        zero, one = [np.full(scale.shape, v, np.float32) for v in (0, 1)]
+        names = [p.const(v) for v in (scale, shift, zero, one)]
+        return p.node("BatchNormalization", p.graph.of(x), *names, epsilon=0.0)
+
+    return write
+
+
+def picked(op: Op) -> Fusion | None:
+    """One place of an axis, and the axis gone: Gather with a scalar index."""
+    inner = made_by(op.operands[0], "slice")
+    if inner is None or any([s != 1 for s in inner.attributes["steps"]]):
+        return None
+    x = inner.operands[0].tensor
+    starts, sizes = inner.attributes["starts"], inner.attributes["sizes"]
+    cut = [k for k in range(x.rank) if starts[k] != 0 or equal(sizes[k], x.shape[k]) is not True]
+    if len(cut) != 1 or sizes[cut[0]] != 1 or not isinstance(starts[cut[0]], int):
+        return None
+    (axis,) = cut
+    if op.results[0].tensor.shape != (*sizes[:axis], *sizes[axis + 1 :]):
+        return None
+
+    def write(p: Place) -> str:
+        index = p.const(np.array(starts[axis], np.int64))
+        return p.node("Gather", p.graph.of(inner.operands[0]), index, axis=axis)
+
+    return Fusion((inner,), write)
+
+
+def parts(op: Op) -> Fusion | None:
+    """Slices that share out an axis: Split, written where the first of them stands."""
+    found = _cut(op)
+    if found is None:
+        return None
+    axis, _ = found
+    x = op.operands[0]
+    group: dict[int, Op] = {}
+    for user in x.users:
+        cut = _cut(user) if user.name == "slice" and user.block is op.block else None
+        if cut is not None and cut[0] == axis:
+            group.setdefault(cut[1], user)
+    order = [group[start] for start in sorted(group)]
+    sizes = [o.attributes["sizes"][axis] for o in order]
+    starts = [sum(sizes[:k]) for k in range(len(sizes))]
+    if len(order) < 2 or sorted(group) != starts or sum(sizes) != x.tensor.shape[axis]:
+        return None
+    if any([other is not op and not _before(op, other) for other in order]):
+        return None
+
+    def write(p: Place) -> str:
+        told = numbers(p.graph, sizes)
+        names = p.nodes("Split", len(order), p.graph.of(x), told, axis=axis)
+        for other, name in zip(order, names):
+            p.graph.give(other.results[0], name)
+        return names[order.index(op)]
+
+    return Fusion(tuple([o for o in order if o is not op]), write)
+
+
+def _cut(op: Op) -> tuple[int, int] | None:
+    """(axis, start) of a slice of static extent along one axis in steps of 1."""
+    given = op.attributes
+    x = op.operands[0].tensor
+    if any([s != 1 for s in given["steps"]]):
+        return None
+    axes = [k for k in range(x.rank) if equal(given["sizes"][k], x.shape[k]) is not True]
+    if len(axes) != 1:
+        return None
+    (axis,) = axes
+    known = (x.shape[axis], given["starts"][axis], given["sizes"][axis])
+    return (axis, known[1]) if all([isinstance(e, int) for e in known]) else None
+
+
+def _before(first: Op, other: Op) -> bool:
+    """`first` stands before `other` in their block."""
+    block: Block | None = first.block
+    assert block is not None
+    op = first.next
+    while op is not None:
+        if op is other:
+            return True
+        op = op.next
+    return False
+
+
+def neighbours(op: Op) -> Fusion | None:
+    """x / (bias + alpha * sum of squares over neighbouring channels) ** beta: LRN."""
+    x, below = op.operands
+    power = made_by(below, "pow")
+    base = made_by(power.operands[0], "add") if power is not None else None
+    scaled = made_by(base.operands[0], "mul") if base is not None else None
+    if power is None or base is None or scaled is None or x.tensor.rank < 3:
+        return None
+    beta, bias, alpha = [number(o.operands[1]) for o in (power, base, scaled)]
+    slices, absorbed = _terms(scaled.operands[0])
+    size = len(slices)
+    pads = {s.operands[0].op for s in slices}
+    pad = pads.pop() if len(pads) == 1 else None
+    square = made_by(pad.operands[0], "mul") if pad is not None and pad.name == "pad" else None
+    if None in (beta, bias, alpha) or pad is None or square is None or size < 2:
+        return None
+    low, high = [0] * x.tensor.rank, [0] * x.tensor.rank
+    low[1], high[1] = (size - 1) // 2, size // 2
+    given = pad.attributes
+    plain = given["mode"] == "constant" and given["value"] == 0
+    if not plain or (given["low"], given["high"]) != (tuple(low), tuple(high)):
+        return None
+    places = sorted([s.attributes["starts"] for s in slices])
+    if places != [tuple([k if a == 1 else 0 for a in range(x.tensor.rank)]) for k in range(size)]:
+        return None
+    whole = all([s.results[0].tensor.shape == x.tensor.shape for s in slices])
+    if not whole or square.operands != (x, x) or len(pad.results[0].users) != size:
+        return None
+
+    def write(p: Place) -> str:
+        assert alpha is not None
+        return p.node("LRN", p.graph.of(x), alpha=alpha * size, beta=beta, bias=bias, size=size)
+
+    return Fusion((power, base, scaled, *absorbed, *slices, pad, square), write)
+
+
+def _terms(value: Value) -> tuple[list[Op], list[Op]]:
+    """The slices that a chain of sums adds up, and the sums; none where it adds anything else."""
+    sums, slices = [], []
+    pending = [value]
+    while pending:
+        at = pending.pop()
+        add, part = made_by(at, "add"), made_by(at, "slice")
+        if add is not None:
+            sums.append(add)
+            pending += add.operands
+        elif part is not None:
+            slices.append(part)
+        else:
+            return [], []
+    return slices, sums
+
+
+def enlarged(op: Op) -> Fusion | None:
+    """Every place of the last axes repeated a whole number of times: Resize to the nearest."""
+    scales: dict[int, int] = {}
+    absorbed: list[Op] = []
+    at: Op | None = op
+    first = op
+    while at is not None and (found := _repeats(at)) is not None and found[0] not in scales:
+        scales[found[0]] = found[1]
+        absorbed.append(at)
+        first, at = at, made_by(at.operands[0], "take")
+    x = first.operands[0]
+    rank = x.tensor.rank
+    if not scales or rank < 3 or min(scales) < 2 or not x.tensor.dtype.is_float:
+        return None
+    told = np.array([scales.get(k, 1) for k in range(rank)], np.float32)
+
+    def write(p: Place) -> str:
+        return p.node("Resize", p.graph.of(x), "", p.const(told), mode="nearest",
+                      coordinate_transformation_mode="asymmetric", nearest_mode="floor")  # fmt: skip
+
+    return Fusion(tuple(absorbed[1:]), write)
+
+
+def _repeats(op: Op) -> tuple[int, int] | None:
+    """(axis, times) of a take that repeats each element."""
+    axis = op.attributes["axis"]
+    extent, index = op.operands[0].tensor.shape[axis], constant(op.operands[1])
+    if index is None or index.ndim != 1 or not isinstance(extent, int) or not extent:
+        return None
+    times = index.size // extent
+    exact = times > 1 and np.array_equal(index, np.repeat(np.arange(extent), times))
+    return (axis, times) if exact else None
+
+
+PATTERNS: Mapping[str, Sequence[Pattern]] = {
+    "add": (convolution_bias, linear, scale_and_shift),
+    "reshape": (picked,),
+    "slice": (parts,),
+    "div": (neighbours,),
+    "take": (enlarged,),
+}
+
+__all__ = ["PATTERNS", "Fusion", "fusions"]
