@@ -67,6 +67,7 @@ class Layout(Pass):
             (classes("reduce_mean", "reduce_sum", "reduce_max", "reduce_min"), [sunk_reduction]),
             (classes("concat"), [sunk_concat]),
             (classes("pad"), [sunk_pad]),
+            (classes("local_response_norm"), [sunk_response_norm]),
             (classes("matmul"), [flattened_product]),
             (classes("pack"), [pack_of_unpack]),
             (classes("unpack"), [unpack_of_pack]),
@@ -295,6 +296,20 @@ def sunk_pad(op: Op, b: Builder) -> Value | None:
         value=given["value"],
     )
     return b.unpack(made, axes=(layout[0],), blocks=(layout[1],), shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
+
+
+def sunk_response_norm(op: Op, b: Builder) -> Value | None:
+    """Normalization across the blocked channels."""
+    x = op.operands[0]
+    layout, shape = _layout(x), x.tensor.shape
+    if layout is None or layout[0] != 1 or op.attributes["channel_block"]:
+        return None
+    if not isinstance(shape[1], int):
+        return None
+    assert x.op is not None
+    given = {**op.attributes, "channel_block": layout[1], "channels": shape[1]}
+    made = b.emit(type(op), x.op.operands[0], **given)
+    return b.unpack(made, axes=(1,), blocks=(layout[1],), shape=shape)  # type: ignore[no-any-return]
 
 
 def flattened_product(op: Op, b: Builder) -> Value | None:

@@ -157,17 +157,13 @@ def local_response(n: Node) -> Result:
     if not 1 <= size <= 4096:
         raise n.invalid("E0111", f"LRN: the size {size} is impossible")
     low, high = (size - 1) // 2, size // 2
-    squares = n.b.mul(x, x)
-    zeros = [0] * x.tensor.rank
-    padded = n.b.pad(squares, low=[0, low, *zeros[2:]], high=[0, high, *zeros[2:]])
-    total: Value | None = None
-    for k in range(size):
-        part = n.take_range(padded, 1, k, x.tensor.shape[1])
-        total = part if total is None else n.b.add(total, part)
-    assert total is not None
-    scaled = n.b.mul(total, n.like(x, n.attr("alpha", 1e-4) / size))
-    base = n.b.add(scaled, n.like(x, n.attr("bias", 1.0)))
-    return n.b.div(x, n.b.pow(base, n.like(x, n.attr("beta", 0.75))))
+    return n.b.local_response_norm(  # type: ignore[no-any-return]
+        x,
+        size=size,
+        alpha=n.attr("alpha", 1e-4),
+        beta=n.attr("beta", 0.75),
+        bias=n.attr("bias", 1.0),
+    )
 
 
 ROWS: Sequence[tuple[str, int, Row]] = (

@@ -341,6 +341,31 @@ def pow(b: Builder, x: Value, y: Value) -> Value:
     return b.where(is_one, one, out)  # type: ignore[no-any-return]
 
 
+ROOTS = frozenset({-1.0, -0.5, 0.25, 0.5, 0.75, 1.5, 3.0, 4.0})
+"""Exponents whose powers are a few roots and products, within 2.5 units in the last place."""
+
+
+def root_pow(b: Builder, x: Value, exponent: float) -> Value:
+    """x to an exponent of ROOTS, with the special values of C's pow."""
+    if exponent == -1.0:
+        return b.div(constant(b, x, 1.0), x)  # type: ignore[no-any-return]
+    if exponent >= 3:
+        square = b.mul(x, x)
+        return b.mul(square, x if exponent == 3 else square)  # type: ignore[no-any-return]
+    # pow(-inf, 0.5) is inf and pow(-0, 0.5) is 0, where the root gives NaN and -0.
+    endless = b.eq(x, constant(b, x, -INF))
+    base = b.where(endless, constant(b, x, INF), b.add(x, constant(b, x, 0.0)))
+    root = b.sqrt(base)
+    if exponent == -0.5:
+        return b.div(constant(b, x, 1.0), root)  # type: ignore[no-any-return]
+    if exponent == 1.5:
+        return b.mul(base, root)  # type: ignore[no-any-return]
+    if exponent == 0.5:
+        return root  # type: ignore[no-any-return]
+    fourth = b.sqrt(root)
+    return fourth if exponent == 0.25 else b.mul(root, fourth)  # type: ignore[no-any-return]
+
+
 def rem(b: Builder, x: Value, y: Value) -> Value:
     """The remainder of x / y truncated, f32 through f64.
 
@@ -383,6 +408,6 @@ def integer_pow(b: Builder, x: Value, y: Value) -> Value:
 
 
 __all__ = [
-    "F32", "F64", "Expansion", "Format", "cos", "erf", "exp", "expm1", "integer_pow", "log",
-    "log1p", "pow", "rem", "sigmoid", "sin", "tanh",
+    "F32", "F64", "ROOTS", "Expansion", "Format", "cos", "erf", "exp", "expm1", "integer_pow", "log",
+    "log1p", "pow", "rem", "root_pow", "sigmoid", "sin", "tanh",
 ]  # fmt: skip

@@ -147,10 +147,15 @@ class Pow(_Binary):
         return np.power(x, y) if x.dtype.kind == "f" else _integer_power(x, y)
 
     def approximate(self, b: Builder, x: Value, y: Value) -> Value:
-        """Through exp and log; integers by repeated squaring."""
+        """Roots and products where the exponent is a constant that allows them, else through exp
+        and log; integers by repeated squaring.
+        """
         dtype = element(x.type)
         if not dtype.is_float:
             return approximations.integer_pow(b, x, y)
+        known = y.op.attributes["value"] if y.op is not None and y.op.name == "const" else None
+        if dtype.bits >= 32 and known is not None and float(known) in approximations.ROOTS:
+            return approximations.root_pow(b, x, float(known))
         if dtype.bits >= 32:
             return approximations.pow(b, x, y)
         out = approximations.pow(b, b.cast(x, to=f32), b.cast(y, to=f32))

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from irc.ir.core import OPS, Array, Builder
+from irc.ir.ops.approximations import ROOTS
 from irc.ir.ops.core import Const, Func, Return
 from irc.ir.ops.elementwise import Fma
 from irc.ir.types import DType, Type, VectorType
@@ -227,6 +228,24 @@ def test_remainders_f32_are_exact() -> None:
 
 
 SPECIALS = (0.0, -0.0, 1, -1, 2, -2, 0.5, -0.5, 3, -3, math.inf, -math.inf, math.nan)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("exponent", sorted(ROOTS))
+def test_pow_of_a_constant_that_is_a_root(exponent: float, dtype: str) -> None:
+    """Within 2.5 units in the last place, with the special values of C's pow."""
+    type_ = DType(dtype)
+    func = Func.make("f", [type_])
+    b = Builder(func.body)
+    b.emit(Return, b.pow(func.args[0], b.insert(Const(exponent, type_)).result))
+    expand_math(func)
+    assert not {"exp", "log", "pow"} & {op.name for op in func.body}
+    assert sum(op.name == "bitcast" for op in func.body) == 0
+    x = np.exp(np.random.default_rng(5).uniform(-20, 20, 4001)).astype(type_.np)
+    x = np.concatenate([x, np.asarray([0, -0.0, 1, np.inf, -np.inf, np.nan], type_.np)])
+    with np.errstate(all="ignore"):
+        want = np.power(x.astype(np.longdouble), exponent)
+        check("pow", func, x, want.astype(np.float64) if dtype == "f32" else want, 2.5)
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
