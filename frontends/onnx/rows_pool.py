@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...ir.core import Value
-from ...ir.types import boolean, f32, i64
+from ...ir.types import f32, i64
 from .item import Array
 from .node import Node, Result, Row
 from .rows_linear import Geometry, geometry
@@ -20,8 +20,8 @@ def _window(n: Node) -> Geometry:
     return geometry(n, n.shape(0)[2:], n.required("kernel_shape"))
 
 
-def _pooled(n: Node, x: Value, op: str, win: Geometry, **more: bool) -> Value:
-    """One of the pools; pads as wide as the kernel become an explicit pad."""
+def _pooled(n: Node, x: Value, op: str, win: Geometry, **more: int) -> Value:
+    """One of the pools."""
     ceil = bool(n.attr("ceil_mode", 0))
     return getattr(n.b, op)(x, kernel=win.kernel, strides=win.strides, pads=win.pads,
                             dilations=win.dilations, ceil_mode=ceil, **more)  # fmt: skip
@@ -31,38 +31,10 @@ def max_pool(n: Node) -> Result:
     """The values, and where wanted their positions in x laid flat."""
     x, win = n.x(0), _window(n)
     values = _pooled(n, x, "max_pool", win)
-    wanted = len(n.proto.output) > 1 and bool(n.proto.output[1])
-    return (values, _positions_of(n, x, values, win)) if wanted else values
-
-
-def _positions_of(n: Node, x: Value, values: Value, win: Geometry) -> Value:
-    """The first tap of each window that equals the greatest; with storage_order 1 columns first."""
-    dims, out = x.tensor.shape, values.tensor.shape
-    rank = len(win.kernel)
-    if not x.tensor.is_static:
-        raise n.unsupported("MaxPool: positions need known extents", hint="use shapes=")
-    size: list[int] = list(dims[2:])  # type: ignore[arg-type]
-    order = range(rank) if n.attr("storage_order", 0) else reversed(range(rank))
-    strides, step = [0] * rank, 1
-    for k in order:
-        strides[k], step = step, step * size[k]
-    found = n.b.broadcast_to(n.const(-1, i64), shape=out)
-    for tap in reversed(list(np.ndindex(*win.kernel))):
-        place, inside = np.zeros((1,) * (rank + 2), np.int64), np.ones((1,) * (rank + 2), np.bool_)
-        part = x
-        for k in range(rank):
-            at = np.arange(int(out[2 + k])) * win.strides[k] - win.pads[k]  # type: ignore[call-overload]
-            at = at + tap[k] * win.dilations[k]
-            kept = np.clip(at, 0, size[k] - 1)
-            along = [-1 if d == 2 + k else 1 for d in range(rank + 2)]
-            place = place + (kept * strides[k]).reshape(along)
-            inside = inside & (at == kept).reshape(along)
-            part = n.b.take(part, n.const(kept, i64), axis=2 + k)
-        hit = n.b.logical_and(n.b.eq(part, values), n.const(inside, boolean))
-        found = n.b.where(hit, n.const(place, i64), found)
-    planes = n.b.iota(shape=(dims[0] * dims[1],), dtype=i64)
-    base = n.b.mul(n.reshape(planes, (*dims[:2], *[1] * rank)), n.const(step, i64))
-    return n.b.add(found, base)
+    if len(n.proto.output) < 2 or not n.proto.output[1]:
+        return values
+    columns = bool(n.attr("storage_order", 0))
+    return values, _pooled(n, x, "max_pool_indices", win, column_major=columns)
 
 
 def average_pool(n: Node) -> Result:
@@ -72,19 +44,8 @@ def average_pool(n: Node) -> Result:
 
 
 def lp_pool(n: Node) -> Result:
-    """The p-norm of each window: the mean of powers times their number, rooted."""
-    win, p = _window(n), n.attr("p", 2)
-    x: Value = n.b.abs(n.x(0))
-    powers = x if p == 1 else n.b.mul(x, x) if p == 2 else n.b.pow(x, n.like(x, p))
-    rank = len(win.kernel)
-    low, high = (0, 0, *win.pads[:rank]), (0, 0, *win.pads[rank:])
-    padded = powers if not any(win.pads) else n.b.pad(powers, low=low, high=high)
-    plain = win._replace(pads=(0,) * (2 * rank))
-    total = _pooled(n, padded, "avg_pool", plain, count_include_pad=True)
-    total = n.b.mul(total, n.like(total, math.prod(win.kernel)))
-    if p == 1:
-        return total
-    return n.b.sqrt(total) if p == 2 else n.b.pow(total, n.like(total, 1 / p))
+    """The p-norm of each window."""
+    return _pooled(n, n.x(0), "lp_pool", _window(n), p=n.attr("p", 2))
 
 
 def global_pool(op: str) -> Row:
@@ -100,6 +61,41 @@ def global_lp_pool(n: Node) -> Result:
     powers = n.b.pow(n.b.abs(x), n.like(x, p))
     total = n.b.reduce_sum(powers, axes=axes, keepdims=True)
     return n.b.pow(total, n.like(total, 1 / p))
+
+
+def max_unpool(n: Node) -> Result:
+    """Elements back to where max pooling found them; a larger `output_shape` is filled up."""
+    x, kernel = n.x(0), n.required("kernel_shape")
+    rank = x.tensor.rank - 2
+    strides, pads = n.ints("strides") or (1,) * rank, n.ints("pads") or (0,) * (2 * rank)
+    if not len(kernel) == len(strides) == rank or len(pads) != 2 * rank:
+        raise n.invalid("E0315", f"MaxUnpool: kernel, strides or pads do not fit {rank} axes")
+    dims = x.tensor.shape
+    out = [(dims[2 + k] - 1) * strides[k] - pads[k] - pads[rank + k] + kernel[k]
+           for k in range(rank)]  # fmt: skip
+    shape = (*dims[:2], *out)
+    y: Value = n.b.max_unpool(x, n.x(1), shape=shape)
+    if not n.has(2):
+        return y
+    want = n.dims(2, "output_shape")
+    high = [w - e for w, e in zip(want, shape)]
+    return n.b.pad(y, low=[0] * len(high), high=high) if any(high) else y
+
+
+def roi_align(n: Node) -> Result:
+    """The IR's `roi_align`; before opset 16 coordinates are not shifted by half a pixel."""
+    default = "half_pixel" if n.version >= 16 else "output_half_pixel"
+    half = n.attr("coordinate_transformation_mode", default) == "half_pixel"
+    size = (n.attr("output_height", 1), n.attr("output_width", 1))
+    return n.b.roi_align(n.x(0), n.x(1), n.x(2), size=size, scale=n.attr("spatial_scale", 1.0),
+                         sampling=n.attr("sampling_ratio", 0), half_pixel=half,
+                         mode=n.attr("mode", "avg"))  # fmt: skip
+
+
+def max_roi_pool(n: Node) -> Result:
+    """The IR's `max_roi_pool`."""
+    size = tuple(n.required("pooled_shape"))
+    return n.b.max_roi_pool(n.x(0), n.x(1), size=size, scale=n.attr("spatial_scale", 1.0))
 
 
 # ---- resize: along one axis after another, by gathers and weights known at import
@@ -224,6 +220,9 @@ ROWS: Sequence[tuple[str, int, Row]] = (
     ("GlobalMaxPool", 1, global_pool("reduce_max")),
     ("GlobalAveragePool", 1, global_pool("reduce_mean")),
     ("GlobalLpPool", 2, global_lp_pool),
+    ("MaxUnpool", 9, max_unpool),
+    ("RoiAlign", 10, roi_align),
+    ("MaxRoiPool", 1, max_roi_pool),
     ("Resize", 10, resize),
     ("Upsample", 7, resize),
 )

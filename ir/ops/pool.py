@@ -6,18 +6,20 @@ Imports: the core, types, dims, windows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..core import Array, Builder, Float, Op, Real, Value, attr, operand, sample
-from ..dims import DimLike, evaluate, sym
-from ..types import TensorType, f32, from_numpy, i64
+from ..dims import DimLike, evaluate, max_, sym
+from ..types import Shape, TensorType, element, f32, from_numpy, i64
 from .constraints import require
 from .contract import add_up, as_type
-from .convert import lowest
+from .convert import highest, lowest, round_float, widen
 from .core import generic
+from .elementwise import constant
 from .loop import IndexValue
 from .window import Window, window, windows_of
 
@@ -239,6 +241,202 @@ class AvgPool(_Pool):
     rejects: ClassVar[Sequence[tuple[str, Any]]] = MaxPool.rejects
 
 
+class MaxPoolIndices(_Pool):
+    """Where max_pool finds the greatest element of each window: its position in x laid flat, i64.
+
+    The first of equals; a NaN counts as the greatest.  With `column_major` the spatial axes of x
+    are laid flat from the last to the first.  C2 to C5 as for all pools.
+    """
+
+    column_major = attr(bool, False)
+
+    @classmethod
+    def infer(cls, x: TensorType, **attrs: Any) -> TensorType:
+        return TensorType(i64, super().infer(x, **attrs).shape)
+
+    @classmethod
+    def evaluate(cls, x: Array, **attrs: Any) -> Array:
+        win, counts = cls.geometry(TensorType(from_numpy(x.dtype), x.shape), attrs)
+        count = [int(c) for c in counts]  # type: ignore[arg-type]
+        size, lanes = x.shape[2 : 2 + win.rank], x.shape[2 + win.rank :]
+        place = np.arange(math.prod(size)).reshape(1, 1, *size, *[1] * len(lanes))
+        wide = widen(x)
+        low = lowest(from_numpy(wide.dtype))
+        best = np.full((*x.shape[:2], *count, *lanes), low, wide.dtype)
+        found = np.full(best.shape, highest(i64))
+        values, places = _padded(wide, win, count, low), _padded(place, win, count, highest(i64))
+        for tap in np.ndindex(*win.kernel):
+            at = (slice(None), slice(None), *win.slices(tap, count))
+            part, here = values[at], places[at]
+            number, best_number = part == part, best == best
+            wins = (part > best) | (~number & best_number)
+            ties = (part == best) | ~(number | best_number)
+            takes = wins | ties & (here < found)
+            best, found = np.where(takes, part, best), np.where(takes, here, found)
+        if attrs["column_major"]:
+            found = place.reshape(size).transpose().reshape(-1).argsort()[found]
+        planes = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *[1] * win.rank)
+        lane = np.arange(math.prod(lanes)) if lanes else 0
+        base = planes.reshape(*planes.shape, *[1] * len(lanes)) * math.prod(size)
+        return np.asarray((base + found) * math.prod(lanes) + lane)
+
+    def generic(self, b: Builder, *xs: Value) -> Value:
+        """As max_pool, with pairs (value, position); ties go by position."""
+        x = xs[0].tensor
+        win, its, names, at = self.nest(x)
+        size = x.shape[2 : 2 + win.rank]
+        places = [win.position(k, names[0][k], names[1][k]) for k in range(win.rank)]
+        flat: DimLike = 0
+        for place, extent in zip(places, size):
+            flat = flat * extent + place
+        outside: DimLike = 0
+        for place, extent in zip(places, size):
+            outside = max_(outside, -place, place - extent + 1)
+
+        def term(b: Builder, x: Value) -> tuple[Value, Value]:
+            here = b.emit(IndexValue, value=flat, dtype=i64)
+            beyond = b.emit(IndexValue, value=outside, dtype=i64)
+            inside = b.eq(beyond, constant(b, beyond, 0))
+            return x, b.where(inside, here, constant(b, here, highest(i64)))
+
+        def finish(b: Builder, best: Value, found: Value) -> Value:
+            return self.laid_flat(b, found, x, size)
+
+        return generic(  # type: ignore[no-any-return]
+            b,
+            xs,
+            its,
+            [self.source(win, names)],
+            [at],
+            [self.result.tensor],
+            term,
+            init=(lowest(x.dtype), highest(i64)),
+            combine=_first_greatest,
+            acc_types=(x.dtype, i64),
+            finish=finish,
+            fills=(lowest(x.dtype),),
+        )
+
+    def laid_flat(self, b: Builder, found: Value, x: TensorType, size: Shape) -> Value:
+        """The position in all of x, from that in the plane."""
+
+        def index(value: DimLike) -> Value:
+            return b.emit(IndexValue, value=value, dtype=i64)  # type: ignore[no-any-return]
+
+        if self.column_major:
+            rest, total, step = found, index(0), math.prod(size)
+            for extent in reversed(size):
+                step = step // extent
+                total = b.add(total, b.mul(b.rem(rest, index(extent)), index(step)))
+                rest = b.div(rest, index(extent))
+            found = total
+        lanes = self.channel_block or 1
+        plane = (sym("n") * x.shape[1] + sym("c")) * math.prod(size)
+        found = b.add(found, index(plane))
+        if lanes != 1:
+            found = b.add(b.mul(found, index(lanes)), index(sym("cb")))
+        return found
+
+    samples = (
+        sample((1, 3, 6, 7), kernel=(2, 3)),
+        sample((2, 3, 7, 7), kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1)),
+        sample((2, 3, 5, 7), kernel=(3, 3), pads=(1, 1, 1, 1), column_major=True),
+        sample((1, 2, 9), kernel=(3,), dilations=(2,), pads=(2, 1)),
+        sample((1, 2, 6, 7), kernel=(3, 2), strides=(2, 2), ceil_mode=True),
+        sample((1, 1, 3, 4, 5), kernel=(2, 2, 2), column_major=True),
+        sample((0, 3, 5, 5), kernel=(2, 2)),
+        sample((1, 2, 5, 5, 4), kernel=(3, 3), pads=(1, 1, 1, 1), channel_block=4),
+        sample((1, 3, 5, 5), kernel=(2, 2), pads=(1, 1, 0, 0), dtypes=("u8",), ranges=((0, 2),)),
+        sample((1, 3, 5, 5), kernel=(2, 2), pads=(1, 1, 0, 0), dtypes=("bf16",)),
+        sample((1, 3, 5, 5), kernel=(2, 2), dtypes=("f64",)),
+    )
+    rejects: ClassVar[Sequence[tuple[str, Any]]] = MaxPool.rejects
+
+
+def _first_greatest(
+    b: Builder, best: Value, at: Value, new: Value, here: Value
+) -> tuple[Value, Value]:
+    """The greater of two (value, position) pairs; of equals, NaN among them, the lower position."""
+    wins, ties = b.gt(new, best), b.eq(new, best)
+    if element(new.type).is_float:
+        new_nan, best_nan = b.ne(new, new), b.ne(best, best)
+        wins = b.logical_or(wins, b.logical_and(new_nan, b.logical_not(best_nan)))
+        ties = b.logical_or(ties, b.logical_and(new_nan, best_nan))
+    takes = b.logical_or(wins, b.logical_and(ties, b.lt(here, at)))
+    return b.where(takes, new, best), b.where(takes, here, at)
+
+
+class LpPool(_Pool):
+    """The p-norm of each window: the sum of abs(x)**p, to the power 1/p; pads do not take part.
+
+    f8, f16 and bf16 are summed in f32.  C1: p is at least 1.  C2 to C5 as for all pools.
+    """
+
+    x = operand(Float)
+    p = attr(int, 2)
+
+    @classmethod
+    def infer(cls, x: TensorType, **attrs: Any) -> TensorType:
+        require(attrs["p"] >= 1, "E0315", f"lp_pool (C1): p is {attrs['p']}, not at least 1")
+        return super().infer(x, **attrs)
+
+    @classmethod
+    def evaluate(cls, x: Array, **attrs: Any) -> Array:
+        p = attrs["p"]
+        powers = np.abs(widen(x).astype(np.float64)) ** p
+        total = _fold(cls, powers, attrs, 0.0, np.add, np.float64)
+        return round_float(total ** (1 / p), from_numpy(x.dtype))
+
+    def generic(self, b: Builder, *xs: Value) -> Value:
+        """As max_pool, summing powers; the end takes the root."""
+        x, p = xs[0].tensor, self.p
+        acc = f32 if x.dtype.bits < 32 else x.dtype
+        win, its, names, at = self.nest(x)
+
+        def power(b: Builder, x: Value) -> Value:
+            wide = b.abs(as_type(b, x, acc))
+            if p <= 2:
+                return wide if p == 1 else b.mul(wide, wide)  # type: ignore[no-any-return]
+            return b.pow(wide, constant(b, wide, p))  # type: ignore[no-any-return]
+
+        def root(b: Builder, total: Value) -> Value:
+            if p == 2:
+                total = b.sqrt(total)
+            elif p > 2:
+                total = b.pow(total, constant(b, total, 1 / p))
+            return as_type(b, total, x.dtype)
+
+        return generic(  # type: ignore[no-any-return]
+            b,
+            xs,
+            its,
+            [self.source(win, names)],
+            [at],
+            [self.result.tensor],
+            power,
+            init=(0.0,),
+            combine=add_up,
+            finish=root,
+            fills=(0.0,),
+        )
+
+    samples = (
+        sample((1, 3, 6, 7), kernel=(2, 3)),
+        sample((2, 3, 7, 7), kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1), p=1),
+        sample((1, 2, 9), kernel=(3,), dilations=(2,), pads=(2, 1), p=3),
+        sample((1, 2, 6, 7), kernel=(3, 2), strides=(2, 2), ceil_mode=True),
+        sample((1, 1, 3, 4, 5), kernel=(2, 2, 2)),
+        sample((0, 3, 5, 5), kernel=(2, 2)),
+        sample((1, 2, 5, 5, 4), kernel=(3, 3), pads=(1, 1, 1, 1), channel_block=4),
+        sample((1, 3, 5, 5), kernel=(2, 2), pads=(1, 1, 0, 0), dtypes=("f16",)),
+        sample((1, 3, 5, 5), kernel=(2, 2), dtypes=("f64",)),
+    )
+    rejects: ClassVar[Sequence[tuple[str, Any]]] = (
+        ("C1", sample((1, 3, 5, 5), kernel=(2, 2), p=0)),
+        *MaxPool.rejects,
+    )
+
+
 def _counted(win: Window, axis: int, size: DimLike, pads: bool) -> tuple[int, DimLike]:
     """The positions (from, to) whose taps count in an average."""
     if pads:
@@ -257,13 +455,7 @@ def _fold(
     """All windows of x folded with `combine`, one tap at a time."""
     win, counts = cls.geometry(TensorType(from_numpy(x.dtype), x.shape), attrs)
     count = [int(c) for c in counts]  # type: ignore[arg-type]
-    reach = [
-        max(0, (c - 1) * s + win.reach(k) - size - win.before[k])
-        for k, (c, s, size) in enumerate(zip(count, win.strides, x.shape[2:]))
-    ]
-    tail = [(0, 0)] * (x.ndim - 2 - win.rank)
-    pad = [(0, 0), (0, 0), *zip(win.before, reach), *tail]
-    padded = np.pad(x.astype(dtype), pad, constant_values=np.asarray(start).astype(dtype))
+    padded = _padded(x.astype(dtype), win, count, start)
     lanes = x.shape[2 + win.rank :]
     total = np.full((*x.shape[:2], *count, *lanes), np.asarray(start).astype(dtype), dtype)
     for tap in np.ndindex(*win.kernel):
@@ -272,4 +464,15 @@ def _fold(
     return total
 
 
-__all__ = ["AvgPool", "MaxPool"]
+def _padded(x: Array, win: Window, count: Sequence[int], fill: float | int) -> Array:
+    """x with all that its windows reach, `fill` outside."""
+    reach = [
+        max(0, (c - 1) * s + win.reach(k) - size - win.before[k])
+        for k, (c, s, size) in enumerate(zip(count, win.strides, x.shape[2:]))
+    ]
+    tail = [(0, 0)] * (x.ndim - 2 - win.rank)
+    pad = [(0, 0), (0, 0), *zip(win.before, reach), *tail]
+    return np.pad(x, pad, constant_values=np.asarray(fill).astype(x.dtype))
+
+
+__all__ = ["AvgPool", "LpPool", "MaxPool", "MaxPoolIndices"]

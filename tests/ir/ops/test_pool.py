@@ -130,3 +130,38 @@ def test_symbolic_extents(apply: Any) -> None:
         for name in ("max_pool", "avg_pool"):
             got = apply(name, x, types=types, **attrs, ceil_mode=ceil_mode)
             np.testing.assert_array_equal(got, apply(name, x, **attrs, ceil_mode=ceil_mode))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_positions_and_norms(apply: Any, case: dict[str, Any]) -> None:
+    """What lies at the found position is the greatest; the p-norm is that of what lies inside."""
+    x = np.random.default_rng(0).standard_normal((2, 2, 8, 7))
+    greatest = apply("max_pool", x, **case)
+    at = apply("max_pool_indices", x, **case)
+    np.testing.assert_array_equal(x.reshape(-1)[at], greatest)
+    columns = apply("max_pool_indices", x, **case, column_major=True)
+    flat = np.swapaxes(x, 2, 3).reshape(-1)
+    np.testing.assert_array_equal(flat[columns], greatest)
+    for p in (1, 2, 5):
+        found = apply("lp_pool", x, **case, p=p)
+        for index, inside, _ in windows(x, **case):
+            np.testing.assert_allclose(found[index], np.linalg.norm(inside, p))
+
+
+def test_the_first_of_equals_and_nan(apply: Any) -> None:
+    x = np.array([[[1.0, 3, 3, np.nan, 2, np.nan, -np.inf, -np.inf]]])
+    found = apply("max_pool_indices", x, kernel=(2,))
+    np.testing.assert_array_equal(found, [[[1, 1, 3, 3, 5, 5, 6]]])
+    low = np.full((1, 1, 3), -np.inf)
+    found = apply("max_pool_indices", low, kernel=(3,), pads=(1, 1))
+    np.testing.assert_array_equal(found, [[[0, 0, 1]]])
+
+
+def test_unpooling_puts_elements_back(apply: Any) -> None:
+    x = np.random.default_rng(0).uniform(1, 2, (2, 3, 6, 8))
+    attrs: dict[str, Any] = {"kernel": (2, 2), "strides": (2, 2)}
+    values = apply("max_pool", x, **attrs)
+    back = apply("max_unpool", values, apply("max_pool_indices", x, **attrs), shape=x.shape)
+    np.testing.assert_array_equal(apply("max_pool", back, **attrs), values)
+    assert np.count_nonzero(back) == values.size
+    np.testing.assert_array_equal(back[back != 0], x[back != 0])
