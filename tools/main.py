@@ -28,6 +28,7 @@ COMMANDS = {
     "explain": ("cmd_explain", "Why a model is compiled as it is: fusions, schedules, refusals."),
     "inspect": ("cmd_inspect", "Signature, ops, weights, kernels and memory of a model or plan."),
     "opt": ("cmd_opt", "Passes over IR text."),
+    "reduce": ("cmd_reduce", "A failing model to a small one that fails in the same way."),
     "run": ("cmd_run", "A model or plan on given or random inputs."),
     "targets": ("cmd_targets", "What can be compiled for, and what of it runs here."),
     "verify": ("cmd_verify", "A compiled model against the reference, region by region."),
