@@ -26,10 +26,8 @@ from . import export_compute, export_control, export_elementwise, export_moves
 from .export_graph import Graph, Model, NeedsOpset, Node, Place, Row, code_of
 from .export_patterns import fusions
 
-OLDEST, USUAL, NEWEST = 17, 20, 24
+OLDEST, USUAL, NEWEST = 17, 20, 26
 """The opsets that the rows are written for, and the one that is written where none is asked for."""
-IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12}
-"""Opset to the version of the file format that came with it: older programs read it."""
 EXTERNAL = (1 << 31) - (1 << 20)
 """Bytes of weights above which they go to a file of their own (protobuf ends at 2 GiB)."""
 ALIGNMENT = 4096
@@ -204,11 +202,11 @@ def _proto(
 
     if tensors is None:
         tensors = [tensor_proto(n, blob) for n, blob in graph.model.constants.items()]
-    opset = graph.model.opset
+    opsets = [helper.make_opsetid("", graph.model.opset)]
     proto = helper.make_model(
         _graph_proto(graph, name or "graph", tensors), producer_name="irc",
-        producer_version=__version__, opset_imports=[helper.make_opsetid("", opset)],
-        ir_version=IR_VERSIONS[opset],
+        producer_version=__version__, opset_imports=opsets,
+        ir_version=helper.find_min_ir_version_for(opsets),  # older programs read it
     )  # fmt: skip
     if metadata:
         helper.set_model_props(proto, dict(metadata))

@@ -94,21 +94,35 @@ def transpose_attrs(op: Op) -> dict[str, Any]:
 # ---- windows
 
 
+def pool_attrs(op: Op) -> dict[str, Any]:
+    """The attributes of a pool."""
+    given = op.attributes
+    attrs = window_attrs(op, given["kernel"])
+    for ours, theirs in (("count_include_pad",) * 2, ("ceil_mode",) * 2,
+                         ("column_major", "storage_order")):  # fmt: skip
+        if given.get(ours):
+            attrs[theirs] = 1
+    return attrs | ({"p": given["p"]} if "p" in given else {})
+
+
 def pool(type: str) -> Row:
-    """MaxPool and AveragePool."""
+    """MaxPool, AveragePool and LpPool."""
 
     def row(p: Place) -> str:
         _plain_layout(p)
-        attrs = window_attrs(p.op, p.attrs["kernel"])
-        if p.attrs.get("count_include_pad"):
-            attrs["count_include_pad"] = 1
-        if p.attrs["ceil_mode"]:
-            attrs["ceil_mode"] = 1
+        attrs = pool_attrs(p.op)
         if type == "AveragePool" and attrs["dilations"]:
             p.need(19, "dilations of AveragePool")
+        if type == "LpPool" and (attrs["dilations"] or attrs.get("ceil_mode")):
+            p.need(18, "dilations of LpPool")
         return p.node(type, p.x(), **attrs)
 
     return row
+
+
+def max_pool_indices(p: Place) -> str:
+    _plain_layout(p)
+    return p.nodes("MaxPool", 2, p.x(), **pool_attrs(p.op))[1]
 
 
 # ---- normalisations
@@ -129,6 +143,11 @@ def layer_norm(p: Place) -> Any:
         return None
     one = p.x(1) or p.node("ConstantOfShape", numbers(p.graph, own), value=np.ones(1, x.dtype.np))
     return p.node("LayerNormalization", p.x(), one, p.x(2), axis=axis, epsilon=p.attrs["epsilon"])
+
+
+def local_response_norm(p: Place) -> str:
+    _plain_layout(p)
+    return p.node("LRN", p.x(), **{k: p.attrs[k] for k in ("size", "alpha", "beta", "bias")})
 
 
 # ---- quantization
@@ -216,6 +235,9 @@ ROWS: Mapping[str, Row] = {
     "conv_transpose": conv_transpose,
     "max_pool": pool("MaxPool"),
     "avg_pool": pool("AveragePool"),
+    "lp_pool": pool("LpPool"),
+    "max_pool_indices": max_pool_indices,
+    "local_response_norm": local_response_norm,
     "softmax": softmax("Softmax"),
     "log_softmax": softmax("LogSoftmax"),
     "layer_norm": layer_norm,
@@ -226,4 +248,4 @@ ROWS: Mapping[str, Row] = {
     "rnn": recurrent("RNN", _COMMON),
 }
 
-__all__ = ["ROWS", "conv_attrs", "transpose_attrs"]
+__all__ = ["ROWS", "conv_attrs", "pool_attrs", "transpose_attrs"]

@@ -123,6 +123,11 @@ def identity(p: Place) -> str:
     return p.x()
 
 
+def bitcast(p: Place) -> str:
+    p.need(26, "bitcast")
+    return p.node("BitCast", p.x(), to=code_of(p.attrs["to"], p.op.place()))
+
+
 def silu(p: Place) -> str:
     """Runtimes know the product and fuse it."""
     return p.node("Mul", p.x(), p.node("Sigmoid", p.x()))
@@ -216,7 +221,7 @@ ROWS: Mapping[str, Row] = {
     "selu": same("Selu", alpha="alpha", gamma="gamma"),
     "mish": same("Mish"),
     "thresholded_relu": same("ThresholdedRelu", alpha="alpha"),
-    "p_relu": same("PRelu"),
+    "prelu": same("PRelu"),
     "shrink": same("Shrink", bias="bias", lambd="lambd"),
     "rsqrt": rsqrt,
     "larger": larger,
@@ -230,6 +235,7 @@ ROWS: Mapping[str, Row] = {
     "shift_left": shift_left,
     "shift_right": shift_right,
     "cast": cast,
+    "bitcast": bitcast,
     "identity": identity,
     "silu": silu,
     "gelu": gelu,

@@ -22,6 +22,10 @@ from ...ir.types import DType, TensorType, i64
 from .tensors import DTYPES
 
 Array = np.ndarray[Any, Any]
+SMALL = 1 << 16
+"""Bytes of the constants that are compared with each other."""
+REPEATED = 1 << 10
+"""Bytes above which one number repeated is a ConstantOfShape."""
 Names = str | Sequence[str]
 
 _CODES = {ours: TensorProto.DataType.Value(name) for name, ours in DTYPES.items()}
@@ -79,7 +83,7 @@ class Model:
 
     def constant(self, blob: Blob, wish: str) -> str:
         """The initializer of a blob: one for equal small ones, and for the same large one."""
-        small = blob.nbytes <= 1 << 10 and blob.dtype.kind != "string"
+        small = blob.nbytes <= SMALL and blob.dtype.kind != "string"
         key = (blob.type, blob.array.tobytes()) if small else id(blob)
         name = self.blobs.get(key)
         if name is None:
@@ -106,6 +110,8 @@ class Graph:
     """Symbol to a value and the axis whose extent tells it."""
     extents: dict[DimLike, str] = field(default_factory=dict)
     """Dims that have been computed: names of i64 vectors of one element."""
+    repeats: dict[Any, str] = field(default_factory=dict)
+    """Vectors of one number that have been made."""
 
     def chain(self) -> Iterable[Graph]:
         """This graph and those around it."""
@@ -244,6 +250,17 @@ class Place:
         made = np.asarray(array) if dtype is None else np.asarray(array).astype(dtype.np)
         type_ = None if dtype is None else TensorType(dtype, made.shape)
         return self.graph.model.constant(Blob(made, type_), f"{self.name}.constant")
+
+    def repeated(self, array: Array, dtype: DType) -> str:
+        """A constant vector, in one number where it repeats it."""
+        if array.nbytes <= REPEATED or (array != array[0]).any():
+            return self.const(array, dtype)
+        key = (dtype, array.shape, array[:1].tobytes())
+        known = next((g.repeats[key] for g in self.graph.chain() if key in g.repeats), None)
+        if known is None:
+            known = self.node("ConstantOfShape", self.ints(array.shape), value=array[:1])
+            self.graph.repeats[key] = known
+        return known
 
     def ints(self, values: Sequence[int]) -> str:
         """An i64 vector."""

@@ -159,6 +159,45 @@ def top_k(p: Place) -> Sequence[str]:
     return p.nodes("TopK", 2, p.x(), k, axis=p.attrs["axis"], largest=largest)
 
 
+def gather_nd(p: Place) -> str:
+    return p.node("GatherND", p.x(0), p.to_i64(1), batch_dims=p.attrs["batch"] or None)
+
+
+def reverse_sequence(p: Place) -> str:
+    axes = {k: p.attrs[k] for k in ("batch_axis", "time_axis")}
+    return p.node("ReverseSequence", p.x(0), p.to_i64(1), **axes)
+
+
+def scatter(type: str) -> Row:
+    """ScatterElements and ScatterND."""
+
+    def row(p: Place) -> str:
+        how = p.attrs["reduction"]
+        if how in ("max", "min"):
+            p.need(18, f"{type} with the reduction {how}")
+        return p.node(type, p.x(0), p.to_i64(1), p.x(2), axis=p.attrs.get("axis"),
+                      reduction=None if how == "none" else how)  # fmt: skip
+
+    return row
+
+
+def tensor_scatter(p: Place) -> str:
+    p.need(24, "tensor_scatter")
+    mode = "circular" if p.attrs["circular"] else None
+    return p.node("TensorScatter", p.x(0), p.x(1), p.to_i64(2), axis=p.attrs["axis"], mode=mode)
+
+
+def cumulative(type: str, since: int) -> Row:
+    """CumSum and CumProd."""
+
+    def row(p: Place) -> str:
+        p.need(since, type)
+        flags = {k: int(p.attrs[k]) or None for k in ("exclusive", "reverse")}
+        return p.node(type, p.x(), p.const(p.attrs["axis"], i64), **flags)
+
+    return row
+
+
 def position(type: str) -> Row:
     """ArgMax and ArgMin."""
     return lambda p: p.node(
@@ -211,6 +250,14 @@ ROWS: Mapping[str, Row] = {
     "gather": gather("Gather"),
     "take_along": gather("GatherElements"),
     "gather_elements": gather("GatherElements"),
+    "gather_nd": gather_nd,
+    "take_nd": gather_nd,
+    "reverse_sequence": reverse_sequence,
+    "scatter_elements": scatter("ScatterElements"),
+    "scatter_nd": scatter("ScatterND"),
+    "tensor_scatter": tensor_scatter,
+    "cum_sum": cumulative("CumSum", 14),
+    "cum_prod": cumulative("CumProd", 26),
     "one_hot": one_hot,
     "top_k": top_k,
     "argmax": position("ArgMax"),

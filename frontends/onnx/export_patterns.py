@@ -17,7 +17,7 @@ from ...ir.core import Block, Op, Value
 from ...ir.dims import equal
 from ...ir.ops.core import Const, Func
 from ...ir.types import TensorType, f32
-from .export_compute import conv_attrs, transpose_attrs
+from .export_compute import conv_attrs, pool_attrs, transpose_attrs
 from .export_dims import numbers
 from .export_graph import Array, Place, Row
 
@@ -81,12 +81,6 @@ def constant(value: Value) -> Array | None:
     return np.broadcast_to(inner, value.tensor.shape)  # type: ignore[arg-type]
 
 
-def number(value: Value) -> float | None:
-    """The only element of a constant of one element."""
-    found = constant(value)
-    return float(found.reshape(-1)[0]) if found is not None and found.size == 1 else None
-
-
 def per_channel(value: Value, like: TensorType) -> Array | None:
     """One number per channel (axis 1) of a constant that varies along no other axis."""
     channels = like.shape[1]
@@ -130,7 +124,7 @@ def _with_bias(inner: Op, bias: Value | Array) -> Row:
         attrs = conv_attrs(inner) if plain else transpose_attrs(inner)
         x, w = [p.graph.of(v) for v in inner.operands]
         dtype = inner.results[0].tensor.dtype
-        b = p.graph.of(bias) if isinstance(bias, Value) else p.const(bias, dtype)
+        b = p.graph.of(bias) if isinstance(bias, Value) else p.repeated(bias, dtype)
         return Place(p.graph, inner).node("Conv" if plain else "ConvTranspose", x, w, b, **attrs)
 
     return write
@@ -161,13 +155,25 @@ def linear(op: Op) -> Fusion | None:
         if y.tensor.rank != 2 or bias.tensor.rank > 1 or inner.attributes["out"] is not None:
             continue
 
-        def write(p: Place, inner: Op = inner, bias: Value = bias) -> str:
-            names = [p.graph.of(v) for v in (*inner.operands, bias)]
-            return Place(p.graph, inner).node("Gemm", *names)
-
         if inner.operands[0].tensor.rank == inner.operands[1].tensor.rank == 2:
-            return Fusion((inner,), write)
+            turned = _turned(inner.operands[1])
+            return Fusion((inner, *turned), _gemm(inner, bias, turned))
     return None
+
+
+def _turned(w: Value) -> tuple[Op, ...]:
+    """The transpose that makes a matrix."""
+    op = w.op
+    return (op,) if op is not None and op.name == "transpose" and used_once(w) else ()
+
+
+def _gemm(inner: Op, bias: Value, turned: Sequence[Op]) -> Row:
+    def write(p: Place) -> str:
+        x, w = inner.operands
+        names = [p.graph.of(v) for v in (x, turned[0].operands[0] if turned else w, bias)]
+        return Place(p.graph, inner).node("Gemm", *names, transB=1 if turned else None)
+
+    return write
 
 
 def scale_and_shift(op: Op) -> Fusion | None:
@@ -188,7 +194,7 @@ def scale_and_shift(op: Op) -> Fusion | None:
 def _normalization(x: Value, scale: Array, shift: Array) -> Row:
     def write(p: Place) -> str:
         zero, one = [np.full(scale.shape, v, np.float32) for v in (0, 1)]
-        names = [p.const(v) for v in (scale, shift, zero, one)]
+        names = [p.repeated(v, f32) for v in (scale, shift, zero, one)]
         return p.node("BatchNormalization", p.graph.of(x), *names, epsilon=0.0)
 
     return write
@@ -271,57 +277,30 @@ def _before(first: Op, other: Op) -> bool:
     return False
 
 
-def neighbours(op: Op) -> Fusion | None:
-    """x / (bias + alpha * sum of squares over neighbouring channels) ** beta: LRN."""
-    x, below = op.operands
-    power = made_by(below, "pow")
-    base = made_by(power.operands[0], "add") if power is not None else None
-    scaled = made_by(base.operands[0], "mul") if base is not None else None
-    if power is None or base is None or scaled is None or x.tensor.rank < 3:
-        return None
-    beta, bias, alpha = [number(o.operands[1]) for o in (power, base, scaled)]
-    slices, absorbed = _terms(scaled.operands[0])
-    size = len(slices)
-    pads = {s.operands[0].op for s in slices}
-    pad = pads.pop() if len(pads) == 1 else None
-    square = made_by(pad.operands[0], "mul") if pad is not None and pad.name == "pad" else None
-    if None in (beta, bias, alpha) or pad is None or square is None or size < 2:
-        return None
-    low, high = [0] * x.tensor.rank, [0] * x.tensor.rank
-    low[1], high[1] = (size - 1) // 2, size // 2
-    given = pad.attributes
-    plain = given["mode"] == "constant" and given["value"] == 0
-    if not plain or (given["low"], given["high"]) != (tuple(low), tuple(high)):
-        return None
-    places = sorted([s.attributes["starts"] for s in slices])
-    if places != [tuple([k if a == 1 else 0 for a in range(x.tensor.rank)]) for k in range(size)]:
-        return None
-    whole = all([s.results[0].tensor.shape == x.tensor.shape for s in slices])
-    if not whole or square.operands != (x, x) or len(pad.results[0].users) != size:
+def positions(op: Op) -> Fusion | None:
+    """The greatest elements of windows and where they lie: one MaxPool of two results."""
+    names = ("max_pool", "max_pool_indices")
+    other_name = names[op.name == names[0]]
+    own = _shared(op)
+    for other in op.operands[0].users:
+        if other.name == other_name and other.block is op.block and _shared(other) == own:
+            if not _before(op, other):
+                return None
+            break
+    else:
         return None
 
     def write(p: Place) -> str:
-        assert alpha is not None
-        return p.node("LRN", p.graph.of(x), alpha=alpha * size, beta=beta, bias=bias, size=size)
+        found = p.nodes("MaxPool", 2, p.x(), **pool_attrs(other if op.name == names[0] else op))
+        first = op.name != names[0]
+        p.graph.give(other.results[0], found[not first])
+        return found[first]
 
-    return Fusion((power, base, scaled, *absorbed, *slices, pad, square), write)
+    return Fusion((other,), write)
 
 
-def _terms(value: Value) -> tuple[list[Op], list[Op]]:
-    """The slices that a chain of sums adds up, and the sums; none where it adds anything else."""
-    sums, slices = [], []
-    pending = [value]
-    while pending:
-        at = pending.pop()
-        add, part = made_by(at, "add"), made_by(at, "slice")
-        if add is not None:
-            sums.append(add)
-            pending += add.operands
-        elif part is not None:
-            slices.append(part)
-        else:
-            return [], []
-    return slices, sums
+def _shared(op: Op) -> dict[str, object]:
+    return {k: v for k, v in op.attributes.items() if k != "column_major"}
 
 
 def enlarged(op: Op) -> Fusion | None:
@@ -362,7 +341,8 @@ PATTERNS: Mapping[str, Sequence[Pattern]] = {
     "add": (convolution_bias, linear, scale_and_shift),
     "reshape": (picked,),
     "slice": (parts,),
-    "div": (neighbours,),
+    "max_pool": (positions,),
+    "max_pool_indices": (positions,),
     "take": (enlarged,),
 }
 
