@@ -55,9 +55,7 @@ class Cost:
 
 def cost_of(op: Op) -> Cost:
     """The cost of one tensor-level op."""
-    values = [
-        v for v in (*op.operands, *op.results) if v is not None and isinstance(v.type, TensorType)
-    ]
+    values = [v for v in (*op.operands, *op.results) if v is not None and _is_tensor(v)]
     moved = sum([size_of(v) for v in values])
     count = _FLOPS.get(op.name)
     if count is not None:
@@ -65,6 +63,30 @@ def cost_of(op: Op) -> Cost:
     if op.name in _VIEWS:
         return Cost(0, moved)
     return Cost(max([elements(v.tensor) for v in values], default=0), moved)
+
+
+def work(op: Op) -> Cost:
+    """What a whole op does, regions included: a fused region, a loop, or one op alone.
+
+    Operations are those of all ops inside, as often as a loop runs them (once where only the data
+    says how often), of the dearer branch of an `if`; bytes are those of its own operands and
+    results, each once.
+    """
+    if not op.regions:
+        return cost_of(op)
+    moved = sum([size_of(v) for v in (*op.operands, *op.results) if _is_tensor(v)])
+    inner = [sum([work(o).flops for o in block if not o.terminator]) for block in op.regions]
+    return Cost(max(inner) if op.name == "if" else trips(op) * sum(inner), moved)
+
+
+def trips(op: Op) -> int:
+    """How often the regions of an op run: 1 unless it is a loop of a length known here."""
+    known = op.trips if op.name == "scan" else op.attributes.get("trip")  # type: ignore[attr-defined]
+    return max(0, extent(known)) if isinstance(known, (int, Dim)) else 1
+
+
+def _is_tensor(value: Value | None) -> bool:
+    return value is not None and isinstance(value.type, TensorType)
 
 
 _VIEWS = frozenset(
@@ -130,4 +152,14 @@ def blocked_pays(conv: Op, block: int, packed_input: bool) -> bool:
     return blocked < flops * PLAIN_CONV + 2 * size_of(y) * BYTES_PER_FLOP
 
 
-__all__ = ["Cost", "blocked_pays", "cost_of", "elements", "extent", "reads_plain", "size_of"]
+__all__ = [
+    "Cost",
+    "blocked_pays",
+    "cost_of",
+    "elements",
+    "extent",
+    "reads_plain",
+    "size_of",
+    "trips",
+    "work",
+]

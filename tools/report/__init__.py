@@ -1,0 +1,1 @@
+"""`irc report`: what a model became, collected, drawn and written as one offline HTML file."""

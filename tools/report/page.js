@@ -1,0 +1,305 @@
+"use strict";
+(() => {
+  const root = document.documentElement;
+  addEventListener("error", (e) => { root.dataset.error = e.message; });
+  const $ = (id) => document.getElementById(id);
+  const data = JSON.parse($("data").textContent);
+  const nodes = new Map(), kernels = new Map(data.kernels.map((k) => [k.name, k]));
+  (function walk(graph) {
+    for (const n of graph.nodes) { nodes.set(n.id, n); n.graphs.forEach(walk); }
+  })(data.graph);
+  document.body.classList.add("tabbed");
+
+  // -- theme: what the reader chose goes before what the system says
+  const dark = () => (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  const store = { get() { try { return localStorage.getItem("irc-theme"); } catch { return null; } },
+    set(v) { try { localStorage.setItem("irc-theme", v); } catch { /* files may have none */ } } };
+  if (store.get()) root.dataset.theme = store.get();
+  $("theme").onclick = () => { root.dataset.theme = dark() ? "light" : "dark"; store.set(root.dataset.theme); drawMap(); };
+
+  // -- the graph: pan and zoom by the transform of #view
+  const svg = $("graph-svg"), view = $("view"), map = $("map");
+  const size = { w: +svg.dataset.width, h: +svg.dataset.height };
+  const eye = { x: 0, y: 0, k: 1 };
+  const clamp = (v, low, high) => Math.min(Math.max(v, low), high);
+  svg.removeAttribute("viewBox");
+  function look() {
+    view.setAttribute("transform", `translate(${eye.x} ${eye.y}) scale(${eye.k})`);
+    drawMap();
+  }
+  function zoom(factor, x = svg.clientWidth / 2, y = svg.clientHeight / 2) {
+    const k = clamp(eye.k * factor, 0.02, 4);
+    eye.x = x - (x - eye.x) * k / eye.k;
+    eye.y = y - (y - eye.y) * k / eye.k;
+    eye.k = k;
+    look();
+  }
+  function fit() {
+    eye.k = clamp(Math.min((svg.clientWidth - 40) / size.w, (svg.clientHeight - 90) / size.h), 0.02, 1.25);
+    eye.x = (svg.clientWidth - size.w * eye.k) / 2;
+    eye.y = Math.max(52, (svg.clientHeight - size.h * eye.k) / 2);
+    look();
+  }
+  function begin() {  // the whole graph where it can be read so, else its top
+    fit();
+    if (eye.k < 0.7) {
+      eye.k = clamp((svg.clientWidth - 40) / size.w, 0.7, 1);
+      eye.x = (svg.clientWidth - size.w * eye.k) / 2;
+      const first = svg.querySelector(".node.input");
+      if (first && size.w * eye.k > svg.clientWidth) {
+        const box = place(first);
+        eye.x = svg.clientWidth / 2 - (box.x + box.w / 2) * eye.k;
+      }
+      eye.y = 52;
+      look();
+    }
+  }
+  function place(g) {  // in the coordinates of #view
+    const box = g.getBoundingClientRect(), frame = svg.getBoundingClientRect();
+    return { x: (box.x - frame.x - eye.x) / eye.k, y: (box.y - frame.y - eye.y) / eye.k,
+      w: box.width / eye.k, h: box.height / eye.k };
+  }
+  function show(g) {
+    const box = place(g);
+    eye.k = Math.max(eye.k, 0.8);
+    const width = svg.clientWidth - ($("details").hidden ? 0 : 390);
+    eye.x = width / 2 - (box.x + box.w / 2) * eye.k;
+    eye.y = svg.clientHeight / 2 - (box.y + Math.min(box.h, 200) / 2) * eye.k;
+    look();
+  }
+  svg.addEventListener("wheel", (e) => {
+    e.preventDefault();
+    const step = e.deltaMode ? 18 : 1;
+    if (e.ctrlKey || e.metaKey) {
+      const frame = svg.getBoundingClientRect();
+      zoom(Math.exp(-e.deltaY * step / 240), e.clientX - frame.x, e.clientY - frame.y);
+    } else {
+      eye.x -= (e.shiftKey ? e.deltaY : e.deltaX) * step;
+      eye.y -= (e.shiftKey ? 0 : e.deltaY) * step;
+      look();
+    }
+  }, { passive: false });
+  let held = null;
+  svg.addEventListener("pointerdown", (e) => { held = { x: e.clientX, y: e.clientY, far: 0 }; });
+  addEventListener("pointermove", (e) => {
+    if (!held) return;
+    const dx = e.clientX - held.x, dy = e.clientY - held.y;
+    held.far += Math.abs(dx) + Math.abs(dy);
+    if (held.far < 4) return;
+    svg.classList.add("held");
+    eye.x += dx; eye.y += dy; held.x = e.clientX; held.y = e.clientY;
+    look();
+  });
+  addEventListener("pointerup", () => { svg.classList.remove("held"); setTimeout(() => { held = null; }); });
+  $("zoom-in").onclick = () => zoom(1.3);
+  $("zoom-out").onclick = () => zoom(1 / 1.3);
+  $("zoom-fit").onclick = fit;
+  $("zoom-one").onclick = () => zoom(1 / eye.k);
+
+  // -- the map: every outer node as a mark, and the part in sight
+  const outer = [...svg.querySelectorAll("#view > g > .graph > .node")];
+  function drawMap() {
+    const pen = map.getContext("2d"), colour = (n) => getComputedStyle(root).getPropertyValue(n);
+    const k = Math.min((map.width - 8) / size.w, (map.height - 8) / size.h);
+    const left = (map.width - size.w * k) / 2, top = (map.height - size.h * k) / 2;
+    pen.clearRect(0, 0, map.width, map.height);
+    for (const g of outer) {
+      const kind = g.classList[1];
+      pen.fillStyle = colour(`--${kind === "input" || kind === "output" ? "port" : kind}`) || colour("--edge");
+      const box = g.firstElementChild.nextElementSibling;
+      pen.fillRect(left + (24 + +g.dataset.nowX) * k, top + (24 + +g.dataset.nowY) * k,
+        Math.max(1.5, box.getAttribute("width") * k), Math.max(1, box.getAttribute("height") * k));
+    }
+    pen.strokeStyle = colour("--accent");
+    pen.strokeRect(left - eye.x / eye.k * k, top - eye.y / eye.k * k,
+      svg.clientWidth / eye.k * k, svg.clientHeight / eye.k * k);
+    map.goal = (x, y) => { eye.x = svg.clientWidth / 2 - (x - left) / k * eye.k; eye.y = svg.clientHeight / 2 - (y - top) / k * eye.k; look(); };
+  }
+  map.addEventListener("pointerdown", (e) => { map.goal(e.offsetX, e.offsetY); map.setPointerCapture(e.pointerId); });
+  map.addEventListener("pointermove", (e) => { if (e.buttons) map.goal(e.offsetX, e.offsetY); });
+
+  // -- nodes that open: everything below moves down by as much as the rows above have grown
+  const numbers = /(-?[\d.]+) (-?[\d.]+)/g;
+  function children(graph, kind) { return [...graph.children].filter((c) => c.classList.contains(kind)); }
+  function settle(graph) {
+    const bottoms = graph.dataset.bottoms.split(" ").map(Number), grown = bottoms.map(() => 0);
+    const own = new Map();
+    for (const g of children(graph, "node")) {
+      let h = +g.dataset.h;
+      if (g.classList.contains("open")) h = +g.dataset.open;
+      const inner = [...g.children].flatMap((c) => children(c, "graph"));
+      h += Math.max(0, ...inner.map((c) => +c.dataset.grown || 0));
+      g.children[1].setAttribute("height", h);
+      own.set(g.id, h - g.dataset.h);
+      const row = +g.dataset.row;
+      grown[row] = Math.max(grown[row], +g.dataset.y + h - bottoms[row]);
+    }
+    const shift = (y) => y + grown.reduce((sum, d, r) => sum + (y > bottoms[r] + 0.5 ? Math.max(0, d) : 0), 0);
+    for (const g of children(graph, "node")) {
+      const y = shift(+g.dataset.y);
+      g.dataset.nowX = g.dataset.x; g.dataset.nowY = y;
+      g.setAttribute("transform", `translate(${g.dataset.x} ${y})`);
+    }
+    for (const p of children(graph, "edge")) {
+      p.dataset.d ||= p.getAttribute("d");
+      let first = own.get(`n${p.dataset.from}`);
+      p.setAttribute("d", p.dataset.d.replace(numbers, (_, x, y) => {
+        const at = shift(+y) + first;
+        first = 0;
+        return `${x} ${at}`;
+      }));
+    }
+    graph.dataset.grown = grown.reduce((sum, d) => sum + Math.max(0, d), 0);
+    const above = graph.parentElement.closest(".graph");
+    if (above) settle(above); else size.h = +svg.dataset.height + +graph.dataset.grown;
+  }
+  function open(g, wanted) {
+    if (!nodes.get(+g.id.slice(1)).ops.length) return;
+    g.classList.toggle("open", wanted);
+  }
+  const graphs = [...svg.querySelectorAll(".graph")].reverse();  // inner ones first
+  $("open-all").onclick = () => {
+    const wanted = !svg.querySelector(".node.open");
+    svg.querySelectorAll(".node").forEach((g) => open(g, wanted));
+    graphs.forEach(settle);
+    look();
+  };
+
+  // -- details of a node
+  const make = (tag, text, kind) => { const e = document.createElement(tag); if (text !== undefined) e.textContent = text; if (kind) e.className = kind; return e; };
+  const short = (t) => t.replace(/^(\w+)\[([^[\]]*)\]$/, (_, d, s) => `${d} ${s.split(", ").join("×")}`.trim());
+  function list(pairs) {
+    const dl = make("dl");
+    for (const [k, v] of pairs) if (v !== "" && v !== null && v !== undefined) dl.append(make("dt", k), make("dd", v, "mono"));
+    return dl;
+  }
+  const digits = (v, scale = 1) => v === null ? null : (v / scale).toPrecision(3);
+  function sized(v, unit) {
+    const step = Math.max(0, Math.min(3, Math.floor(Math.log10(v) / 3)));
+    return `${+(v / 1000 ** step).toPrecision(3)} ${["", "k", "M", "G"][step]}${unit}`;
+  }
+  function tell(n) {
+    const box = $("details"), k = kernels.get(n.kernel);
+    const close = make("button", "×", "close");
+    close.onclick = () => choose(null);
+    box.replaceChildren(close, make("h2", n.title), make("p", n.place, "quiet"));
+    box.append(list([["kind", n.kind], ["work", n.flops ? sized(n.flops, "FLOP") : ""], ["traffic", n.bytes ? sized(n.bytes, "B") : ""]]));
+    if (k) {
+      const link = make("a", k.name);
+      link.href = `#k-${k.name}`;
+      const title = make("h3", "kernel ");
+      title.append(link);
+      box.append(title, list([["calls", k.calls], ["µs per call", k.seconds === null ? null : digits(k.seconds / k.calls, 1e-6)],
+        ["share", k.share === null ? null : `${(100 * k.share).toFixed(1)} %`], ["GFLOP/s", digits(k.gflops)], ["GB/s", digits(k.gbs)],
+        ["% of peak", k.of_peak === null ? null : (100 * k.of_peak).toFixed(1)]]));
+    }
+    for (const [title, rows] of [["reads", n.inputs], ["gives", n.outputs]]) {
+      if (rows.length) box.append(make("h3", title), list(rows.map(([name, type]) => [name, short(type)])));
+    }
+    if (Object.keys(n.attributes).length) box.append(make("h3", "attributes"), list(Object.entries(n.attributes)));
+    if (n.ops.length) box.append(make("h3", "ops"));
+    n.ops.forEach((op, i) => {
+      const part = make("div", undefined, "step");
+      part.append(make("b", `${i + 1} ${op.name}`));
+      part.append(list([["of", op.reads.join(", ")], ["gives", short(op.result)], ["from", op.place], ...Object.entries(op.attributes)]));
+      box.append(part);
+    });
+    box.hidden = false;
+    box.scrollTop = 0;
+    map.classList.add("beside");
+  }
+  let chosen = null;
+  function choose(g) {
+    svg.querySelectorAll(".chosen, .lit").forEach((e) => e.classList.remove("chosen", "lit"));
+    if (!g) {
+      $("details").hidden = true;
+      map.classList.remove("beside");
+      chosen = null;
+      return;
+    }
+    chosen = g;
+    g.classList.add("chosen");
+    const id = g.id.slice(1);
+    svg.querySelectorAll(`.edge[data-from="${id}"], .edge[data-to="${id}"]`).forEach((e) => e.classList.add("lit"));
+    tell(nodes.get(+id));
+  }
+  function touch(g) {  // a second touch closes what the first one opened
+    open(g, g !== chosen || !g.classList.contains("open"));
+    settle(g.closest(".graph"));
+    choose(g);
+    look();
+  }
+  svg.addEventListener("click", (e) => {
+    if (held && held.far >= 4) return;
+    const g = e.target.closest(".node");
+    if (g) touch(g); else choose(null);
+  });
+  svg.addEventListener("keydown", (e) => {
+    const g = e.target.closest(".node");
+    if (g && (e.key === "Enter" || e.key === " ")) { e.preventDefault(); touch(g); }
+  });
+  addEventListener("keydown", (e) => { if (e.key === "Escape") choose(null); });
+
+  // -- search: titles, kernels, places, ops
+  const said = new Map([...nodes].map(([id, n]) => [id,
+    [n.title, n.kernel, n.place, n.kind, ...n.ops.flatMap((o) => [o.name, o.place])].join(" ").toLowerCase()]));
+  let hits = [], hit = -1;
+  function seek(text) {
+    svg.querySelectorAll(".match").forEach((g) => g.classList.remove("match"));
+    text = text.trim().toLowerCase();
+    hits = text ? [...said].filter(([, words]) => words.includes(text)).map(([id]) => $(`n${id}`)) : [];
+    hits.forEach((g) => g.classList.add("match"));
+    hit = -1;
+    $("found").textContent = text ? `${hits.length} found` : "";
+  }
+  $("search").addEventListener("input", (e) => { seek(e.target.value); if (hits.length) { hit = 0; show(hits[0]); } });
+  $("search").addEventListener("keydown", (e) => {
+    if (e.key !== "Enter" || !hits.length) return;
+    hit = (hit + (e.shiftKey ? hits.length - 1 : 1)) % hits.length;
+    $("found").textContent = `${hit + 1} of ${hits.length}`;
+    show(hits[hit]);
+  });
+
+  // -- tables that sort: numbers from large to small first
+  document.querySelectorAll(".sortable").forEach((table) => {
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((th, column) => {
+      const sort = () => {
+        const numeric = th.classList.contains("num");
+        const down = th.getAttribute("aria-sort") ? th.getAttribute("aria-sort") === "ascending" : numeric;
+        heads.forEach((h) => h.removeAttribute("aria-sort"));
+        th.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const key = (row) => { const v = row.cells[column].dataset.v; return numeric ? (v === "" ? -Infinity : +v) : v; };
+        const rows = [...table.tBodies[0].rows].map((row, i) => [key(row), i, row]);
+        rows.sort(([a, i], [b, j]) => (a < b ? -1 : a > b ? 1 : 0) * (down ? -1 : 1) || i - j);
+        table.tBodies[0].append(...rows.map((r) => r[2]));
+      };
+      th.addEventListener("click", sort);
+      th.addEventListener("keydown", (e) => { if (e.key === "Enter") sort(); });
+    });
+  });
+
+  // -- tabs, and links into them: #kernels, #n7 (a node), #k-NAME (a kernel's schedule)
+  const sections = [...document.querySelectorAll("main > section")];
+  let seen = false;
+  function go() {
+    const id = decodeURIComponent(location.hash.slice(1)) || "overview";
+    const goal = $(id) || sections[0], home = goal.closest("main > section") || sections[0];
+    sections.forEach((s) => s.classList.toggle("here", s === home));
+    document.querySelectorAll("nav a").forEach((a) => a.classList.toggle("here", a.hash === `#${home.id}`));
+    if (home.id === "graph" && !seen) { seen = true; begin(); }
+    if (goal.tagName === "DETAILS") { goal.open = true; goal.scrollIntoView(); }
+    else if (goal.classList.contains("node")) {
+      open(goal, true);
+      settle(goal.closest(".graph"));
+      choose(goal);
+      show(goal);
+    } else scrollTo(0, 0);
+  }
+  addEventListener("hashchange", go);
+  addEventListener("resize", look);
+  graphs.forEach(settle);
+  go();
+  document.querySelector('#kernel-table th[data-key="share"]').click();
+  root.dataset.ready = "1";
+})();
