@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...ir.core import Value
-from ...ir.types import DType
+from ...ir.dims import DimLike
 from .node import Node, Result, Row
 from .rows_linear import per_channel
 from .rows_shape import product
@@ -79,27 +79,29 @@ def _scaled(n: Node, mean: Value, var: Value) -> Value:
 
 
 def instance_norm(n: Node) -> Result:
-    """Each channel of each sample to mean 0 and variance 1, scaled."""
+    """A group norm of as many groups as channels."""
     x = n.x(0)
-    rest = (*x.tensor.shape[:2], product(x.tensor.shape[2:]))
-    plain = n.b.layer_norm(n.reshape(x, rest), axis=2, epsilon=n.attr("epsilon", 1e-5))
-    out = n.reshape(plain, x.tensor.shape)
-    scale, bias = [per_channel(n, n.x(k), x) for k in (1, 2)]
-    return n.b.add(n.b.mul(out, scale), bias)
+    if x.tensor.rank < 3:
+        raise n.invalid("E0310", "InstanceNormalization takes [N, C, ...]")
+    return n.b.group_norm(x, n.x(1), n.x(2), groups=x.tensor.shape[1],
+                          epsilon=n.attr("epsilon", 1e-5))  # fmt: skip
 
 
 def group_norm(n: Node) -> Result:
     """Scale and bias are per group in opset 18, per channel from 21 on."""
-    x, groups = n.x(0), n.required("num_groups")
-    dims = x.tensor.shape
-    flat = n.reshape(x, (dims[0], groups, product((dims[1] // groups, *dims[2:]))))
-    plain = n.b.layer_norm(flat, axis=2, epsilon=n.attr("epsilon", 1e-5))
+    x, groups, epsilon = n.x(0), n.required("num_groups"), n.attr("epsilon", 1e-5)
     scale, bias = n.x(1), n.x(2)
     if n.version < 21:
-        plain = n.b.mul(plain, n.reshape(scale, (groups, 1)))
-        return n.reshape(n.b.add(plain, n.reshape(bias, (groups, 1))), dims)
-    out = n.reshape(plain, dims)
-    return n.b.add(n.b.mul(out, per_channel(n, scale, x)), per_channel(n, bias, x))
+        each = x.tensor.shape[1] // groups
+        scale, bias = [_repeated(n, v, each) for v in (scale, bias)]
+    return n.b.group_norm(x, scale, bias, groups=groups, epsilon=epsilon)
+
+
+def _repeated(n: Node, v: Value, each: DimLike) -> Value:
+    """A vector with every element `each` times."""
+    count = v.tensor.shape[0]
+    wide = n.b.broadcast_to(n.reshape(v, (count, 1)), shape=(count, each))
+    return n.reshape(wide, (count * each,))
 
 
 def layer_norm(n: Node) -> Result:
@@ -121,34 +123,26 @@ def layer_norm(n: Node) -> Result:
 
 
 def rms_norm(n: Node) -> Result:
-    """x / sqrt(mean(x^2) + epsilon) * scale, over the axes from `axis` on (Zhang 2019)."""
-    x = n.x(0)
-    axes = tuple(range(n.axis(n.attr("axis", -1), x.tensor.rank), x.tensor.rank))
-    stash: DType = dtype_of(n.attr("stash_type", 1), n.place())
-    wide = n.cast(x, stash)
-    mean = n.b.reduce_mean(n.b.mul(wide, wide), axes=axes, keepdims=True)
-    root = n.b.sqrt(n.b.add(mean, n.like(mean, n.attr("epsilon", 1e-5))))
-    out = n.cast(n.b.div(wide, root), n.type(1).dtype)
-    return n.b.mul(out, n.x(1))
+    """The IR's `rms_norm`; the element type of the scale is that of the result."""
+    x, scale = n.x(0), n.x(1)
+    dtype = scale.tensor.dtype
+    axis = n.axis(n.attr("axis", -1), x.tensor.rank)
+    epsilon = n.attr("epsilon", 1e-5)
+    if x.tensor.dtype is dtype:
+        return n.b.rms_norm(x, scale, axis=axis, epsilon=epsilon)
+    plain = n.b.rms_norm(n.cast(x, dtype_of(n.attr("stash_type", 1), n.place())), axis=axis,
+                         epsilon=epsilon)  # fmt: skip
+    return n.b.mul(n.cast(plain, dtype), scale)
 
 
 def lp_norm(n: Node) -> Result:
-    """x over its 1- or 2-norm along one axis; 0 where that is 0."""
-    x, p = n.x(0), n.attr("p", 2)
-    axis = n.axis(n.attr("axis", -1), x.tensor.rank)
-    norm = (n.b.reduce_l1 if p == 1 else n.b.reduce_l2)(x, axes=(axis,), keepdims=True)
-    zero = n.like(norm, 0)
-    return n.b.where(n.b.eq(norm, zero), zero, n.b.div(x, norm))
+    """The IR's `lp_norm`."""
+    return n.b.lp_norm(n.x(0), axis=n.attr("axis", -1), p=n.attr("p", 2))
 
 
 def mean_variance_norm(n: Node) -> Result:
-    """(x - mean) / deviation over the axes."""
-    x = n.x(0)
-    axes = n.ints("axes") or (0, 2, 3)
-    mean = n.b.reduce_mean(x, axes=axes, keepdims=True)
-    centred = n.b.sub(x, mean)
-    variance = n.b.reduce_mean(n.b.mul(centred, centred), axes=axes, keepdims=True)
-    return n.b.div(centred, n.b.add(n.b.sqrt(variance), n.like(x, 1e-9)))
+    """The IR's `mean_variance_norm`."""
+    return n.b.mean_variance_norm(n.x(0), axes=n.ints("axes") or (0, 2, 3))
 
 
 def local_response(n: Node) -> Result:
@@ -156,7 +150,6 @@ def local_response(n: Node) -> Result:
     x, size = n.x(0), n.required("size")
     if not 1 <= size <= 4096:
         raise n.invalid("E0111", f"LRN: the size {size} is impossible")
-    low, high = (size - 1) // 2, size // 2
     return n.b.local_response_norm(  # type: ignore[no-any-return]
         x,
         size=size,
