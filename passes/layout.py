@@ -21,6 +21,7 @@ from ..ir.target import Target
 from .cost import blocked_pays, reads_plain
 from .fuse_kinds import reduced_axes
 from .options import Pass, hidden
+from .panels import panel_rule
 from .rules.fold import fold_rules
 from .rules.shapes import pack_of_unpack, unpack_of_pack, zero_lanes
 from .rules.values import RuleTable, classes, is_constant, joined, table
@@ -75,14 +76,14 @@ class Layout(Pass):
         if self.block:
             made = joined(made, table((classes("conv"), [self.conv_rule()])))
         if self.panel:
-            made = joined(made, table((classes("matmul"), [self.panel_rule()])))
+            made = joined(made, table((classes("matmul"), [panel_rule(self.panel)])))
         return joined(folds, made)
 
     def conv_rule(self) -> Rule:
         """Convolutions that gain."""
 
         def blocked(op: Op, b: Builder) -> Value | None:
-            if op.attributes["channel_block"] or not _blockable(op):
+            if op.attributes["channel_block"] or not _blockable(op, self.block):
                 return None
             ready = _packed_by(op.operands[0], self.block)
             if not (self.always or blocked_pays(op, self.block, ready)):
@@ -94,36 +95,26 @@ class Layout(Pass):
     def out_block(self, op: Op) -> int:
         """Columns of a weight block: two vectors where the output channels fill them."""
         outs = op.operands[1].tensor.shape[0]
-        return (
-            2 * self.block if isinstance(outs, int) and outs % (2 * self.block) == 0 else self.block
-        )
-
-    def panel_rule(self) -> Rule:
-        """Products with a constant matrix whose columns fill panels."""
-
-        def panels(op: Op, b: Builder) -> Value | None:
-            x, w = op.operands
-            if not is_constant(w) or w.tensor.rank != 2 or x.tensor.rank < 2 or x.tensor.rank > 8:
-                return None
-            columns = w.tensor.shape[1]
-            if not isinstance(columns, int) or columns % self.panel or columns == self.panel:
-                return None
-            # A single row streams the matrix once: wide panels are one long stream.
-            single = all([e == 1 for e in x.tensor.shape[:-1]])
-            wide = 4 * self.panel
-            fits = single and columns % wide == 0 and columns > wide
-            return panel_product(op, b, wide if fits else self.panel)
-
-        return panels
+        wide = 2 * self.block * op.attributes["groups"]
+        return 2 * self.block if isinstance(outs, int) and outs % wide == 0 else self.block
 
 
-def _blockable(op: Op) -> bool:
-    """Static channels; one group, or as many as channels with one output each (depthwise)."""
+def _blockable(op: Op, block: int) -> bool:
+    """Static channels; one group, groups of whole blocks, or a group per channel with one output
+    (depthwise).
+    """
     x, w = op.operands
     channels, outs, groups = x.tensor.shape[1], w.tensor.shape[0], op.attributes["groups"]
     if not isinstance(channels, int) or not isinstance(outs, int) or not is_constant(w):
         return False
-    return groups == 1 or (groups == channels == outs and w.tensor.shape[1] == 1 and groups > 1)
+    if groups == channels == outs and w.tensor.shape[1] == 1:
+        return True
+    return groups == 1 or (channels % (groups * block) == 0 and outs % (groups * block) == 0)
+
+
+def _depthwise(op: Op) -> bool:
+    w = op.operands[1].tensor
+    return op.attributes["groups"] == w.shape[0] and w.shape[1] == 1 and w.shape[0] != 1
 
 
 def _packed_by(value: Value, block: int) -> bool:
@@ -146,7 +137,7 @@ def blocked_conv(op: Op, b: Builder, block: int, out_block: int) -> Value:
         packed = b.reshape(x, shape=(*x.tensor.shape, 1))
         weights = b.pack(w, axes=(1, 0), blocks=(1, out_block))
         given.update(out_block=out_block, out_channels=outs, in_block=1)
-    elif op.attributes["groups"] == 1:
+    elif not _depthwise(op):
         packed = b.pack(x, axes=(1,), blocks=(block,))
         weights = b.pack(w, axes=(1, 0), blocks=(block, out_block))
         given.update(out_block=out_block, out_channels=outs)
@@ -156,16 +147,6 @@ def blocked_conv(op: Op, b: Builder, block: int, out_block: int) -> Value:
         weights = b.pack(flat, axes=(0,), blocks=(block,))
     made = b.emit(type(op), packed, weights, **given)
     return b.unpack(made, axes=(1,), blocks=(block,), shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
-
-
-def panel_product(op: Op, b: Builder, panel: int) -> Value:
-    """x times w with w in panels [N/panel, K, panel]."""
-    x, w = op.operands
-    rank = x.tensor.rank
-    rows = "abcdefgh"[: rank - 1]
-    panels = b.pack(w, axes=(1,), blocks=(panel,), order=(1, 0, 2))
-    made = b.contract(x, panels, equation=f"{rows}k,jkn->{rows}jn", out=op.attributes["out"])
-    return b.unpack(made, axes=(rank - 1,), blocks=(panel,), shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
 
 
 def _layout(value: Value) -> tuple[int, int] | None:
@@ -371,4 +352,4 @@ def _moves_nothing(shape: Sequence[object], axis: int, block: int) -> bool:
     return behind and equal(shape[axis] % block, 0) is True  # type: ignore[operator]
 
 
-__all__ = ["Layout", "blocked_conv", "panel_product"]
+__all__ = ["Layout", "blocked_conv"]

@@ -23,9 +23,9 @@ class Conv(Op):
     """Cross-correlation of x [N, C, *S] with w [O, C/groups, *K], as in ONNX Conv: [N, O, *S'].
 
     `pads` are (before ..., after ...), in zeros.  With `channel_block` = c the layouts are blocked:
-    x [N, ceil(C/c), *S, c]; w [ceil(O/ob), ceil(C/c), *K, c, ob] with `out_block` ob a multiple of
-    c (default c), or [ceil(C/c), *K, c] where `groups` is the channel count C (depthwise); the
-    result is [N, ceil(out_channels/c), *S', c].  Lanes that pad w with zeros give zeros.
+    x [N, ceil(C/c), *S, c]; w [ceil(O/ob), ceil(C/c)/groups, *K, c, ob] with `out_block` ob a
+    multiple of c (default c), or [ceil(C/c), *K, c] where `groups` is the channel count C
+    (depthwise); the result is [N, ceil(out_channels/c), *S', c].  Lanes that pad w with zeros give zeros.
     `in_block` is x's own block where it differs: with 1, a plain image is x already (first layers).
 
     C1: element types as for matmul.  C2: x and w have the ranks above, with a spatial axis.  C3:
@@ -64,7 +64,7 @@ class Conv(Op):
         dtype = product_dtype("conv", x.dtype, w.dtype, out)
         blocked = 1 if channel_block else 0
         rank = x.rank - 2 - blocked
-        depthwise = bool(blocked) and groups != 1
+        depthwise = bool(blocked) and groups != 1 and w.rank == rank + 2
         found = f"x : {x}   w : {w}"
         want = rank + (2 if depthwise else 2 + 2 * blocked)
         require(
@@ -82,7 +82,7 @@ class Conv(Op):
             blocks = _depthwise_blocks(x, w, channel_block)
         else:
             sizes = in_block or channel_block, channel_block, out_block or channel_block
-            blocks = _out_blocks(x, w, sizes, out_channels)
+            blocks = _out_blocks(x, w, groups, sizes, out_channels)
         return TensorType(dtype, (x.shape[0], blocks, *spatial, channel_block))
 
     @staticmethod
@@ -107,7 +107,7 @@ class Conv(Op):
             return _convolve(x, w, win, groups, acc).astype(result.np)
         plain = np.moveaxis(x, -1, 2)
         plain = plain.reshape(x.shape[0], x.shape[1] * x.shape[-1], *x.shape[2:-1])
-        if groups != 1:
+        if groups != 1 and w.ndim == x.ndim - 1:
             flat = np.moveaxis(w, -1, 1)
             flat = flat.reshape(w.shape[0] * channel_block, 1, *w.shape[1:-1])
             groups, blocks = flat.shape[0], x.shape[1]
@@ -127,8 +127,8 @@ class Conv(Op):
         out = self.result.tensor
         x, w = xs[0].tensor, xs[1].tensor
         blocked = 1 if self.channel_block else 0
-        depthwise = bool(blocked) and self.groups != 1
         rank = x.rank - 2 - blocked
+        depthwise = bool(blocked) and self.groups != 1 and w.rank == rank + 2
         lead = 1 if depthwise else 2
         win = window("conv", w.shape[lead : lead + rank], self.strides, self.pads, self.dilations)
         at = [sym(f"s{k}") for k in range(rank)]
@@ -148,7 +148,7 @@ class Conv(Op):
                 maps = [(n, o, *places, ob), (o, *taps, ob)]
             else:
                 its.append(("i", w.shape[1], "reduction"))
-                maps = self._blocked_maps(places, taps)
+                maps = self._blocked_maps(w.shape, places, taps, out.shape[1])
         its += [(f"k{k}", extent, "reduction") for k, extent in enumerate(win.kernel)]
         if blocked and not depthwise:
             its.append(("ib", self.in_block or self.channel_block, "reduction"))
@@ -166,12 +166,15 @@ class Conv(Op):
         return [(n, channel, *places), (o, i, *taps)]
 
     def _blocked_maps(
-        self, places: Sequence[DimLike], taps: Sequence[DimLike]
+        self, w: Shape, places: Sequence[DimLike], taps: Sequence[DimLike], blocks: DimLike
     ) -> list[tuple[DimLike, ...]]:
         n, o, i, ob, ib = sym("n"), sym("o"), sym("i"), sym("ob"), sym("ib")
+        source: DimLike = i
+        if self.groups != 1:
+            source = (o // (blocks // self.groups)) * w[1] + i
         ratio = (self.out_block or self.channel_block) // self.channel_block
         lane = (o % ratio) * self.channel_block + ob
-        return [(n, i, *places, ib), (o // ratio, i, *taps, ib, lane)]
+        return [(n, source, *places, ib), (o // ratio, i, *taps, ib, lane)]
 
     samples = (
         sample((1, 3, 7, 5), (4, 3, 3, 3)),
@@ -203,6 +206,11 @@ class Conv(Op):
         sample((1, 2, 4, 4, 4), (2, 2, 1, 1, 4, 8), channel_block=4, out_block=8, out_channels=11),
         sample((1, 3, 6, 5, 1), (2, 3, 3, 3, 1, 4), channel_block=4, in_block=1, pads=(1, 1, 1, 1)),
         sample((1, 2, 6, 6, 4), (2, 3, 3, 4), channel_block=4, groups=7, pads=(1, 1, 1, 1)),
+        sample((1, 4, 5, 6, 4), (2, 2, 3, 3, 4, 4), channel_block=4, groups=2, pads=(1, 1, 1, 1)),
+        sample(
+            (1, 3, 5, 5, 4), (6, 1, 1, 1, 4, 8), channel_block=4, out_block=8, groups=3,
+            out_channels=48,
+        ),
     )
     rejects = (
         ("C1", sample((1, 3, 7, 5), (4, 3, 3, 3), dtypes=("f32", "f64"))),
@@ -237,7 +245,11 @@ def _plain_channels(x: TensorType, w: TensorType, groups: int) -> DimLike:
 
 
 def _out_blocks(
-    x: TensorType, w: TensorType, sizes: tuple[int, int, int], out_channels: DimLike
+    x: TensorType,
+    w: TensorType,
+    groups: int,
+    sizes: tuple[int, int, int],
+    out_channels: DimLike,
 ) -> DimLike:
     """How many blocks of output channels there are, after checking C5 to C7 in blocked layout.
 
@@ -253,9 +265,15 @@ def _out_blocks(
         found,
     )
     require(
-        same(x.shape[1], w.shape[1]),
+        groups >= 1 and same(x.shape[1], w.shape[1] * groups),
         "E0314",
-        "conv (C5): x and w have different channel blocks",
+        f"conv (C5): x's channel blocks are not {groups} times w's",
+        found,
+    )
+    require(
+        groups == 1 or (same(w.shape[0] % groups, 0) and type(out_channels) is int),
+        "E0314",
+        f"conv (C6): w's blocks are not a multiple of {groups} groups",
         found,
     )
     room = w.shape[0] * out_block

@@ -149,3 +149,33 @@ def test_the_cost_model() -> None:
     assert cost_of(product).flops == 2 * 64 * 8 * 4 * 8
     assert cost_of(few).bytes == 4 * (5 * 64 + 16 * 45 + 16 * 36)
     assert cost_of(many).intensity > cost_of(product).intensity
+
+
+def test_groups_of_whole_blocks() -> None:
+    def fill(b: Builder, x: Value) -> Value:
+        return b.conv(x, weights(b, 48, 8, 3, 3), groups=3, pads=(1, 1, 1, 1))
+
+    made, names = after(program((1, 24, 5, 5), fill), BLOCKED)
+    assert names == ["pack", "conv", "unpack"]
+    conv = next(op for op in made.main.body if op.name == "conv")
+    assert conv.attributes["out_block"] == 16 and conv.attributes["groups"] == 3
+
+
+def test_groups_of_part_blocks_stay_plain() -> None:
+    def fill(b: Builder, x: Value) -> Value:
+        return b.conv(x, weights(b, 48, 4, 3, 3), groups=6, pads=(1, 1, 1, 1))
+
+    assert after(program((1, 24, 5, 5), fill), BLOCKED)[1] == ["conv"]
+
+
+def test_a_norm_across_channels_stays_in_blocks() -> None:
+    """Lanes that are no channels take no part in it, though relu of their bias is not zero."""
+
+    def fill(b: Builder, x: Value) -> Value:
+        y = b.exp(b.conv(x, weights(b, 13, 8, 1, 1)))
+        y = b.local_response_norm(y, size=5, alpha=0.5)
+        return b.conv(y, weights(b, 8, 13, 1, 1))
+
+    _, names = after(program((1, 8, 4, 4), fill), BLOCKED)
+    assert names.index("local_response_norm") < names.index("unpack")
+    assert "unpack" not in names[: names.index("local_response_norm")]
