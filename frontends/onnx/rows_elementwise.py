@@ -12,7 +12,7 @@ import numpy as np
 
 from ...ir.core import Value
 from ...ir.dims import DimLike
-from ...ir.types import DType, boolean, f32, f64, i32
+from ...ir.types import DType, boolean, f32, f64, i32, u8
 from .node import Known, Node, Result, Row
 from .tensors import dtype_of
 
@@ -121,6 +121,16 @@ def convert(n: Node, x: Value, to: DType) -> Value:
     small = to.is_float and to.bits <= 8 and x.tensor.dtype is not to
     if small and n.attr("saturate", 1) and to.name != "f4e2m1":
         return saturating(n, x, to)
+    return n.cast(x, to)
+
+
+def bitcast(n: Node) -> Result:
+    """The same bits as another type of the same width; a bool is a byte of 0 or 1."""
+    x, to = n.x(0), dtype_of(n.required("to"), n.place())
+    if x.tensor.dtype is boolean:
+        x = n.b.cast(x, to=u8)
+    like = u8 if to is boolean else to
+    x = x if x.tensor.dtype is like else n.b.bitcast(x, to=like)
     return n.cast(x, to)
 
 
@@ -299,6 +309,7 @@ ROWS: Sequence[tuple[str, int, Row]] = (
     ("Clip", 1, clip),
     ("Cast", 1, cast),
     ("CastLike", 15, cast_like),
+    ("BitCast", 26, bitcast),
     ("IsNaN", 9, unary("is_nan")),
     ("IsInf", 10, is_inf),
     ("Identity", 1, identity),

@@ -1,4 +1,4 @@
-"""Import rows of ops about indices: gathers, one-hot, top-k.  Imports: node, ir."""
+"""Import rows of ops about indices: gathers, scatters, one-hot, top-k.  Imports: node, ir."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...ir.core import Value
 from ...ir.dims import DimLike
 from ...ir.types import i64
 from .item import Array, is_symbolic
 from .node import Node, Result, Row
-from .rows_shape import product
 
 
 def gather(n: Node) -> Result:
@@ -47,24 +45,37 @@ def gather_elements(n: Node) -> Result:
 
 
 def gather_nd(n: Node) -> Result:
-    """Indices of several axes become one index into those axes (and the batch's) laid flat."""
-    x, index = n.x(0), n.x(1)
-    batch = n.attr("batch_dims", 0)
-    dims, at = x.tensor.shape, index.tensor.shape
-    depth = at[-1] if at else None
-    if type(depth) is not int or batch + depth > len(dims):
-        raise n.invalid("E0319", "GatherND: the last extent of the indices does not fit")
-    index = n.cast(index, i64)
-    parts = [n.b.iota(shape=at[:-1], axis=k) for k in range(batch)]
-    for k in range(depth):
-        part = n.reshape(n.take_range(index, len(at) - 1, k, 1), at[:-1])
-        size = n.b.dim_value(dim=dims[batch + k], dtype=i64)
-        parts.append(n.b.where(n.b.lt(part, n.like(part, 0)), n.b.add(part, size), part))
-    flat: Value = parts[0]
-    for k, part in enumerate(parts[1:], 1):
-        flat = n.b.add(n.b.mul(flat, n.b.dim_value(dim=dims[k], dtype=i64)), part)
-    joined = n.reshape(x, (product(dims[: batch + depth]), *dims[batch + depth :]))
-    return n.b.take(joined, flat, axis=0)
+    """Slices picked by rows of indices."""
+    return n.b.gather_nd(n.x(0), n.x(1), batch=n.attr("batch_dims", 0))
+
+
+def scatter_elements(n: Node) -> Result:
+    """Elements written, or combined, along one axis."""
+    axis, reduction = n.attr("axis", 0), n.attr("reduction", "none")
+    return n.b.scatter_elements(n.x(0), n.x(1), n.x(2), axis=axis, reduction=reduction)
+
+
+def scatter_nd(n: Node) -> Result:
+    """Slices written, or combined, where rows of indices say."""
+    return n.b.scatter_nd(n.x(0), n.x(1), n.x(2), reduction=n.attr("reduction", "none"))
+
+
+def tensor_scatter(n: Node) -> Result:
+    """A cache with new positions; without indices they begin at 0."""
+    x, update, mode = n.x(0), n.x(1), n.attr("mode", "linear")
+    if mode not in ("linear", "circular"):
+        raise n.invalid("E0111", f"TensorScatter has no mode '{mode}'")
+    start = n.opt(2)
+    if start is None:
+        start = n.b.broadcast_to(n.const(0, i64), shape=x.tensor.shape[:1])
+    circular = mode == "circular"
+    return n.b.tensor_scatter(x, update, start, axis=n.attr("axis", -2), circular=circular)
+
+
+def reverse_sequence(n: Node) -> Result:
+    """The first elements of each sequence in reverse order."""
+    batch, time = n.attr("batch_axis", 1), n.attr("time_axis", 0)
+    return n.b.reverse_sequence(n.x(0), n.x(1), batch_axis=batch, time_axis=time)
 
 
 def one_hot(n: Node) -> Result:
@@ -88,6 +99,11 @@ ROWS: Sequence[tuple[str, int, Row]] = (
     ("Gather", 1, gather),
     ("GatherElements", 11, gather_elements),
     ("GatherND", 11, gather_nd),
+    ("Scatter", 9, scatter_elements),
+    ("ScatterElements", 11, scatter_elements),
+    ("ScatterND", 11, scatter_nd),
+    ("TensorScatter", 24, tensor_scatter),
+    ("ReverseSequence", 10, reverse_sequence),
     ("OneHot", 9, one_hot),
     ("TopK", 1, top_k),
 )

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from ...ir.core import Value
-from ...ir.types import f64, i64
+from ...ir.types import f64
 from .node import Node, Result, Row
 
 Reduce = Callable[[Node, Value, tuple[int, ...] | None, bool], Value]
@@ -54,23 +52,16 @@ def position(op: str) -> Row:
     )  # fmt: skip
 
 
-def cumulative_sum(n: Node) -> Result:
-    """A product with a triangle of ones along the axis."""
-    x = n.x(0)
-    axis = n.axis(n.numbers(1, "axis")[0], x.tensor.rank)
-    extent = x.tensor.shape[axis]
-    i = n.b.iota(shape=(extent, extent), axis=0, dtype=i64)
-    j = n.b.iota(shape=(extent, extent), axis=1, dtype=i64)
-    if n.attr("reverse", 0):
-        i, j = j, i
-    ones = n.b.lt(i, j) if n.attr("exclusive", 0) else n.b.le(i, j)
-    perm = [*[k for k in range(x.tensor.rank) if k != axis], axis]
-    moved = n.transpose(x, perm)
-    rows = n.reshape(moved, (1, *moved.tensor.shape)) if x.tensor.rank == 1 else moved
-    total = n.b.matmul(rows, n.cast(ones, x.tensor.dtype))
-    total = n.cast(total, x.tensor.dtype)
-    back = n.reshape(total, moved.tensor.shape)
-    return n.transpose(back, [int(k) for k in np.argsort(perm)])
+def cumulative(op: str) -> Row:
+    """CumSum and CumProd; the axis is an operand."""
+
+    def row(n: Node) -> Result:
+        x = n.x(0)
+        axis = n.axis(n.numbers(1, "axis")[0], x.tensor.rank)
+        exclusive, reverse = [bool(n.attr(name, 0)) for name in ("exclusive", "reverse")]
+        return getattr(n.b, op)(x, axis=axis, exclusive=exclusive, reverse=reverse)
+
+    return row
 
 
 def _absolute(n: Node, x: Value) -> Value:
@@ -98,5 +89,7 @@ ROWS: Sequence[tuple[str, int, Row]] = (
     ("ReduceLogSumExp", 1, reduction(_of_floats("reduce_log_sum_exp"))),
     ("ArgMax", 1, position("argmax")),
     ("ArgMin", 1, position("argmin")),
-    ("CumSum", 11, cumulative_sum),
+    ("CumSum", 11, cumulative("cum_sum")),
+    ("CumProd", 26, cumulative("cum_prod")),
+    ("Det", 11, lambda n: n.b.det(n.x(0))),
 )

@@ -17,7 +17,9 @@ from . import (
     rows_normalize,
     rows_pool,
     rows_quant,
+    rows_random,
     rows_reduce,
+    rows_select,
     rows_sequence,
     rows_shape,
 )
@@ -38,6 +40,8 @@ FAMILIES: Sequence[Sequence[tuple[str, int, Row]]] = (
     rows_sequence.ROWS,
     rows_control.ROWS,
     rows_quant.ROWS,
+    rows_random.ROWS,
+    rows_select.ROWS,
 )
 
 _rows: dict[tuple[str, str], list[tuple[int, Row]]] = {}

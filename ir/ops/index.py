@@ -1,8 +1,9 @@
-"""Ops about indices: iota, gathers, one-hot, top-k.
+"""Ops about indices: iota, gathers, one-hot, reversed sequences.
 
-`take` and `take_along` are the primitives (indices from 0 on); `gather` and `gather_elements` are
-ONNX's, where a negative index counts from the end.  An index out of range is an error: E0503 here,
-`STATUS_INDEX` in compiled code.  Imports: the core, types, dims, loop level.
+`take`, `take_along` and `take_nd` are the primitives (indices from 0 on); `gather`,
+`gather_elements` and `gather_nd` are ONNX's, where a negative index counts from the end.  An index
+out of range is an error: E0503 here, `STATUS_INDEX` in compiled code.  Imports: the core, types,
+dims, loop level.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Int, Plain, Value, attr, operand, sample
+from ..core import Array, Builder, Int, Op, Plain, Value, attr, operand, sample
 from ..dims import DimLike, sym
 from ..errors import Error
 from ..types import DType, Shape, TensorType, boolean, i64
@@ -257,6 +258,189 @@ class GatherElements(_Axis):
     )
 
 
+def _nd(op: str, x: TensorType, index: TensorType, batch: int) -> TensorType:
+    depth = index.shape[-1] if index.rank else None
+    fits = type(depth) is int and 0 <= batch < index.rank and batch + depth <= x.rank
+    require(
+        fits,
+        "E0319",
+        f"{op} (C1): the last extent of index does not fit x",
+        f"x : {x}   index : {index}   batch axes : {batch}",
+    )
+    pairs = zip(x.shape[:batch], index.shape[:batch])
+    require(
+        all([same(m, n) is not False for m, n in pairs]),
+        "E0319",
+        f"{op} (C2): the batch axes of x and index differ",
+        f"x : {x}   index : {index}",
+    )
+    assert isinstance(depth, int)
+    return TensorType(x.dtype, (*index.shape[:-1], *x.shape[batch + depth :]))
+
+
+def _gathered_nd(op: str, x: Array, index: Array, batch: int, lowest: int | None) -> Array:
+    places = list(np.indices(index.shape[:-1], sparse=True)[:batch])
+    for k in range(index.shape[-1]):
+        places.append(in_range(index[..., k], x.shape[batch + k], op, lowest))
+    if not places:
+        return np.broadcast_to(x, (*index.shape[:-1], *x.shape))
+    return x[tuple(np.broadcast_arrays(*places, np.zeros(index.shape[:-1], np.int64))[:-1])]
+
+
+class TakeND(Op):
+    """Slices of x: the rows of `index` (its last axis) name the axes of x behind the `batch` first,
+    which both share.
+
+    C1: the last extent of index is a number, at most rank(x) - batch, and batch < rank(index).  C2:
+    the batch axes are equal.  Indices as for `take`.
+    """
+
+    x = operand(Plain)
+    index = operand(Int)
+    batch = attr(int, 0)
+
+    @staticmethod
+    def infer(x: TensorType, index: TensorType, batch: int) -> TensorType:
+        return _nd("take_nd", x, index, batch)
+
+    @staticmethod
+    def evaluate(x: Array, index: Array, batch: int) -> Array:
+        return _gathered_nd("take_nd", x, index, batch, 0)
+
+    def generic(self, b: Builder, *xs: Value) -> Value:
+        """Over the result; x is read where the row says."""
+        x, index = xs
+        out = self.result.tensor
+        depth: Any = index.tensor.shape[-1]
+        its = iterators("i", out.shape)
+        at = indices(its)
+        row = at[: index.tensor.rank - 1]
+        maps = [[*row, k] for k in range(depth)]
+        named = [sym(f"_v{k}") for k in range(depth)]
+        maps.append([*at[: self.batch], *named, *at[len(row) :]])
+        operands = [*[index] * depth, x]
+        return generic(b, operands, its, maps, [at], [out], lambda b, *read: read[-1])  # type: ignore[no-any-return]
+
+    samples: ClassVar[Any] = (
+        sample((5, 3, 2), (4, 2), dtypes=("f32", "i64"), ranges=((-2, 2), (0, 2))),
+        sample((5, 3), (2, 3, 1), dtypes=("i8", "i32"), ranges=((-9, 9), (0, 4))),
+        sample((2, 5, 3), (2, 4, 1), dtypes=("f32", "i64"), ranges=((-2, 2), (0, 4)), batch=1),
+        sample((5, 3), (2,), dtypes=("f32", "u8"), ranges=((-2, 2), (0, 2))),
+        sample((2, 3), (4, 0), dtypes=("f32", "i64")),
+        sample((2, 3), (0, 1), dtypes=("f32", "i64")),
+    )
+    rejects: ClassVar[Any] = (
+        ("C1", sample((5, 3), (4, 3), dtypes=("f32", "i64"))),
+        ("C1", sample((5, 3), (), dtypes=("f32", "i64"))),
+        ("C1", sample((5, 3), (5, 1), dtypes=("f32", "i64"), batch=2)),
+        ("C2", sample((5, 3), (4, 1), dtypes=("f32", "i64"), batch=1)),
+    )
+
+
+class GatherND(Op):
+    """As `take_nd`, but a negative index counts from the end (ONNX GatherND).
+
+    C1: the last extent of index is a number, at most rank(x) - batch, and batch < rank(index).  C2:
+    the batch axes are equal.
+    """
+
+    x = operand(Plain)
+    index = operand(Int)
+    batch = attr(int, 0)
+
+    @staticmethod
+    def infer(x: TensorType, index: TensorType, batch: int) -> TensorType:
+        return _nd("gather_nd", x, index, batch)
+
+    @staticmethod
+    def evaluate(x: Array, index: Array, batch: int) -> Array:
+        return _gathered_nd("gather_nd", x, index, batch, None)
+
+    def decompose(self, b: Builder) -> Value:
+        """Take_nd, with negative indices counted up."""
+        dims = self.x.tensor.shape[self.batch :][: self.index.tensor.shape[-1]]  # type: ignore[misc]
+        index = self.index
+        if index.tensor.dtype.kind != "uint" and dims:
+            index = b.cast(index, to=i64) if index.tensor.dtype is not i64 else index
+            if all([type(e) is int for e in dims]):
+                size = b.insert(Const(np.array(dims, np.int64))).result
+            else:
+                parts = [b.reshape(b.emit(DimValue, dim=e), shape=(1,)) for e in dims]
+                size = b.concat(*parts, axis=0)
+            zero = b.insert(Const(np.zeros((), np.int64))).result
+            index = b.where(b.lt(index, zero), b.add(index, size), index)
+        return b.take_nd(self.x, index, batch=self.batch)  # type: ignore[no-any-return]
+
+    samples: ClassVar[Any] = (
+        sample((5, 3, 2), (4, 2), dtypes=("f32", "i64"), ranges=((-2, 2), (-3, 2))),
+        sample((2, 5, 3), (2, 4, 1), dtypes=("i8", "i32"), ranges=((-2, 2), (-5, 4)), batch=1),
+        sample((2, 3), (4, 0), dtypes=("f32", "i64")),
+    )
+    rejects: ClassVar[Any] = (
+        ("C1", sample((5, 3), (4, 3), dtypes=("f32", "i64"))),
+        ("C2", sample((5, 3), (4, 1), dtypes=("f32", "i64"), batch=1)),
+    )
+
+
+class ReverseSequence(Op):
+    """x with the first lengths[n] elements along `time_axis` in reverse order, for each n along
+    `batch_axis`; the rest as it is (ONNX ReverseSequence).
+
+    C1: the axes are two axes of x.  C2: one length for each extent of the batch axis.  A length
+    beyond the extent of the time axis is a run-time error, one below 2 changes nothing.
+    """
+
+    x = operand(Plain)
+    lengths = operand(Int)
+    batch_axis = attr(int, 1)
+    time_axis = attr(int, 0)
+
+    @staticmethod
+    def infer(x: TensorType, lengths: TensorType, batch_axis: int, time_axis: int) -> TensorType:
+        axes = [axis_of(a, x.rank, "reverse_sequence", "C1") for a in (batch_axis, time_axis)]
+        require(axes[0] != axes[1], "E0330", "reverse_sequence (C1): batch and time are one axis")
+        require(
+            lengths.rank == 1 and same(lengths.shape[0], x.shape[axes[0]]),
+            "E0319",
+            "reverse_sequence (C2): one length for each extent of the batch axis",
+            f"found {lengths} for {x}",
+        )
+        return x
+
+    @staticmethod
+    def evaluate(x: Array, lengths: Array, batch_axis: int, time_axis: int) -> Array:
+        extent = x.shape[time_axis]
+        lengths = in_range(lengths, extent + 1, "reverse_sequence", -(1 << 62))
+        along, across = [1] * x.ndim, [1] * x.ndim
+        along[time_axis], across[batch_axis] = extent, x.shape[batch_axis]
+        time, length = np.arange(extent).reshape(along), lengths.reshape(across)
+        place = np.where(time < length, length - 1 - time, time)
+        return np.take_along_axis(x, np.broadcast_to(place, x.shape), time_axis)
+
+    def decompose(self, b: Builder) -> Value:
+        """Take_along, by an index computed from the lengths."""
+        shape = self.x.tensor.shape
+        batch, time = self.batch_axis % len(shape), self.time_axis % len(shape)
+        lengths = b.cast(self.lengths, to=i64)
+        length = b.reshape(lengths, shape=[e if k == batch else 1 for k, e in enumerate(shape)])
+        at = b.iota(shape=[e if k == time else 1 for k, e in enumerate(shape)], axis=time)
+        one = b.insert(Const(np.ones((), np.int64))).result
+        place = b.where(b.lt(at, length), b.sub(b.sub(length, one), at), at)
+        return b.take_along(self.x, b.broadcast_to(place, shape=shape), axis=time)  # type: ignore[no-any-return]
+
+    samples: ClassVar[Any] = (
+        sample((5, 3), (3,), dtypes=("f32", "i64"), ranges=((-2, 2), (0, 5))),
+        sample((3, 7, 2), (3,), dtypes=("i8", "i32"), ranges=((-9, 9), (0, 7)), batch_axis=0,
+               time_axis=1),
+        sample((1, 1), (1,), dtypes=("bool", "i64"), ranges=((0, 1), (0, 1))),
+    )  # fmt: skip
+    rejects: ClassVar[Any] = (
+        ("C1", sample((5, 3), (3,), dtypes=("f32", "i64"), batch_axis=2)),
+        ("C1", sample((5, 3), (3,), dtypes=("f32", "i64"), time_axis=-1)),
+        ("C2", sample((5, 3), (5,), dtypes=("f32", "i64"))),
+    )
+
+
 class OneHot(_Axis):
     """True where the position along the new `axis`, of extent `depth`, is the index.
 
@@ -303,4 +487,7 @@ class OneHot(_Axis):
     rejects: ClassVar[Any] = (("C1", sample((4,), dtypes=("i64",), depth=5, axis=2)),)
 
 
-__all__ = ["Gather", "GatherElements", "Iota", "OneHot", "Take", "TakeAlong", "in_range"]
+__all__ = [
+    "Gather", "GatherElements", "GatherND", "Iota", "OneHot", "ReverseSequence", "Take",
+    "TakeAlong", "TakeND", "in_range",
+]  # fmt: skip
