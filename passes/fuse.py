@@ -21,6 +21,7 @@ from .fuse_build import build
 from .fuse_kinds import (
     COSTLY,
     SOURCES,
+    drops_filling,
     kind_of,
     once,
     reads_through,
@@ -110,6 +111,8 @@ class Grouping:
             if self.kinds[op] != "view" and not isinstance(op, SOURCES):
                 continue
             users = op.results[0].users
+            if drops_filling(op):
+                continue
             if users and all([self._reads(user, op, lazy, strict) for user in users]):
                 lazy.add(op)
                 if any(
@@ -189,6 +192,8 @@ class Grouping:
             return "a region has one anchor"
         if kind == "pool":
             return self._pooled(producer, theirs, op, direct)
+        if direct and drops_filling(op) and theirs.kind == "contraction":
+            return "" if self._only_for(theirs, op) else "the packed value is needed elsewhere"
         if not direct or kind == "view":
             return "a view stands between: the loops differ"
         if theirs.kind == "reduction":
@@ -300,7 +305,7 @@ class Grouping:
     def _merge(self, theirs: Group, group: Group, op: Op) -> None:
         """Make one group of two; the anchor's remains."""
         into, other = (group, theirs) if theirs.kind == "pointwise" else (theirs, group)
-        if self.kinds[op] == "pool" and into is theirs:
+        if (self.kinds[op] == "pool" or drops_filling(op)) and into is theirs:
             into.shape = op.results[0].tensor.shape
         elif theirs.kind == "pointwise" and group.kind == "pointwise":
             into.shape = op.results[0].tensor.shape

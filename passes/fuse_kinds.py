@@ -148,6 +148,17 @@ def once(view: Op) -> bool:
     return affine or isinstance(view, (Pack, Unpack))
 
 
+def drops_filling(op: Op) -> bool:
+    """An unpack of the last axis, whose last block is not full: read through by many it would be
+    slow, as the end of what computes its operand it costs nothing.
+    """
+    if not isinstance(op, Unpack) or op.attributes["order"] or not op.results[0].users:
+        return False
+    axes, shape = op.attributes["axes"], op.results[0].tensor.shape
+    made = op.operands[0].op
+    return axes == (len(shape) - 1,) and made is not None and not isinstance(made, Const)
+
+
 def windows_apart(op: Op) -> bool:
     """A pool no two of whose windows share an element: its operand is computed once."""
     given = op.attributes
@@ -162,6 +173,7 @@ __all__ = [
     "COSTLY",
     "SOURCES",
     "VIEWS",
+    "drops_filling",
     "kind_of",
     "once",
     "reads_through",

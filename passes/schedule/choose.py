@@ -15,7 +15,7 @@ from ...ir.ops.core import Func
 from ...ir.ops.loop import Alloc, For, Load, Store
 from ...ir.symbols import loops_around
 from ...ir.target import Target
-from .contraction import match_contraction, match_update, schedule_contraction
+from .contraction import match_contraction, match_update, schedule_contraction, split_blocks
 from .memory import ComputeAt, Inline, Stage
 from .nests import Refused, child_of, contains, perfect_chain
 from .rows import schedule_rows, vectorize_nest
@@ -149,6 +149,7 @@ def _schedule(s: Scheduler, root: For) -> None:
 def _schedule_nest(s: Scheduler, root: For) -> None:
     name = root.var
     for alloc in [a for a in s.allocs() if a.block is s.kernel.body]:
+        split_blocks(s, alloc)
         found = match_contraction(alloc)
         if found is not None and found.consumer is root and schedule_contraction(s, alloc.label):
             return

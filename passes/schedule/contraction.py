@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...ir.dims import DimLike, symbols_of
+from ...ir.dims import DimLike, sym, symbols_of
 from ...ir.ops.loop import Alloc, For, Load, Store
+from ...ir.symbols import loops_around
 from .memory import ComputeAt, Place, Stage
 from .microtile import finish_tile
 from .nests import child_of, contains, perfect_chain
@@ -76,6 +77,23 @@ def match_contraction(acc: Alloc) -> Contraction | None:
         if isinstance(consumer, For)
         else None
     )
+
+
+def split_blocks(s: Scheduler, acc: Alloc) -> None:
+    """Where an accumulator is read at (i // B, i % B), make two loops of i: blocks, and the lanes of
+    one.  Lanes beyond the extent are computed with the others and masked where they would be
+    written.
+    """
+    for load in [u for u in acc.result.users if isinstance(u, Load)]:
+        loops = {loop.var for loop in loops_around(load)}
+        for d, size in enumerate(acc.result.buffer.shape):
+            names = symbols_of(load.index[d])
+            if len(names) != 1 or not names <= loops or not isinstance(size, int):
+                continue
+            (var,) = names
+            if load.index[d] == sym(var) % size and sym(var) // size in load.index:
+                s.attempt(Tile(var, size, tail="mask"))
+                break
 
 
 def _factors(store: Store, acc: Alloc) -> tuple[Load, ...] | None:
@@ -362,5 +380,6 @@ __all__ = [
     "match_update",
     "pick_rows",
     "schedule_contraction",
+    "split_blocks",
     "split_tails",
 ]

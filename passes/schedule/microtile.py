@@ -114,11 +114,18 @@ def _written_out(head: For, lane: DimLike) -> set[str]:
         if (
             isinstance(owner, Alloc)
             and owner.type.space in ("register", "stack")
-            and not owner.label.endswith("panel")
+            and not _is_panel(owner.label)
         ):
             for e in dims_in(op.index):
                 names |= e.symbols
     return names - {str(lane)}
+
+
+def _is_panel(label: str) -> bool:
+    """A packed operand, or a copy of one: its indices stay loops."""
+    while label.endswith(".t"):
+        label = label.removesuffix(".t")
+    return label.endswith("panel")
 
 
 def _order(

@@ -50,8 +50,8 @@ class Step:
 class Tile(Step):
     """Split a loop into `outer` over tiles and `inner` within a tile of `size`.
 
-    The last tile is shorter (`tail="min"`), or whole with a guard around the body (`tail="guard"`).
-    Names default to VAR.o and VAR.i.
+    The last tile is shorter (`tail="min"`), or whole with a guard around the body (`tail="guard"`)
+    or in each access that could leave its buffer (`tail="mask"`). Names default to VAR.o and VAR.i.
     """
 
     var: str
@@ -67,7 +67,9 @@ class Tile(Step):
         outer, inner = self.outer or f"{self.var}.o", self.inner or f"{self.var}.i"
         extent, size = loop.extent, self.size
         divides = nonneg(-(extent % size), ranges_around(loop)) is True
-        short = size if divides or self.tail == "guard" else min_(size, extent - size * sym(outer))
+        if self.tail == "mask" and not divides:
+            _check_maskable(loop)
+        short = size if divides or self.tail != "min" else min_(size, extent - size * sym(outer))
         within = For.make(inner, short, loop.kind, reduction=loop.reduction)
         move_body(loop.body, within.body)
         for op in within.body.walk():
@@ -79,7 +81,25 @@ class Tile(Step):
         loop.set_attr("var", outer)
         loop.set_attr("extent", ceildiv(extent, size))
         loop.body.append(within)
+        if self.tail == "mask" and not divides:
+            _mask(within, extent - 1 - size * sym(outer) - sym(inner))
         simplify_under(loop)
+
+
+def _check_maskable(loop: For) -> None:
+    """Refuse unless everything under the loop but its loads and stores is without effect."""
+    for op in loop.walk():
+        if op is not loop and not (op.pure or isinstance(op, (For, Load, Store))):
+            raise Refused(f"{op.name} under {loop.var} cannot be masked")
+
+
+def _mask(tile: For, inside: DimLike) -> None:
+    """Guard the accesses under a whole tile that may lie beyond the extent it was cut from."""
+    for op in accesses(tile):
+        buffer, ranges = op.operands[-1], ranges_around(op)
+        room = [nonneg(n - 1 - e, ranges) for e, n in zip(op.index, buffer.buffer.shape)]
+        if isinstance(op, Store) or not all(room):
+            op.set_attr("where", (*op.where, inside))
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,15 @@ def test_a_reshape_stays_outside_between_regions() -> None:
     assert names.count("reshape") == 1 and names.count("fused") == 2
 
 
+def test_the_end_of_a_last_panel_is_dropped_where_it_is_computed() -> None:
+    def fill(b: Builder, x: Value, w: Value, y: Value) -> Value:
+        packed = b.contract(x, w, equation="ak,jkn->ajn")
+        return b.add(b.unpack(packed, axes=(1,), blocks=(4,), shape=(6, 7)), y)
+
+    shapes = ((6, 6), (2, 6, 4), (6, 7))
+    assert fused(fill, *[TensorType(f32, s) for s in shapes])[0] == ["contract+add"]
+
+
 def test_limits() -> None:
     def fill(b: Builder, x: Value) -> Value:
         for _ in range(10):

@@ -129,7 +129,13 @@ def test_groups_that_are_not_depthwise_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "names"), [(16, ["contract", "add", "reshape"]), (12, ["matmul", "add"])]
+    ("columns", "names"),
+    [
+        (16, ["contract", "add", "reshape"]),
+        (15, ["contract", "add", "unpack"]),
+        (12, ["matmul", "add"]),
+        (8, ["matmul", "add"]),
+    ],
 )
 def test_panels(columns: int, names: list[str]) -> None:
     def fill(b: Builder, x: Value) -> Value:

@@ -62,6 +62,10 @@ PROGRAMS: dict[str, tuple[list[Shape], Callable[..., Value]]] = {
     "matmul_batch": ([(2, 3, 4), (2, 4, 18)], MATMUL),
     "matmul_transposed": ([(6, 5), (19, 5)],
                           lambda b, x, y: b.contract(x, y, equation="mk,nk->mn")),
+    "matmul_tails": ([(60, 20), (20, 49)], MATMUL),
+    "matmul_panels": ([(7, 6), (3, 6, 8), (3, 8), (7, 21)], lambda b, x, w, c, y: b.add(
+        b.unpack(b.add(b.contract(x, w, equation="ak,jkn->ajn"), c),
+                 axes=(1,), blocks=(8,), shape=(7, 21)), y)),
     "matmul_bias_relu": ([(5, 6), (6, 17), (17,)],
                          lambda b, x, y, z: b.relu(b.add(b.matmul(x, y), z))),
     "conv": ([(1, 3, 6, 7), (5, 3, 3, 3)], lambda b, x, w: b.conv(x, w, pads=(1, 1, 1, 1))),

@@ -29,6 +29,8 @@ TARGETS = {
     "scalar": Target("t"),
 }
 
+ACCESSES = ("loop.load", "loop.store")
+
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("program", kernels.PROGRAMS)
@@ -60,3 +62,24 @@ def test_a_contraction_uses_vectors_and_registers():
     spaces = {op.type.space for op in chosen.walk() if op.name == "loop.alloc"}
     assert {"vector", "unroll"} <= kinds
     assert "register" in spaces
+
+
+def test_panels_of_a_tail_do_not_write_out_the_whole_product():
+    """Reductions stay loops, in the tail tile too: a kernel's size follows from its tiles."""
+    shapes, build = kernels.PROGRAMS["matmul_tails"]
+    target = TARGETS["avx512"]
+    chosen = choose(kernels.kernel(shapes, build), target).kernel
+    finish(chosen, target)
+    assert sum(op.name == "fma" for op in chosen.walk()) <= 4 * 4 * 30
+
+
+def test_lanes_beyond_the_last_column_are_computed_and_masked_at_the_end():
+    """One loop over all panels, without a tail of its own."""
+    shapes, build = kernels.PROGRAMS["matmul_panels"]
+    target = TARGETS["neon"]
+    chosen = choose(kernels.kernel(shapes, build), target).kernel
+    panels = [op for op in chosen.body if op.name == "loop.for"]
+    assert [op.extent for op in panels] == [3]
+    masked = {op.operands[-1].name for op in chosen.walk() if op.name in ACCESSES and op.where}
+    assert masked == {"in3", "out0"}
+    assert any(op.type.space == "register" for op in chosen.walk() if op.name == "loop.alloc")

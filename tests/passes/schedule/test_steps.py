@@ -68,6 +68,14 @@ def test_tile_with_a_short_last_tile():
     assert "s0.m.o" in found["s0.m.i"].symbols
 
 
+def test_tile_with_masks_keeps_whole_tiles():
+    plain, count = program("matmul_panels")
+    made = same(plain, count, [Tile("s1.i1", 8, tail="mask")])
+    assert loops(made)["s1.i1.i"] == 8
+    touched = [op for op in made.walk() if isinstance(op, (Load, Store))]
+    assert {op.operands[-1].name for op in touched if op.where} == {"in3", "out0"}
+
+
 def test_tile_with_a_guard_keeps_whole_tiles():
     plain, count = program("matmul")
     found = loops(same(plain, count, [Tile("s0.m", 4, tail="guard")]))
@@ -179,7 +187,7 @@ def random_step(rng, kernel):
     chain = [op.var for op in perfect_chain(find_loop(kernel, var))] if var != "none" else []
     rng.shuffle(chain)
     return rng.choice([
-        lambda: Tile(var, rng.choice([2, 3, 4, 5]), tail=rng.choice(["min", "guard"])),
+        lambda: Tile(var, rng.choice([2, 3, 4, 5]), tail=rng.choice(["min", "guard", "mask"])),
         lambda: Reorder(tuple(chain)),
         lambda: Partition(var, rng.choice([1, 2, 3])),
         lambda: ComputeAt(label, var, rng.choice(["stack", "heap"])),
