@@ -1,6 +1,6 @@
 """Single kernels against the machine: FMA peak, copy bandwidth, OpenBLAS, a second thread.
 
-The cases are those of tools/bench/cpu.py; the yardstick is measured in the same rounds.
+The cases are those of tools/bench/kernels.py; the yardstick is measured in the same rounds.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from ..bench.cpu import (
+from ..bench.kernels import (
     STREAMS,
     Blas,
     conv_cases,

@@ -1,208 +1,227 @@
-"""Single kernels on this machine: cases of one op, their rates, and OpenBLAS beside them.
+"""Whole networks on this machine's CPU: irc beside onnxruntime and OpenVINO, batch 1, f32.
 
-Each is a module of one op, compiled as any model is, and timed in a native loop on buffers that
-stay.  Convolutions take and give channels in blocks, as they stand inside a network.
+Each network is compiled by a process of its own (cold, then warm), and then every engine runs it in
+turns (race.py): irc from the compiled plan, the peers from the ONNX file.  The ratio is our median
+over that of the quicker peer; its geometric mean is over the networks.
 """
 
 from __future__ import annotations
 
-import functools
 import json
-import os
-import statistics
-import subprocess
+import platform
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import click
-import numpy as np
+from rich.console import Console
+from rich.table import Table
 
-from ...ir.core import Builder, Value
-from ...ir.ops.core import Const, Func, Module, Return
-from ...ir.types import TensorType, f32
+from ...backends.cpu.host import host
 from .. import driver
-from ..targets import choose
-from .native import NativeCall
-from .peak import measure_copy_bandwidth, measure_fma_peak
+from .chart import chart
+from .compiling import Compiling, compile_apart
+from .flops import flops
+from .peers import ENGINES, PEERS
+from .race import Figures, Race, geometric_mean, race
+from .zoo import Subject, names, subject
 
-BIG = 64 << 20
-GEMM = 960
+Tell = Callable[[str], object]
+MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Case:
-    """A kernel: its input shapes, its body, the work of one call (FLOP or bytes)."""
+class Row:
+    """One network at one number of threads; `cold` and `warm` are its compilations."""
 
-    name: str
-    shapes: tuple[tuple[int, ...], ...]
-    body: Callable[..., Value]
-    work: float
+    race: Race
+    flops: int
+    cold: Compiling
+    warm: Compiling | None
 
-    def module(self) -> Module:
-        """The module of the one op."""
-        func = Func.make("main", [TensorType(f32, s) for s in self.shapes])
-        b = Builder(func.body)
-        b.emit(Return, self.body(b, *func.args))
-        return Module.make([func])
+    @property
+    def share(self) -> float:
+        """Of the measured FMA peak of the threads, by our least time; 0 where we failed."""
+        times = self.race.engines.get("irc", Figures()).times
+        return self.flops / (times.min * 1e6) / self.race.peak if times and self.race.peak else 0.0
 
+    @property
+    def memory_ratio(self) -> float:
+        """Our peak while running over onnxruntime's; nan where one is missing."""
+        ours, theirs = self.race.engines.get("irc"), self.race.engines.get("onnxruntime")
+        if not ours or not theirs or not theirs.run_memory or ours.error:
+            return float("nan")
+        return ours.run_memory / theirs.run_memory
 
-def weights(b: Builder, *shape: int) -> Value:
-    """A seeded constant."""
-    array = np.random.default_rng(1).standard_normal(shape).astype(np.float32) * 0.05
-    return b.insert(Const(array)).result
-
-
-def conv_case(size: int, channels: int, out: int, kernel: int) -> Case:
-    """A convolution of one image, `kernel` odd, same padding, channels in the target's blocks."""
-    block = choose("cpu", 1).target.layout_block or 1
-
-    def body(b: Builder, x: Value) -> Value:
-        plain = b.unpack(x, axes=(1,), blocks=(block,), shape=(1, channels, size, size))
-        w = weights(b, out, channels, kernel, kernel)
-        pad = kernel // 2
-        y = b.conv(plain, w, strides=(1, 1), pads=(pad, pad, pad, pad))
-        return b.pack(y, axes=(1,), blocks=(block,))
-
-    shape = (1, channels // block, size, size, block)
-    work = 2.0 * size * size * channels * out * kernel * kernel
-    return Case(f"conv {kernel}x{kernel} {size}x{size}x{channels}-{out}", (shape,), body, work)
+    @property
+    def arena_ratio(self) -> float:
+        """The arena over its lower bound; nan where the plan is symbolic or missing."""
+        arena, least = self.cold.facts.get("arena_bytes"), self.cold.facts.get("lower_bound")
+        return arena / least if isinstance(arena, int) and least else float("nan")
 
 
-CONVS = ((56, 64, 64, 3), (14, 256, 256, 3), (28, 512, 128, 1))
+@dataclass(frozen=True)
+class Effort:
+    """How much to measure: rounds, seconds of a turn, and whether to compile once more, warm."""
+
+    rounds: int = 10
+    seconds: float = 0.1
+    warm: bool = True
 
 
-def conv_cases() -> list[Case]:
-    """The convolutions of resnet50 that a plain and a small map and a 1x1 stand for."""
-    return [conv_case(*sizes) for sizes in CONVS]
+QUICK = Effort(rounds=3, seconds=0.03, warm=False)
 
 
-def gemm_case() -> Case:
-    """The product of two inputs."""
-    shape = (GEMM, GEMM)
-    return Case(f"gemm {GEMM}", (shape, shape), lambda b, x, y: b.matmul(x, y), 2.0 * GEMM**3)
+def measure(
+    chosen: Sequence[Subject],
+    threads: Sequence[int],
+    engines: Sequence[str] = tuple(ENGINES),
+    effort: Effort = QUICK,
+    tell: Tell = lambda said: None,
+) -> list[Row]:
+    """Every network at every number of threads."""
+    rows = []
+    for each in chosen:
+        work = flops(driver.load(str(each.file), each.shapes or None))
+        for count in threads:
+            said = f"{each.name}, {count} threads" if count > 1 else f"{each.name}, 1 thread"
+            rows.append(_row(each, count, engines, effort, work, lambda s: tell(f"{said}: {s}")))  # noqa: B023
+    return rows
 
 
-def chain(b: Builder, x: Value) -> Value:
-    """Six elementwise ops."""
-
-    def scalar(value: float) -> Value:
-        return b.insert(Const(np.array(value, np.float32))).result
-
-    y = b.relu(b.add(b.mul(x, scalar(1.5)), scalar(0.25)))
-    return b.min(b.sub(b.mul(y, y), x), scalar(6.0))
-
-
-def norm(b: Builder, x: Value) -> Value:
-    """Layer normalisation with scale and bias."""
-    columns = x.tensor.shape[1]
-    return b.layer_norm(x, weights(b, columns), weights(b, columns), axis=1)
-
-
-STREAMS = (
-    Case("elementwise chain", ((16384, 1024),), chain, 2.0 * BIG),
-    Case("softmax", ((16384, 1024),), lambda b, x: b.softmax(x, axis=1), 2.0 * BIG),
-    Case("layer norm", ((16384, 1024),), norm, 2.0 * BIG),
-)
+def _row(
+    each: Subject, threads: int, engines: Sequence[str], effort: Effort, work: int, tell: Tell
+) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        plan, cache = Path(folder) / "plan.ircx", Path(folder) / "cache"
+        tell("irc compiles")
+        cold = compile_apart(each, plan, threads, cache)
+        warm = compile_apart(each, plan, threads, cache) if effort.warm and not cold.error else None
+        models = {n: str(plan) if n == "irc" else str(each.file) for n in engines}
+        if cold.error:
+            models.pop("irc", None)
+        found = race(each, models, threads, effort.rounds, effort.seconds, tell)
+    if cold.error:
+        found.engines["irc"] = Figures(error=cold.error)
+    return Row(found, work, cold, warm)
 
 
-@functools.cache
-def bound(case: Case, threads: int) -> NativeCall:
-    """The case compiled for this machine, on random inputs."""
-    choice = choose("cpu", threads)
-    exe = driver.build(driver.lower(case.module(), choice), choice)
-    rng = np.random.default_rng(0)
-    return NativeCall(exe, [rng.standard_normal(s, np.float32) for s in case.shapes])
+def means(rows: Sequence[Row], threads: int, which: str = "median") -> float:
+    """Geometric mean of the ratios at that number of threads; infinite where one failed."""
+    ratios = [r.race.ratio(which) for r in rows if r.race.threads == threads]
+    return geometric_mean([ratio for ratio in ratios if ratio == ratio])
 
 
-def rates(case: Case, threads: int = 1, rounds: int = 1) -> list[float]:
-    """Work per nanosecond (GFLOP/s or GB/s) of a few calls, the first not counted."""
-    call = bound(case, threads)
-    call.seconds(1)
-    repeat = max(1, int(5e-3 / call.seconds(1)))
-    return [case.work / (call.seconds(repeat) / repeat) / 1e9 for _ in range(rounds)]
+def facts(rows: Sequence[Row]) -> dict[str, Any]:
+    """Everything, for JSON."""
+    machine = {"cpu": host().name, "cores": host().cores, "system": platform.platform()}
+    counts = sorted({r.race.threads for r in rows})
+    mean = {str(n): {w: means(rows, n, w) for w in ("median", "min")} for n in counts}
+    return {
+        "machine": machine,
+        "geometric_mean": mean,
+        "rows": [
+            asdict(r)
+            | {"ratio": r.race.ratio(), "ratio_of_least": r.race.ratio("min"), "share": r.share}
+            | {"memory_ratio": r.memory_ratio, "arena_ratio": r.arena_ratio}
+            for r in rows
+        ],
+    }  # fmt: skip
 
 
-def fma_peak() -> float:
-    """GFLOP/s of one core, now."""
-    return measure_fma_peak(repeats=4).best
-
-
-def copy_peak() -> float:
-    """GB/s of a plain copy of 64 MiB by one core, now."""
-    return measure_copy_bandwidth(BIG, repeats=3).best
-
-
-def shares(
-    cases: Sequence[Case], yardstick: Callable[[], float], rounds: int, threads: int = 1
-) -> dict[str, dict[str, float]]:
-    """Best and median of each case, and of the yardstick (`peak`), over rounds in turns."""
-    found: dict[str, list[float]] = {"peak": []} | {case.name: [] for case in cases}
-    for _ in range(rounds):
-        found["peak"].append(yardstick())
-        for case in cases:
-            found[case.name] += rates(case, threads, 2)
-    return {n: {"best": max(v), "median": statistics.median(v)} for n, v in found.items()}
-
-
-# OpenBLAS, in a process of its own: it reads its thread count when numpy is imported --------------
-
-_BLAS = """
-import sys, time
-import numpy as np
-rng = np.random.default_rng(0)
-a = rng.standard_normal((SIZE, SIZE), np.float32)
-b = rng.standard_normal((SIZE, SIZE), np.float32)
-out = np.empty((SIZE, SIZE), np.float32)
-for line in sys.stdin:
-    best = 1e9
-    for _ in range(int(line)):
-        start = time.perf_counter()
-        np.matmul(a, b, out=out)
-        best = min(best, time.perf_counter() - start)
-    print(best, flush=True)
-"""
-
-
-class Blas:
-    """numpy's matrix product with one thread."""
-
-    def __init__(self) -> None:
-        limits = {f"{n}_NUM_THREADS": "1" for n in ("OPENBLAS", "OMP", "MKL", "BLIS")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BLAS.replace("SIZE", str(GEMM))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | limits,
+def table(rows: Sequence[Row], threads: int, engines: Sequence[str]) -> Table:
+    """The figures at one number of threads, for people."""
+    title = f"batch 1, f32, threads: {threads}; ms, median (least)"
+    made = Table("network", "GFLOP", *engines, "ratio", "of least", "of peak", "MiB at run",
+                 "arena", "compile s", title=title)  # fmt: skip
+    for r in (r for r in rows if r.race.threads == threads):
+        times = [_cell(r.race.engines.get(n)) for n in engines]
+        memory = [r.race.engines.get(n, Figures()).run_memory / MIB for n in engines]
+        compiled = f"{r.cold.seconds:.1f}" + (f" / {r.warm.seconds:.1f}" if r.warm else "")
+        made.add_row(
+            r.race.name,
+            f"{r.flops / 1e9:.3g}",
+            *times,
+            f"{r.race.ratio():.2f}",
+            f"{r.race.ratio('min'):.2f}",
+            f"{r.share:.0%}",
+            " / ".join([f"{m:.0f}" for m in memory]),
+            f"{r.arena_ratio:.3f}",
+            compiled,
         )
+    made.add_section()
+    blank = [""] * (len(engines) + 1)
+    mean, least = means(rows, threads), means(rows, threads, "min")
+    made.add_row("geometric mean", *blank, f"{mean:.2f}", f"{least:.2f}")
+    return made
 
-    def rate(self, repeats: int = 3) -> float:
-        """GFLOP/s of the best of a few products."""
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(f"{repeats}\n")
-        self.process.stdin.flush()
-        return 2.0 * GEMM**3 / float(self.process.stdout.readline()) / 1e9
 
-    def close(self) -> None:
-        """End the process."""
-        self.process.stdin.close()  # type: ignore[union-attr]
-        self.process.wait(10)
+def _cell(figures: Figures | None) -> str:
+    if figures is None or figures.times is None:
+        return "failed"
+    return f"{figures.times.median:.2f} ({figures.times.min:.2f})"
+
+
+def _split(text: str, known: Sequence[str], groups: bool = False) -> list[str]:
+    """Names from a list with commas; a group stands for its networks."""
+    found: list[str] = []
+    for name in text.split(","):
+        found += names(name) if groups and name in ("light", "exported", "shared") else [name]
+    unknown = [name for name in found if name not in known]
+    if unknown:
+        raise click.BadParameter(f"{', '.join(unknown)}; known: {', '.join(known)}")
+    return found
 
 
 @click.command()
-@click.option("--threads", default=1, show_default=True, help="Threads of the kernels.")
-@click.option("--rounds", default=8, show_default=True, help="Turns of each.")
+@click.option("--models", default="light,exported", show_default=True,
+              help="Networks or groups (light, exported, shared), with commas.")  # fmt: skip
+@click.option("--threads", default="1,2", show_default=True, help="Numbers of threads.")
+@click.option("--rounds", default=Effort.rounds, show_default=True, help="Turns of each engine.")
+@click.option("--seconds", default=Effort.seconds, show_default=True, help="Length of a turn.")
+@click.option("--engines", default=",".join(ENGINES), show_default=True, help="Who runs.")
+@click.option("--size", type=click.Choice(["small", "full"]), default="full", show_default=True,
+              help="Size of the exported networks.")  # fmt: skip
+@click.option("--quick", is_flag=True, help="Few short turns, compiled once: a first look.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(threads: int, rounds: int, as_json: bool) -> None:
-    """Rates of single kernels beside the FMA peak and the copy bandwidth of one core."""
-    compute = shares([gemm_case(), *conv_cases()], fma_peak, rounds, threads)
-    streams = shares(STREAMS, copy_peak, rounds, threads)
+@click.option("--chart", "picture", type=click.Path(dir_okay=False), default=None,
+              help="Write a bar chart (SVG) to this file.")  # fmt: skip
+def command(
+    models: str,
+    threads: str,
+    rounds: int,
+    seconds: float,
+    engines: str,
+    size: str,
+    quick: bool,
+    as_json: bool,
+    picture: str | None,
+) -> None:
+    """Latency, memory and compile time of whole networks beside onnxruntime and OpenVINO.
+
+    Each engine has its own process, and they run in turns, batch 1, all in f32.  MiB at run is the
+    peak of resident memory while running beyond the imported engine, in the order of the engines.
+    """
+    chosen = _split(models, names() + names("shared"), groups=True)
+    who = _split(engines, tuple(ENGINES))
+    counts = [int(n) for n in threads.split(",")]
+    effort = QUICK if quick else Effort(rounds, seconds)
+    tell: Tell = (lambda said: click.echo(said, err=True)) if sys.stderr.isatty() else str
+    rows = []
+    for name in chosen:
+        rows += measure([subject(name, size)], counts, who, effort, tell)
     if as_json:
-        click.echo(json.dumps({"GFLOP/s": compute, "GB/s": streams}, indent=1))
-        return
-    for unit, found in (("GFLOP/s", compute), ("GB/s", streams)):
-        for name, rate in found.items():
-            share = rate["best"] / found["peak"]["best"]
-            best, median = rate["best"], rate["median"]
-            click.echo(f"{name:<32}{best:9.1f} best {median:9.1f} median {unit:<8}{share:6.0%}")
+        click.echo(json.dumps(facts(rows), indent=1))
+    else:
+        console = Console() if sys.stdout.isatty() else Console(width=160)
+        for count in counts:
+            console.print(table(rows, count, who))
+    if picture:
+        Path(picture).write_text(chart([r.race for r in rows]), encoding="utf-8")
+    raise SystemExit(1 if any([f.error for r in rows for f in r.race.engines.values()]) else 0)
+
+
+__all__ = ["PEERS", "QUICK", "Effort", "Row", "command", "facts", "means", "measure", "table"]

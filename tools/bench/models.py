@@ -182,8 +182,25 @@ def _halving() -> Any:
     return helper.make_graph(nodes, "halving", inputs, outputs, [half])
 
 
+def first_model() -> ModelProto:
+    """One op: what an engine is loaded with before anything is measured.  x [1, 16] to y."""
+    net = Net("first", 0)
+    net.op("Relu", "x", outputs=["y"])
+    return net.model([info("x", (1, 16))], {"y": (1, 16)})
+
+
 MODELS: dict[str, Callable[..., ModelProto]] = {
     "mlp": mlp, "small_cnn": small_cnn, "demo_cnn": demo_cnn, "lstm2": lstm2, "control": control,
 }  # fmt: skip
 
-__all__ = ["MODELS", "Net", "control", "demo_cnn", "info", "lstm2", "mlp", "small_cnn"]
+__all__ = [
+    "MODELS",
+    "Net",
+    "control",
+    "demo_cnn",
+    "first_model",
+    "info",
+    "lstm2",
+    "mlp",
+    "small_cnn",
+]

@@ -142,14 +142,22 @@ def _rate(work: float, times: list[float], unit: str) -> Measured:
     return Measured(work / min(times) / 1e9, work / statistics.median(times) / 1e9, unit)
 
 
-def measure_fma_peak(bits: int | None = None, repeats: int = 20) -> Measured:
-    """GFLOP/s of one core, f32, two operations per fused multiply-add; about 2 ms a run."""
+def measure_fma_peak(bits: int | None = None, repeats: int = 20, threads: int = 1) -> Measured:
+    """GFLOP/s, f32, two operations per fused multiply-add, of `threads` cores together.
+
+    About 2 ms a run.
+    """
     width = bits or host().vector_bits
     kernel, _ = _kernel("fma", width)
-    out = np.zeros(ACCUMULATORS * width // 32, np.float32)
+    outs = [np.zeros(ACCUMULATORS * width // 32, np.float32) for _ in range(threads)]
     rounds = 100_000
-    work = 2.0 * rounds * _UNROLL * ACCUMULATORS * (width // 32)
-    return _rate(work, _times(lambda: kernel(out.ctypes.data, rounds), repeats), "GFLOP/s")
+    work = 2.0 * rounds * _UNROLL * ACCUMULATORS * (width // 32) * threads
+
+    def run(index: int) -> None:
+        kernel(outs[index].ctypes.data, rounds)
+
+    times = _times(lambda: run(0), repeats) if threads == 1 else _together(run, threads, repeats)
+    return _rate(work, times, "GFLOP/s")
 
 
 def _aligned(size: int) -> np.ndarray:

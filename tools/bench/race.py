@@ -1,0 +1,167 @@
+"""Engines in turns on one network: each in its own process, one running at a time.
+
+The parent only waits.  An engine that has no turn is stopped (SIGSTOP), so that threads which spin
+for more work do not take the cores of the one that has.  Turns go round, so noise hits all alike.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..timing import Times
+from .models import first_model
+from .zoo import Subject
+
+
+@dataclass
+class Figures:
+    """One engine on one network: ms, seconds to load, bytes beyond the imported engine.
+
+    `run_memory` is the peak of resident memory while it runs, loading not counted; `load_memory`
+    the peak until the first run has ended.  `error` says why the rest is missing.
+    """
+
+    times: Times | None = None
+    load_seconds: float = 0.0
+    load_memory: int = 0
+    run_memory: int = 0
+    error: str = ""
+
+
+@dataclass
+class Race:
+    """Engines on one network with so many threads; `peak` is the FMA rate of those cores."""
+
+    name: str
+    threads: int
+    engines: dict[str, Figures] = field(default_factory=dict)
+    peak: float = 0.0
+
+    def best_peer(self, which: str = "median") -> str:
+        """The quicker of the others; empty where none ran."""
+        found = {n: getattr(f.times, which) for n, f in self.engines.items() if f.times}
+        found.pop("irc", None)
+        return min(found, key=found.__getitem__, default="")
+
+    def ratio(self, which: str = "median") -> float:
+        """Our time over the best peer's; infinite where ours failed, nan where no peer ran."""
+        peer, ours = self.best_peer(which), self.engines.get("irc", Figures()).times
+        if not peer:
+            return float("nan")
+        theirs = getattr(self.engines[peer].times, which)
+        return getattr(ours, which) / theirs if ours else float("inf")
+
+
+class Runner:
+    """A worker process that is stopped whenever it is not asked."""
+
+    def __init__(self, engine: str) -> None:
+        command = [sys.executable, "-P", "-m", "irc.tools.bench.worker", engine]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def ask(self, do: str, **request: Any) -> dict[str, Any]:
+        """The answer to one command; {"error": ...} where the process ends without one."""
+        assert self.process.stdin and self.process.stdout
+        self._signal("SIGCONT")
+        try:
+            self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        self._signal("SIGSTOP")
+        if line:
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        return {"error": f"the process ended with {self.process.poll()}"}
+
+    def _signal(self, name: str) -> None:
+        if hasattr(signal, name) and self.process.poll() is None:
+            self.process.send_signal(getattr(signal, name))
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def race(
+    subject: Subject,
+    models: Mapping[str, str],
+    threads: int,
+    rounds: int,
+    seconds: float,
+    tell: Callable[[str], object] = lambda said: None,
+) -> Race:
+    """Rounds of turns of about `seconds`; `models` gives each engine the file that it loads."""
+    found = Race(subject.name, threads)
+    with tempfile.TemporaryDirectory() as folder:
+        inputs, first = Path(folder) / "inputs.npz", Path(folder) / "first.onnx"
+        np.savez(inputs, **dict(subject.inputs))  # type: ignore[arg-type]
+        first.write_bytes(first_model().SerializeToString())
+        runners = {engine: Runner(engine) for engine in models}
+        machine = Runner("peak")
+        try:
+            for engine, runner in runners.items():
+                tell(f"{engine} loads")
+                given = {"inputs": str(inputs), "threads": threads, "first": str(first)}
+                answer = runner.ask("load", model=models[engine], **given)
+                found.engines[engine] = Figures(**answer)
+            _turns(found, runners, machine, rounds, seconds, tell)
+        finally:
+            for runner in (*runners.values(), machine):
+                runner.close()
+    return found
+
+
+def _turns(
+    found: Race,
+    runners: Mapping[str, Runner],
+    machine: Runner,
+    rounds: int,
+    seconds: float,
+    tell: Callable[[str], object],
+) -> None:
+    times: dict[str, list[float]] = {n: [] for n, f in found.engines.items() if not f.error}
+    peaks: list[float] = []
+    for k in range(rounds):
+        tell(f"round {k + 1} of {rounds}")
+        peaks.append(machine.ask("peak", threads=found.threads).get("gflops", 0.0))
+        order = list(times)
+        for engine in order[k % len(order) :] + order[: k % len(order)] if order else ():
+            answer = runners[engine].ask("run", seconds=seconds)
+            times[engine] += [ns * 1e-9 for ns in answer.get("ns", ())]
+            found.engines[engine].error = answer.get("error", "")
+    found.peak = max(peaks, default=0.0)
+    for engine, kept in times.items():
+        figures = found.engines[engine]
+        figures.times = Times.of(kept) if kept else None
+        figures.run_memory = runners[engine].ask("memory").get("run_memory", 0)
+
+
+def geometric_mean(ratios: Sequence[float]) -> float:
+    """Of positive numbers; nan where there are none."""
+    return statistics.geometric_mean(ratios) if ratios else float("nan")
+
+
+__all__ = ["Figures", "Race", "Runner", "geometric_mean", "race"]
