@@ -69,12 +69,15 @@ def integer_or(op: str) -> Row:
 def power(n: Node) -> Result:
     """The exponent may have another type than the base, whose type the result has."""
     x, y = operands(n)
-    if n.b is not None and x.tensor.dtype is not y.tensor.dtype:
-        if x.tensor.dtype.is_integer and y.tensor.dtype.is_float:
-            wide = n.b.pow(n.cast(x, f64), n.cast(y, f64))
-            return n.cast(wide, x.tensor.dtype)
-        y = n.cast(y, x.tensor.dtype)
-    return n.b.pow(x, y)
+    base, exponent = x.tensor.dtype, y.tensor.dtype
+    if base.is_integer and exponent.is_float:  # whole exponents are exact
+        whole = n.b.pow(x, n.cast(y, base))
+        known = n.known(1)
+        if known is not None and np.array_equal(np.trunc(known.astype(np.float64)), known):
+            return whole
+        wide = n.b.pow(n.cast(x, f64), n.cast(y, f64))
+        return n.b.where(n.b.eq(n.b.trunc(y), y), whole, n.cast(wide, base))
+    return n.b.pow(x, n.cast(y, base))
 
 
 def modulo(n: Node) -> Result:
