@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import onnx
@@ -22,7 +22,14 @@ from ...ir.core import Block, Builder, Op
 from ...ir.errors import Error, InvalidModelError
 from ...ir.ops.core import Func, Module
 from ...ir.types import SequenceType, TensorType
-from . import export_compute, export_control, export_elementwise, export_moves
+from . import (
+    export_compute,
+    export_control,
+    export_elementwise,
+    export_moves,
+    export_normalize,
+    export_select,
+)
 from .export_graph import Graph, Model, NeedsOpset, Node, Place, Row, code_of
 from .export_patterns import fusions
 
@@ -32,10 +39,14 @@ EXTERNAL = (1 << 31) - (1 << 20)
 """Bytes of weights above which they go to a file of their own (protobuf ends at 2 GiB)."""
 ALIGNMENT = 4096
 
+Result = TypeVar("Result")
+
 TABLE: Mapping[str, Row] = {
     **export_elementwise.ROWS,
     **export_moves.ROWS,
     **export_compute.ROWS,
+    **export_normalize.ROWS,
+    **export_select.ROWS,
     **export_control.ROWS,
 }
 """Op name to the row that writes it."""
@@ -56,25 +67,30 @@ def export_onnx(
     for an op that ONNX cannot say, E0119 for such an element type, E0120 for an opset too old or
     unknown, E0264 where the file cannot be written; the file is replaced when all is well.
     """
-    graph = written(module, opset)
     goal = Path(path)
-    big = sum([b.nbytes for b in graph.model.constants.values()]) > external_bytes
-    if not big:
-        proto = _proto(graph, module.sym, metadata)
-        data = proto.SerializeToString()
-        check(data)
-        with replacing(goal) as file:
-            file.write(data)
+
+    def finish(graph: Graph) -> int:
+        if sum([b.nbytes for b in graph.model.constants.values()]) > external_bytes:
+            _write_external(graph, module.sym, metadata, goal)
+        else:
+            data = _proto(graph, module.sym, metadata).SerializeToString()
+            check(data)
+            with replacing(goal) as file:
+                file.write(data)
         return graph.model.opset
-    _write_external(graph, module.sym, metadata, goal)
-    return graph.model.opset
+
+    return _written(module, opset, finish)
 
 
 def model_of(module: Module, opset: int | None = None) -> ModelProto:
     """The module as a checked message, weights included; errors as `export_onnx`."""
-    proto = _proto(written(module, opset), module.sym, None)
-    check(proto)
-    return proto
+
+    def finish(graph: Graph) -> ModelProto:
+        proto = _proto(graph, module.sym, None)
+        check(proto)
+        return proto
+
+    return _written(module, opset, finish)
 
 
 def check(model: Any) -> None:
@@ -83,23 +99,31 @@ def check(model: Any) -> None:
         checker.check_model(model, full_check=True)
     except (checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         said = [line for line in str(error).splitlines() if line.strip()]
-        raise InvalidModelError("E0121", "the exported model is not valid ONNX",
-                                details=said[:6]) from None  # fmt: skip
+        raise Refused("E0121", "the exported model is not valid ONNX", details=said[:6]) from None
 
 
-def written(module: Module, opset: int | None = None) -> Graph:
-    """The main function as a graph of nodes."""
-    if opset is not None:
-        if not OLDEST <= opset <= NEWEST:
-            raise Error("E0120", f"opset {opset} cannot be written",
-                        hint=f"{OLDEST} to {NEWEST}")  # fmt: skip
-        return _main(module.main, opset)
-    try:
-        return _main(module.main, USUAL)
-    except NeedsOpset as error:
-        if not USUAL < error.least <= NEWEST:
-            raise
-        return _main(module.main, error.least)
+class Refused(InvalidModelError):
+    """The checker's objection, often to an element type that a newer opset allows."""
+
+
+def _written(module: Module, opset: int | None, finish: Callable[[Graph], Result]) -> Result:
+    """What `finish` makes of the graph; without `opset` of the oldest from the usual one on that
+    can say it.
+    """
+    if opset is not None and not OLDEST <= opset <= NEWEST:
+        raise Error("E0120", f"opset {opset} cannot be written", hint=f"{OLDEST} to {NEWEST}")
+    least, first = USUAL, None
+    for candidate in [opset] if opset is not None else range(USUAL, NEWEST + 1):
+        if opset is None and candidate < least:
+            continue
+        try:
+            return finish(_main(module.main, candidate))
+        except NeedsOpset as error:
+            least, first = error.least, first or error
+        except Refused as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 # ---- the graph

@@ -1,4 +1,4 @@
-"""Export rows of products, windows, normalisations, quantization and recurrent layers.
+"""Export rows of products, windows, quantization and recurrent layers.
 
 Imports: the graph being written, ir.
 """
@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.core import Op, Value
-from ...ir.types import i8, i32, u8
-from .export_dims import numbers
+from ...ir.core import Op
+from ...ir.types import bf16, f32, f64, i8, i32, u8
 from .export_graph import Place, Row
 
 # ---- products
@@ -27,10 +26,12 @@ def _product(p: Place, plain: str, narrow: str, **attrs: Any) -> str:
     """A product of equal types, or of integers of 8 bits in i32; rounded to `out` behind it."""
     x, y = p.type(0).dtype, p.type(1).dtype
     names = p.x(0), p.x(1)
-    if x.is_float or x.bits >= 32:
+    if x.is_float or (x.bits >= 32 and plain == "MatMul"):
         made, have = p.node(plain, *names, **attrs), x
     elif _narrow(p):
         made, have = p.node(narrow, *names, **attrs), i32
+    elif plain == "Conv":  # exact while the sums stay below 2**53
+        made, have = p.node(plain, *[p.cast(n, f64) for n in names], **attrs), f64
     else:
         made = p.node(plain, *[p.cast(n, i32) for n in names], **attrs)
         have = i32
@@ -42,14 +43,12 @@ def matmul(p: Place) -> str:
 
 
 def contract(p: Place) -> str:
-    """An Einsum, in i32 where the operands are narrower integers."""
-    equation = p.attrs["equation"]
+    """An Einsum, in i32 where the operands are narrower integers, in f32 for bf16."""
     x = p.type(0).dtype
-    if x.is_integer and x.bits < 32:
-        made = p.node("Einsum", *[p.cast(n, i32) for n in p.all()], equation=equation)
-        return made if p.out.dtype is i32 else p.cast(made, p.out.dtype)
-    made = p.node("Einsum", *p.all(), equation=equation)
-    return made if p.out.dtype is x else p.cast(made, p.out.dtype)
+    wide = i32 if x.is_integer and x.bits < 32 else f32 if x is bf16 else x
+    names = p.all() if wide is x else [p.cast(n, wide) for n in p.all()]
+    made = p.node("Einsum", *names, equation=p.attrs["equation"])
+    return made if p.out.dtype is wide else p.cast(made, p.out.dtype)
 
 
 def window_attrs(op: Op, kernel: Sequence[int]) -> dict[str, Any]:
@@ -79,9 +78,10 @@ def conv(p: Place) -> str:
     return _product(p, "Conv", "ConvInteger", **conv_attrs(p.op))
 
 
-def conv_transpose(p: Place) -> str:
+def conv_transpose(p: Place) -> str | None:
+    """Negative pads and integers are said by the convolution that it is made of."""
     if any([e < 0 for e in p.attrs["pads"]]) or not p.type().dtype.is_float:
-        raise p.refuse("negative pads, or integers")
+        return None
     return p.node("ConvTranspose", *p.all(), **transpose_attrs(p.op))
 
 
@@ -123,31 +123,6 @@ def pool(type: str) -> Row:
 def max_pool_indices(p: Place) -> str:
     _plain_layout(p)
     return p.nodes("MaxPool", 2, p.x(), **pool_attrs(p.op))[1]
-
-
-# ---- normalisations
-
-
-def softmax(type: str) -> Row:
-    return lambda p: p.node(type, p.x(), axis=p.attrs["axis"])
-
-
-def layer_norm(p: Place) -> Any:
-    """LayerNormalization where scale and bias have the normalised axes' own shape."""
-    axis, x = p.attrs["axis"], p.type()
-    own = x.shape[axis:]
-    scale, bias = p.op.operands[1:2], p.op.operands[2:3]
-    given: list[Value] = [v for v in (*scale, *bias) if v is not None]
-    known = all([isinstance(e, int) for e in own])
-    if any([v.tensor.shape != own for v in given]) or not (known or p.x(1)):
-        return None
-    one = p.x(1) or p.node("ConstantOfShape", numbers(p.graph, own), value=np.ones(1, x.dtype.np))
-    return p.node("LayerNormalization", p.x(), one, p.x(2), axis=axis, epsilon=p.attrs["epsilon"])
-
-
-def local_response_norm(p: Place) -> str:
-    _plain_layout(p)
-    return p.node("LRN", p.x(), **{k: p.attrs[k] for k in ("size", "alpha", "beta", "bias")})
 
 
 # ---- quantization
@@ -237,10 +212,6 @@ ROWS: Mapping[str, Row] = {
     "avg_pool": pool("AveragePool"),
     "lp_pool": pool("LpPool"),
     "max_pool_indices": max_pool_indices,
-    "local_response_norm": local_response_norm,
-    "softmax": softmax("Softmax"),
-    "log_softmax": softmax("LogSoftmax"),
-    "layer_norm": layer_norm,
     "quantize": quantize,
     "dequantize": dequantize,
     "lstm": recurrent("LSTM", (*_COMMON, "c0", "peephole"), input_forget="input_forget"),

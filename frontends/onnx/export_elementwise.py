@@ -166,6 +166,11 @@ def is_inf(p: Place) -> str:
     return p.node("IsInf", p.x() if p.type().dtype.bits >= 32 else p.cast(p.x(), f32))
 
 
+def celu(p: Place) -> str | None:
+    """For f32 alone, before opset 28."""
+    return p.node("Celu", p.x(), alpha=p.attrs["alpha"]) if p.type().dtype is f32 else None
+
+
 def eq(p: Place) -> str:
     return p.node("Equal", *p.all())
 
@@ -217,7 +222,7 @@ ROWS: Mapping[str, Row] = {
     "leaky_relu": same("LeakyRelu", alpha="alpha"),
     "elu": same("Elu", alpha="alpha"),
     "hard_sigmoid": same("HardSigmoid", alpha="alpha", beta="beta"),
-    "celu": same("Celu", alpha="alpha"),
+    "celu": celu,
     "selu": same("Selu", alpha="alpha", gamma="gamma"),
     "mish": same("Mish"),
     "thresholded_relu": same("ThresholdedRelu", alpha="alpha"),

@@ -18,7 +18,7 @@ from ...ir.core import Block, Op, Value
 from ...ir.dims import DimLike
 from ...ir.errors import UnsupportedError
 from ...ir.ops.core import Const
-from ...ir.types import DType, TensorType, i64
+from ...ir.types import DType, TensorType, bf16, f32, i64
 from .tensors import DTYPES
 
 Array = np.ndarray[Any, Any]
@@ -273,6 +273,12 @@ class Place:
     def cast(self, name: str, to: DType) -> str:
         """`name` in another element type."""
         return self.node("Cast", name, to=code_of(to, self.op.place()))
+
+    def in_f32(self, write: Callable[[str], str]) -> str:
+        """`write` of operand 0; through f32 where the op has no form for bf16."""
+        if self.type().dtype is not bf16:
+            return write(self.x())
+        return self.cast(write(self.cast(self.x(), f32)), bf16)
 
     def to_i64(self, index: int) -> str:
         """Operand `index`, of integers, as i64."""

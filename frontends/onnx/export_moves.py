@@ -165,7 +165,8 @@ def gather_nd(p: Place) -> str:
 
 def reverse_sequence(p: Place) -> str:
     axes = {k: p.attrs[k] for k in ("batch_axis", "time_axis")}
-    return p.node("ReverseSequence", p.x(0), p.to_i64(1), **axes)
+    lengths = p.to_i64(1)
+    return p.in_f32(lambda x: p.node("ReverseSequence", x, lengths, **axes))
 
 
 def scatter(type: str) -> Row:
