@@ -13,6 +13,7 @@ from ...ir.rewrite import worklist
 from ...ir.target import Target
 from ..schedule.simplify import simplify_kernel
 from .expand import contract_fma, lanes_outward, unroll
+from .lanes import split_lanes
 from .math import expand_math
 from .vectorize import vectorize
 
@@ -31,3 +32,5 @@ def finish(kernel: Func, target: Target) -> None:
     if target.expand or target.unroll_tiles:
         unroll(kernel)
         simplify_kernel(kernel)
+    if target.expand:
+        split_lanes(kernel)

@@ -16,6 +16,7 @@ from ...ir.ops.loop import Alloc, For, Load, Store
 from ...ir.symbols import loop_names
 from .memory import Ahead, ComputeAt, Place, Rfactor
 from .nests import Refused, accesses, child_of, contains, find_loop, perfect_chain
+from .runs import jumps, moves_in_lanes
 from .scheduler import Scheduler, depends, static, stride
 from .steps import Fuse, Partition, Reorder, Tile, parallel, unroll, vector
 
@@ -29,6 +30,8 @@ PIECES = 16
 """Pieces of work per thread, so that the last one to finish is not waited for long."""
 CHAINS = 4
 """Vectors of partial sums side by side."""
+TAPS = 16
+"""Longest loop written out for lanes that jump."""
 
 
 def schedule_rows(s: Scheduler, root: For) -> None:
@@ -259,12 +262,22 @@ def _find_lanes(
 ) -> None:
     """Run the last loop that moves every access by one element or none as vectors."""
     moving = [l.var for l in chain if all(stride(o, l.var) == 1 for o in stores)]
-    if moving and all(stride(op, moving[-1]) in (0, 1) for op in touched):
+    if moving and all(moves_in_lanes(op, moving[-1], lanes) for op in touched):
+        jumping = any(jumps(op, moving[-1]) for op in touched)
         _vector_loop(s, chain, moving[-1], lanes, chains)
+        if jumping:
+            _write_out(s, [moving[-1] + ".o", *[l.var for l in chain if l.reduction]])
         return
     reducing = [l for l in chain if l.reduction and any(stride(op, l.var) == 1 for op in touched)]
     if reducing and all(stride(op, reducing[-1].var) in (0, 1) for op in touched):
         reduce_lanes(s, chain, reducing[-1].var, stores[0], lanes)
+
+
+def _write_out(s: Scheduler, names: Sequence[str]) -> None:
+    """Unroll short loops: lanes that jump need to know where."""
+    for name in names:
+        if _exists(s, name) and static(find_loop(s.kernel, name).extent) <= TAPS:
+            s.attempt(unroll(name))
 
 
 def _vectorize_inner(s: Scheduler, loop: For, lanes: int, chains: int) -> None:
