@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 from . import (
+    rows_attention,
     rows_control,
+    rows_einsum,
     rows_elementwise,
     rows_index,
     rows_linear,
@@ -34,9 +36,11 @@ FAMILIES: Sequence[Sequence[tuple[str, int, Row]]] = (
     rows_shape.ROWS,
     rows_index.ROWS,
     rows_linear.ROWS,
+    rows_einsum.ROWS,
     rows_pool.ROWS,
     rows_reduce.ROWS,
     rows_normalize.ROWS,
+    rows_attention.ROWS,
     rows_sequence.ROWS,
     rows_control.ROWS,
     rows_quant.ROWS,
@@ -87,8 +91,14 @@ def supported() -> list[str]:
     return sorted([type for domain, type in _rows if not domain])
 
 
+def rows_of() -> list[tuple[str, str, int]]:
+    """(domain, op type, first opset) of every row."""
+    return sorted([(*key, since) for key, rows in _rows.items() for since, _ in rows])
+
+
 for _family in FAMILIES:
     for _type, _since, _row in _family:
         register_onnx_op("", _type, _since, _row)
 
-__all__ = ["FAMILIES", "MAX_OPSET", "has_row", "lookup", "register_onnx_op", "supported"]
+__all__ = ["FAMILIES", "MAX_OPSET", "has_row", "lookup", "register_onnx_op", "rows_of",
+           "supported"]  # fmt: skip

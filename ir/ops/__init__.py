@@ -2,6 +2,7 @@
 
 from . import (
     activations,
+    attention,
     compare,
     contract,
     control,
@@ -34,6 +35,7 @@ from . import (
 
 __all__ = [
     "activations",
+    "attention",
     "compare",
     "contract",
     "control",

@@ -33,12 +33,10 @@ ACTIVATIONS: Mapping[str, tuple[str, ...]] = {
 Call = Callable[..., Any]
 
 _COMPOSED: Mapping[str, Callable[..., Any]] = {
-    "softsign": lambda do, x, one: do("div", x, do("add", do("abs", x), one(1.0))),
     "affine": lambda do, x, one, alpha, beta: do("add", do("mul", x, one(alpha)), one(beta)),
     "scaled_tanh": lambda do, x, one, alpha, beta: do(
         "mul", do("tanh", do("mul", x, one(beta))), one(alpha)
     ),
-    "thresholded_relu": lambda do, x, one, alpha: do("where", do("gt", x, one(alpha)), x, one(0.0)),
 }
 
 
