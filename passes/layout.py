@@ -63,7 +63,7 @@ class Layout(Pass):
         folding = fold_rules(_FOLD_ALWAYS)
         folds: RuleTable = {cls: folding[cls] for cls in classes("pack", "reshape")}
         made = table(
-            (elementwise, [sunk_elementwise]),
+            ([*elementwise, *classes("clip")], [sunk_elementwise]),
             (classes("max_pool", "avg_pool"), [sunk_pool]),
             (classes("reduce_mean", "reduce_sum", "reduce_max", "reduce_min"), [sunk_reduction]),
             (classes("concat"), [sunk_concat]),
@@ -164,7 +164,7 @@ def _layout(value: Value) -> tuple[int, int] | None:
 
 def sunk_elementwise(op: Op, b: Builder) -> Value | None:
     """f(unpack(x), unpack(y)) is unpack(f(x, y)); broadcast operands are packed alike."""
-    found = [_layout(v) for v in op.operands if v is not None]
+    found = [_layout(v) if v is not None else None for v in op.operands]
     layouts = {f for f in found if f is not None}
     if len(layouts) != 1 or not op.results:
         return None
@@ -177,12 +177,14 @@ def sunk_elementwise(op: Op, b: Builder) -> Value | None:
     ]
     if not leaders:
         return None
-    plans = [_plan_for(v, layout, result.rank, result.shape[layout[0]]) for v in op.operands]
+    given = [v for v in op.operands if v is not None]
+    plans = [_plan_for(v, layout, result.rank, result.shape[layout[0]]) for v in given]
     if None in plans:
         return None
-    operands = [
-        _apply(plan, v, b, layout, result.rank) for plan, v in zip(plans, op.operands, strict=True)
-    ]
+    moved = iter(
+        [_apply(plan, v, b, layout, result.rank) for plan, v in zip(plans, given, strict=True)]
+    )
+    operands = [next(moved) if v is not None else None for v in op.operands]
     made = b.emit(type(op), *operands, **op.attributes)
     return b.unpack(made, axes=(layout[0],), blocks=(layout[1],), shape=result.shape)  # type: ignore[no-any-return]
 

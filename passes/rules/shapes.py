@@ -10,7 +10,7 @@ import numpy as np
 from ...ir.core import OPS, Array, Builder, Op, Value
 from ...ir.dims import DimLike, equal, nonneg
 from ...ir.ops.elementwise import _Elementwise
-from .values import RuleTable, classes, constant, is_constant, is_tensor, table
+from .values import RuleTable, classes, constant, is_constant, is_tensor, repeated, table
 
 
 def _same_shape(a: Value, b: Value) -> bool:
@@ -288,9 +288,18 @@ def zero_lanes(value: Value, axis: int, extent: int, depth: int = 32) -> bool:
         return True
     if op.name in _KEEP_ZERO:
         return zero_lanes(op.operands[0], axis, extent, depth - 1)
+    if op.name == "clip":
+        return _spans_zero(op) and zero_lanes(op.operands[0], axis, extent, depth - 1)
     if op.name in _ZERO_OF_ZEROS:
         return all([zero_lanes(v, axis, extent, depth - 1) for v in op.operands])
     return False
+
+
+def _spans_zero(clip: Op) -> bool:
+    """Does this clip leave zero as it is?"""
+    low, high = (None if v is None else repeated(v) for v in clip.operands[1:])
+    fine = [v is None or c is not None for v, c in zip(clip.operands[1:], (low, high))]
+    return all(fine) and (low is None or bool(low <= 0)) and (high is None or bool(high >= 0))
 
 
 def _constant_lanes(array: Array, axis: int, extent: int) -> bool:

@@ -185,3 +185,19 @@ def test_a_norm_across_channels_stays_in_blocks() -> None:
     _, names = after(program((1, 8, 4, 4), fill), BLOCKED)
     assert names.index("local_response_norm") < names.index("unpack")
     assert "unpack" not in names[: names.index("local_response_norm")]
+
+
+def test_clip_stays_in_blocks() -> None:
+    """Also where blocks have lanes to spare, if zero stays zero."""
+
+    def clipped(low: float) -> object:
+        def fill(b: Builder, x: Value) -> Value:
+            bounds = [b.insert(Const(np.float32(v))).result for v in (low, 6.0)]
+            y = b.clip(b.conv(x, weights(b, 13, 8, 1, 1)), *bounds)
+            return b.clip(b.conv(y, weights(b, 16, 13, 1, 1)), None, bounds[1])
+
+        return fill
+
+    _, names = after(program((1, 8, 4, 4), clipped(0.0)), BLOCKED)
+    assert names == ["pack", "conv", "clip", "conv", "clip", "unpack"]
+    assert after(program((1, 8, 4, 4), clipped(0.5)), BLOCKED)[1].count("pack") == 2
