@@ -16,6 +16,7 @@ from . import (
     rows_elementwise,
     rows_index,
     rows_linear,
+    rows_microsoft,
     rows_normalize,
     rows_pool,
     rows_quant,
@@ -41,6 +42,7 @@ FAMILIES: Sequence[Sequence[tuple[str, int, Row]]] = (
     rows_reduce.ROWS,
     rows_normalize.ROWS,
     rows_attention.ROWS,
+    rows_microsoft.STANDARD_ROWS,
     rows_sequence.ROWS,
     rows_control.ROWS,
     rows_quant.ROWS,
@@ -99,6 +101,8 @@ def rows_of() -> list[tuple[str, str, int]]:
 for _family in FAMILIES:
     for _type, _since, _row in _family:
         register_onnx_op("", _type, _since, _row)
+for _type, _since, _row in rows_microsoft.ROWS:
+    register_onnx_op(rows_microsoft.DOMAIN, _type, _since, _row)
 
 __all__ = ["FAMILIES", "MAX_OPSET", "has_row", "lookup", "register_onnx_op", "rows_of",
            "supported"]  # fmt: skip
