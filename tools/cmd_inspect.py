@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..ir.errors import Error, UnsupportedError
 from . import driver
 from .completion import PLANS
 from .options import json_flag, model_argument, target_options, verbosity
@@ -44,11 +45,17 @@ def command(
         choice = choose(target, threads)
         driver.check_precision(precision, choice)
         module = driver.load(model, shapes or None)
-        compiled = driver.lower(module, choice, shapes=shapes)
-        assert compiled.planned is not None
-        facts = of_module(module) | of_program(Program.of(compiled.planned), None)
-        layout = compiled.planned.layout
-    rows = buffers(layout) if memory or as_json else []
+        try:
+            planned = driver.lower(module, choice, shapes=shapes).planned
+            assert planned is not None
+            facts = of_module(module) | of_program(Program.of(planned), None)
+            layout = planned.layout
+        except UnsupportedError as refusal:
+            if refusal.code != "E0431":
+                raise
+            facts = of_module(module) | without_plan(module, refusal)
+            layout = None
+    rows = buffers(layout) if layout is not None and (memory or as_json) else []
     if as_json:
         click.echo(json.dumps(facts | {"buffers": rows}, indent=1))
         return
@@ -69,6 +76,16 @@ def of_module(module: Module) -> dict[str, Any]:
         "op_count": sum(ops.values()),
         "constants": constants,
         "parameter_bytes": sum(sizes),
+    }
+
+
+def without_plan(module: Module, why: Error) -> dict[str, Any]:
+    """Signature of a program that runs op by op, and why it does."""
+    exe = driver.reference(module)
+    return {
+        "inputs": {name: str(type_) for name, type_ in exe.inputs},
+        "outputs": {name: str(type_) for name, type_ in exe.outputs},
+        "plan": f"none: {why.message}",
     }
 
 

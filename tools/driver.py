@@ -17,6 +17,7 @@ from ..ir.errors import Error, UnsupportedError
 
 if TYPE_CHECKING:
     from ..backends.cpu.build import Built
+    from ..backends.cpu.mixed import MixedExecutable
     from ..backends.executable import Executable
     from ..backends.reference import ReferenceExecutable
     from ..ir.ops.core import Module
@@ -97,7 +98,7 @@ def compile(
     threads: int | None = None,
     precision: str = "f32",
     shapes: Shapes | None = None,
-) -> Executable | ReferenceExecutable:
+) -> Executable | MixedExecutable | ReferenceExecutable:
     """An executable of a model (anything `load` takes) for a target that runs on this machine.
 
     `threads` goes before IRC_NUM_THREADS, that before the cores allowed; `shapes` gives inputs
@@ -111,7 +112,7 @@ def compile(
     module = load(model, shapes)
     if choice.backend == "reference":
         return reference(module, shapes)
-    return build(lower(module, choice, shapes=shapes), choice)
+    return executable(module, choice, shapes=shapes)
 
 
 def check_precision(precision: str, choice: Choice) -> None:
@@ -163,6 +164,29 @@ def lower(
     return compile_module(module, choice.target, options)
 
 
+def executable(
+    module: Module,
+    choice: Choice,
+    options: Options | None = None,
+    shapes: Shapes | None = None,
+) -> Executable | MixedExecutable:
+    """The executable of a module, in this process.
+
+    Shapes that depend on data fit no plan; on a target with a host such a program runs op by op
+    there, its kernels compiled.
+    """
+    try:
+        return build(lower(module, choice, options, shapes), choice)
+    except UnsupportedError as refusal:
+        if refusal.code != "E0431" or choice.backend != "cpu":
+            raise
+    from ..backends.cpu.mixed import build_mixed
+    from ..passes.pipeline import Options
+
+    until = replace(options or Options(), to_phase="loops")
+    return build_mixed(lower(module, choice, until, shapes).module, choice.target)
+
+
 def build(compiled: Compiled, choice: Choice) -> Executable:
     """The executable of a lowered module, in this process."""
     assert compiled.planned is not None
@@ -198,6 +222,7 @@ __all__ = [
     "check_precision",
     "check_runs",
     "compile",
+    "executable",
     "load",
     "lower",
     "open_plan",

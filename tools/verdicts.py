@@ -86,8 +86,7 @@ def _steps(path: str, given: Conditions) -> list[tuple[str, Callable[[], Verdict
         made["module"] = driver.load(path)
 
     def compile_it() -> None:
-        choice = choose(given.target, given.threads)
-        made["exe"] = driver.build(driver.lower(made["module"], choice), choice)
+        made["exe"] = driver.executable(made["module"], choose(given.target, given.threads))
 
     def execute() -> None:
         made["inputs"] = inputs_of(driver.reference(made["module"]).inputs, given)

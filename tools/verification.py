@@ -8,7 +8,7 @@ their operands; constants stay constants, so they are packed and fused as in the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,7 @@ def compare(
     clean = lowered.module
     tested = noisy(clean, noise) if noise else clean
     rest = Options(from_phase="fused")
-    exe = driver.build(driver.lower(tested, choice, rest), choice)
+    exe = driver.executable(tested, choice, rest)
     expected = run(module.main, inputs)
     given = {name: np.array(x) for name, x in inputs.items()}  # state is updated in place
     found = exe.run(given)
@@ -94,7 +94,7 @@ def compare(
         ]
     )
     rows = _regions(clean, tested, choice, rest, inputs, tolerance) if regions else ()
-    return Report(outputs, rows, len(exe.program.host_steps))
+    return Report(outputs, rows, len(exe.coverage()["host_steps"]))
 
 
 def row(what: str, y: Array, ref: Array, tolerance: float | None, where: str = "") -> Compared:
@@ -187,7 +187,7 @@ def _regions(
     if not chosen:
         return ()
     module, feeds = apart([twins[op] for op in chosen], [seen[op][0] for op in chosen])
-    exe = driver.build(driver.lower(module, choice, replace(rest)), choice)
+    exe = driver.executable(module, choice, rest)
     found = iter(exe.run(feeds))
     rows = []
     for k, op in enumerate(chosen):

@@ -48,6 +48,14 @@ class MixedExecutable(ReferenceExecutable):
         with np.errstate(all="ignore"):
             return _Runner(self, observe).func(main, order_inputs(main, inputs))
 
+    def save(self, path: str) -> None:
+        """Half of the program is no machine code: E0510."""
+        raise Error(
+            "E0510",
+            "the shapes of this program depend on data, so it has no plan that could be saved",
+            hint="save the module (module.save), and compile it where it runs",
+        )
+
     def coverage(self) -> dict[str, Any]:
         """What runs where; the host steps are op names with their locations."""
         ops = list(self.module.main.body.walk())

@@ -7,6 +7,7 @@ an `Error` with exit code 3 (unsupported) or 4 (invalid).  Imports: onnx, ir.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -186,11 +187,39 @@ def _import_main(graph: Any, context: ModelContext, shapes: dict[str, Any]) -> M
         main.define(declared.name, Item(arg.tensor, main.b, "graph input", made=arg),
                     "the graph's inputs")  # fmt: skip
     results = [item.value for item in main.run(graph)]
+    for declared, value in zip(graph.output, results):
+        _check_declared(declared, value.type)
     main.b.loc = None
     main.b.return_(*results)
     func.set_attr("outputs", tuple(o.name for o in graph.output))
     _drop_unused(func)
     return Module.make([func], _identifier(graph.name) or "module")
+
+
+def _check_declared(declared: Any, found: Any) -> None:
+    """Hold an output's declared type against the real one.
+
+    Another element type is an error (E0125); other extents, which exporters get wrong when they
+    were told of some axes only, are a warning.
+    """
+    if declared.type.WhichOneof("value") != "tensor_type" or not isinstance(found, TensorType):
+        return
+    tensor = declared.type.tensor_type
+    where = f"output '{declared.name}'"
+    dtype = dtype_of(tensor.elem_type, where) if tensor.elem_type else found.dtype
+    if dtype is not found.dtype:
+        raise InvalidModelError(
+            "E0125", "an output has another element type than the model declares", where=where,
+            details=(f"declared {dtype}", f"found {found}"))  # fmt: skip
+    if not tensor.HasField("shape") or found.shape is None:
+        return
+    dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+    pairs = zip(dims, found.shape)
+    if len(dims) != len(found.shape) or any(
+        [d is not None and isinstance(e, int) and d != e for d, e in pairs]
+    ):
+        said = ", ".join(["?" if d is None else str(d) for d in dims])
+        warnings.warn(f"{where} is declared with shape [{said}], it has {found}", stacklevel=2)
 
 
 def _drop_unused(func: Func) -> None:

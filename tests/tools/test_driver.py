@@ -118,3 +118,21 @@ def test_text_needs_neither_onnx_nor_llvmlite(text_file: Path) -> None:
     loaded = set(shell.stdout.split())
     assert "irc.ir.parse" in loaded
     assert not loaded & {"onnx", "llvmlite", "rich"}
+
+
+def test_shapes_that_depend_on_data_run_beside_the_host(tmp_path: Path) -> None:
+    """relu in a kernel, then non_zero on the host; there is no plan to save."""
+    from irc.ir.core import Builder
+    from irc.ir.ops.core import Func, Module, Return
+    from irc.ir.types import TensorType, f32
+
+    func = Func.make("main", [TensorType(f32, (6,))], ["x"])
+    b = Builder(func.body)
+    b.emit(Return, b.non_zero(b.relu(func.args[0])))
+    exe = irc.compile(Module.make([func]))
+    x = np.array([3, -1, 0, 2, -2, 5], np.float32)
+    assert exe(x).tolist() == [[0, 3, 5]]
+    assert exe.coverage()["kernels"] == 1
+    with pytest.raises(irc.Error, match=r"E0510.*depend on data"):
+        exe.save(str(tmp_path / "m.ircx"))
+    assert not list(tmp_path.iterdir())

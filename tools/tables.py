@@ -1,0 +1,54 @@
+"""Tables on stdout: drawn by rich on a terminal, aligned text in a pipe, so that both can be read.
+
+rich is imported only for a terminal.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+Row = Sequence[object]
+
+
+def show_table(headers: Sequence[str], rows: Sequence[Row], right: Sequence[int] = ()) -> None:
+    """Print rows under headers; the columns in `right` hold figures and stand to the right."""
+    if not sys.stdout.isatty():
+        click.echo(plain_table(headers, rows, right))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for k, header in enumerate(headers):
+        table.add_column(header, justify="right" if k in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*[escape(str(cell)) for cell in row])
+    Console().print(table)
+
+
+def plain_table(headers: Sequence[str], rows: Sequence[Row], right: Sequence[int] = ()) -> str:
+    """The table as lines, two blanks between columns."""
+    lines = [[str(cell) for cell in row] for row in (headers, *rows)]
+    widths = [max([len(line[k]) for line in lines]) for k in range(len(headers))]
+    return "\n".join([
+        "  ".join([
+            cell.rjust(width) if k in right else cell.ljust(width)
+            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]).rstrip()
+        for line in lines
+    ])  # fmt: skip
+
+
+def markdown_table(headers: Sequence[str], rows: Sequence[Row]) -> str:
+    """The table in Markdown."""
+    lines = [headers, ["---"] * len(headers), *rows]
+    cells = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join([f"| {' | '.join(line)} |" for line in cells])
+
+
+__all__ = ["markdown_table", "plain_table", "show_table"]
