@@ -375,9 +375,7 @@ class Op(metaclass=_OpClass):
 
     def walk(self) -> Iterator[Op]:
         """This op and every op nested in it, in order."""
-        yield self
-        for block in self.regions:
-            yield from block.walk()
+        return _walk(self.regions, self) if self.regions else iter((self,))
 
     @property
     def parent_op(self) -> Op | None:
@@ -471,8 +469,7 @@ class Block:
 
     def walk(self) -> Iterator[Op]:
         """Every op in the block, nested ones included, in order."""
-        for op in self:
-            yield from op.walk()
+        return _walk((self,))
 
     def __iter__(self) -> Iterator[Op]:
         op = self.first
@@ -483,6 +480,28 @@ class Block:
 
     def __len__(self) -> int:
         return self.size
+
+
+def _walk(blocks: Sequence[Block], holder: Op | None = None) -> Iterator[Op]:
+    """The op that holds the blocks, if given, then every op in them, depth first.
+
+    One generator for all levels: a nested one would hand each op up through every level.  What
+    follows an op is looked up before the op is given, so that it may be erased meanwhile.
+    """
+    if holder is not None:
+        yield holder
+    pending: list[Block | Op | None] = list(reversed(blocks))
+    while pending:
+        top = pending.pop()
+        op = top.first if isinstance(top, Block) else top
+        while op is not None:
+            after = op.next
+            yield op
+            if op.regions:
+                pending.append(after)
+                pending.extend(reversed(op.regions))
+                break
+            op = after
 
 
 Region = Block

@@ -111,11 +111,17 @@ def bind_ranges(op: Op) -> dict[str, Range]:
     while top.parent_op is not None and not isinstance(top, Func):
         top = top.parent_op
     found: dict[str, Range] = {}
-    for inner in top.walk():
-        if isinstance(inner, Bind):
-            found[inner.symbol] = (0, inner.extent - 1)
-        elif isinstance(inner, While):
-            found[inner.var] = (0, None)
+    blocks = list(top.regions)
+    while blocks:  # `walk` without its order: this is asked for every access of a schedule
+        inner = blocks.pop().first
+        while inner is not None:
+            if inner.regions:
+                blocks.extend(inner.regions)
+                if isinstance(inner, While):
+                    found[inner.var] = (0, None)
+            elif isinstance(inner, Bind):
+                found[inner.symbol] = (0, inner.extent - 1)
+            inner = inner.next
     return found
 
 
