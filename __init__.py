@@ -17,6 +17,7 @@ _FACE = {
     "Module": (".ir.ops.core", "Module"),
     "UnsupportedError": (".ir.errors", "UnsupportedError"),
     "compile": (".tools.driver", "compile"),
+    "export_onnx": (".frontends.onnx", "export_onnx"),
     "load": (".tools.driver", "load"),
     "open": (".tools.driver", "open_plan"),
     "register_onnx_op": (".frontends.onnx", "register_onnx_op"),

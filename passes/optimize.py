@@ -23,6 +23,7 @@ from ..ir.rewrite import Rule, worklist
 from ..ir.types import TensorType
 from .cse import Cse
 from .fold_weights import added_twice, conv_of_pad, pool_of_pad, scaled_sum, scaled_weights
+from .half import Half
 from .hoist import Hoist
 from .options import Pass
 from .rules.algebra import algebra_rules, division_by_power_of_two, power
@@ -230,15 +231,16 @@ class Repeated(Pass):
         return module
 
 
-def optimize_passes() -> list[Pass]:
-    """The passes of `irc optimize`."""
-    return [Tidy(), Cse(), Hoist(), Tidy(scales=True), Cse(), Repeated(), Cse()]
+def optimize_passes(f16: bool = False) -> list[Pass]:
+    """The passes of `irc optimize`; with `f16` the last of them narrow f32."""
+    folding = [Tidy(), Cse(), Hoist(), Tidy(scales=True), Cse()]
+    return [*folding, *([Half(), Tidy(), Cse()] if f16 else []), Repeated(), Cse()]
 
 
-def optimized(module: Module) -> Module:
+def optimized(module: Module, f16: bool = False) -> Module:
     """A copy of the module behind those passes."""
     made = module.clone()
-    for step in optimize_passes():
+    for step in optimize_passes(f16):
         made = step.run(made)
     return made
 

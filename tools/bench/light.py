@@ -36,10 +36,15 @@ _NORM = {1: (0.8, 1.2), 2: (-0.1, 0.1), 3: (-0.1, 0.1), 4: (0.5, 1.5)}
 """Range of scale, bias, mean and variance by the input of BatchNormalization."""
 
 
+def path(name: str) -> Path:
+    """The file as the wheel has it, whose weights are one number each."""
+    folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+    return folder / f"light_{_FILES.get(name, name)}.onnx"
+
+
 def light(name: str, seed: int = 0) -> ModelProto:
     """The model with its weights; the same seed gives the same bytes."""
-    folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-    model = onnx.load(folder / f"light_{_FILES.get(name, name)}.onnx")
+    model = onnx.load(path(name))
     model.ir_version = max(model.ir_version, IR_VERSION)
     graph = model.graph
     shapes = dict(_parameters(graph))
@@ -150,4 +155,4 @@ def _is_branch(uses: Mapping[str, list[Use]], node: Any) -> bool:
     return False
 
 
-__all__ = ["NAMES", "inputs", "light"]
+__all__ = ["NAMES", "inputs", "light", "path"]
