@@ -10,6 +10,7 @@ in program order, or the elements are different. May import: ir.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..ir.core import Block, Op, Value
 from ..ir.dims import DimLike, Range, linear, nonneg, symbols_of
@@ -36,11 +37,7 @@ def overwrites(kernel: Func, source: int, target: int) -> bool:
     bound = {op.symbol for op in kernel.walk() if isinstance(op, Bind)}
     loads = _accesses(reads, Load, bound)
     stores = _accesses(writes, Store, bound)
-    return (
-        loads is not None
-        and stores is not None
-        and all([_ordered(a, b) for a in loads for b in stores])
-    )
+    return loads is not None and stores is not None and _all_ordered(loads, stores)
 
 
 def _accesses(buffer: Value, kind: type[Op], bound: set[str]) -> list[Access] | None:
@@ -62,8 +59,68 @@ def _accesses(buffer: Value, kind: type[Op], bound: set[str]) -> list[Access] | 
     return list(users)  # type: ignore[arg-type]
 
 
-def _ordered(load: Access, store: Access) -> bool:
-    """Whether the load never follows the store on an element that both touch."""
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What accesses of one block share that differ in the constants of their indices alone."""
+
+    block: Block
+    lane: str
+    lanes: int
+    terms: tuple[tuple[tuple[str, int], ...], ...]
+
+
+def _all_ordered(loads: Sequence[Access], stores: Sequence[Access]) -> bool:
+    """Whether no load follows a store on an element that both touch.
+
+    Unrolled kernels hold thousands of pairs that are alike: one answer serves all pairs of the
+    same two shapes whose constants are equally far from each other.
+    """
+    order = _positions({op.block for op in (*loads, *stores)})
+    sorted_loads, sorted_stores = [_shapes(ops) for ops in (loads, stores)]
+    if sorted_loads is None or sorted_stores is None:
+        return False
+    answers: dict[object, bool | None] = {}
+    for shape, consts, load in sorted_loads:
+        for shape2, consts2, store in sorted_stores:
+            key = (shape, shape2, *[a - b for a, b in zip(consts, consts2, strict=True)])
+            if key not in answers:
+                answers[key] = _apart_or_ordered(load, store)
+            answer = answers[key]
+            if answer is None:
+                answer = _earlier(load, store, order)
+            if not answer:
+                return False
+    return True
+
+
+def _positions(blocks: set[Block | None]) -> dict[Op, int]:
+    """The place of every op in its block."""
+    return {op: k for block in blocks if block is not None for k, op in enumerate(block)}
+
+
+def _shapes(ops: Sequence[Access]) -> list[tuple[int, tuple[int, ...], Access]] | None:
+    """The number of each access's shape and the constants of its index; None where one index is
+    not linear.
+    """
+    numbers: dict[_Shape, int] = {}
+    found: list[tuple[int, tuple[int, ...], Access]] = []
+    for op in ops:
+        parts = [linear(e) for e in op.index]
+        known = [p for p in parts if p is not None]
+        if len(known) < len(parts) or op.block is None:
+            return None
+        terms = tuple([tuple(sorted(t.items())) for t, _ in known])
+        lanes = op.lanes if isinstance(op, Load) else _lanes(op)
+        shape = _Shape(op.block, op.lane, lanes, terms)
+        number = numbers.setdefault(shape, len(numbers))
+        found.append((number, tuple([c for _, c in known]), op))
+    return found
+
+
+def _apart_or_ordered(load: Access, store: Access) -> bool | None:
+    """True where the two never touch the same element; None where they do so in one iteration
+    only, so that the order in it decides; False where nothing is known.
+    """
     around = loops_around(load), loops_around(store)
     shared = [a for a in around[0] if a in around[1]]
     ranges = [
@@ -79,7 +136,7 @@ def _ordered(load: Access, store: Access) -> bool:
         residuals.append(found)
     if any([a.extent != 1 for a in moving.values()]):
         return False
-    return _earlier(load, store) or any([_apart(r) for r in residuals])
+    return True if any([_apart(r) for r in residuals]) else None
 
 
 def _ranges(op: Access, private: Sequence[For]) -> dict[str, Range]:
@@ -156,8 +213,10 @@ def _apart(residual: Range) -> bool:
     )
 
 
-def _earlier(load: Op, store: Op) -> bool:
+def _earlier(load: Op, store: Op, positions: dict[Op, int]) -> bool:
     """Whether the load comes before the store in the innermost block that holds both."""
+    if load.block is store.block:
+        return positions[load] < positions[store]
     chain: dict[Block, Op] = {}
     op: Op | None = load
     while op is not None and op.block is not None:
@@ -167,9 +226,7 @@ def _earlier(load: Op, store: Op) -> bool:
     while op is not None and op.block is not None:
         first = chain.get(op.block)
         if first is not None:
-            if first is op:
-                return False
-            return _before(first, op)
+            return first is not op and _before(first, op)
         op = op.parent_op
     return False
 
