@@ -22,7 +22,7 @@ from ...ir.core import Op
 from ...ir.dims import evaluate, symbols_of
 from ...ir.errors import UnsupportedError
 from ...ir.ops.core import Func, Fused, Module
-from ...ir.ops.loop import Call
+from ...ir.ops.loop import Call, For
 from ...ir.ops.plan import Launch
 from ...ir.target import Target
 from ...passes.cost import ASSUMED, Cost, trips, work
@@ -232,27 +232,33 @@ def kernel_rows(
     rows = []
     for kernel in phases.planned.kernels:
         name = kernel.sym
-        if name == COPY:
-            calls, cost = copied(phases.planned)
-        else:
-            calls = sum([times_run(op) for op in regions.get(name, ())])
-            one = work(regions[name][0]) if name in regions else Cost(0, 0)
-            cost = Cost(one.flops * calls, one.bytes * calls)
-        time_of = timed.get(name)
+        mine, took = regions.get(name, []), timed.get(name)
+        calls, cost = copied(phases.planned) if name == COPY else called(mine)
+        if took is not None and calls:  # loops whose length only the data says
+            share = took.calls / calls
+            calls, cost = took.calls, Cost(int(cost.flops * share), int(cost.bytes * share))
+        noted = phases.steps.get(name, {})
         row = {
             "name": name,
-            "ops": contents(regions[name][0]) if name in regions else "copy",
-            "from": [str(op.loc) for op in regions.get(name, ()) if op.loc],
-            "calls": time_of.calls if time_of is not None else calls,
+            "ops": contents(mine[0]) if mine else "copy",
+            "from": [str(op.loc) for op in mine if op.loc],
+            "calls": calls,
             "flops": cost.flops,
             "bytes": cost.bytes,
-            **rates(cost, time_of.seconds if time_of is not None else None, total, measured),
-            "steps": phases.steps.get(name, {}).get("steps", []),
-            "refused": phases.steps.get(name, {}).get("refused", []),
-            "dropped": [why for kernel, why in phases.schedule_refusals if kernel == name],
+            **rates(cost, took.seconds if took is not None else None, total, measured),
+            "steps": noted.get("steps", []),
+            "refused": noted.get("refused", []),
+            "dropped": [why for dropped, why in phases.schedule_refusals if dropped == name],
         }
         rows.append(row)
     return rows
+
+
+def called(regions: Sequence[Fused]) -> tuple[int, Cost]:
+    """Calls in a run of the kernel of these regions, and what they all do."""
+    calls = sum([times_run(op) for op in regions])
+    one = work(regions[0])
+    return calls, Cost(one.flops * calls, one.bytes * calls)
 
 
 def rates(
@@ -260,7 +266,7 @@ def rates(
 ) -> dict[str, float | None]:
     """Seconds, share of the run, GFLOP/s and GB/s, and these over the peaks; None where not timed.
 
-    A share of the bandwidth may exceed 1: the yardstick is the memory's, and data may lie in caches.
+    A share of the bandwidth may exceed 1: the yardstick is the memory's, data may lie in caches.
     """
     if not seconds:
         names = ("seconds", "share", "gflops", "gbs", "of_peak", "of_bandwidth")
@@ -293,10 +299,17 @@ def contents(fused: Fused) -> str:
 
 
 def copied(planned: Planned) -> tuple[int, Cost]:
-    """Calls of the copy kernel, and the bytes that they read and write."""
-    calls = [op for op in planned.func.walk() if isinstance(op, Call) and op.callee == COPY]
-    dims = dims_of(planned)
-    return len(calls), Cost(0, sum([2 * evaluate(op.dims[0], dims) for op in calls]))
+    """Calls of the copy kernel in a run, and the bytes that they read and write."""
+    dims, calls, moved = dims_of(planned), 0, 0
+    for op in planned.func.walk():
+        if isinstance(op, Call) and op.callee == COPY:
+            count, around = 1, op.parent_op
+            while around is not None:
+                count *= evaluate(around.extent, dims) if isinstance(around, For) else 1
+                around = around.parent_op
+            calls += count
+            moved += count * 2 * evaluate(op.dims[0], dims)
+    return calls, Cost(0, moved)
 
 
 def memory(phases: Phases, dims: Mapping[str, int]) -> dict[str, Any]:
@@ -399,7 +412,7 @@ def target_facts(choice: Choice) -> dict[str, Any]:
     """The target and, where it is this machine, its processor."""
     from ...backends.cpu.host import host
 
-    facts: dict[str, Any] = {"name": choice.name, "vector_bits": choice.target.vector_bits}
+    facts: dict[str, Any] = {"name": choice.name, "processor": ""}
     if choice.name == "cpu":
         facts["processor"] = host().cpu
     return facts

@@ -7,6 +7,7 @@ readers, not nodes.  Imports: ir, passes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,12 +23,16 @@ LONGEST = 240
 """Characters of an attribute or a name, from which it is cut."""
 
 KINDS = {
-    "contraction": "conv matmul contract conv_transpose gemm",
-    "pool": "max_pool avg_pool lp_pool",
-    "reduction": "reduce_ argmax argmin softmax log_softmax layer_norm cumsum top_k sort",
-    "movement": "pack unpack transpose concat slice pad gather scatter broadcast_to resize tile",
+    "contraction": re.compile("conv|conv_transpose|matmul|contract"),
+    "pool": re.compile("(max|avg|lp)_pool"),
+    "reduction": re.compile("(reduce_|arg).*|softmax|log_softmax|.*_norm|cum.*|top_k|sort"),
 }
-"""Kind of a region by the first of these that one of its ops is, or begins with."""
+"""Kind of a region by the first of these that names one of its ops."""
+
+MOVES = frozenset(
+    "pack unpack transpose concat slice pad gather scatter broadcast_to resize tile reshape".split()
+)
+"""A region of these alone moves elements; every other one is elementwise."""
 
 
 @dataclass
@@ -201,12 +206,11 @@ def _read(op: Op) -> list[Value]:
 
 def kind_of(fused: Fused) -> str:
     """What a region mostly is."""
-    names = [op.name for op in fused.body if not op.terminator]
-    for kind, words in KINDS.items():
-        for word in words.split():
-            if any([n == word or (word.endswith("_") and n.startswith(word)) for n in names]):
-                return kind
-    return "elementwise"
+    names = [op.name for op in fused.body if not op.terminator and op.name != "const"]
+    for kind, pattern in KINDS.items():
+        if any([pattern.fullmatch(name) for name in names]):
+            return kind
+    return "movement" if MOVES.issuperset(names) else "elementwise"
 
 
 def constant(op: Const) -> str:

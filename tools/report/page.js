@@ -106,10 +106,12 @@
     for (const g of outer) {
       const kind = g.classList[1];
       pen.fillStyle = colour(`--${kind === "input" || kind === "output" ? "port" : kind}`) || colour("--edge");
-      const box = g.firstElementChild.nextElementSibling;
+      const box = g.children[1];
+      pen.globalAlpha = kind === "control" ? 0.3 : 1;
       pen.fillRect(left + (24 + +g.dataset.nowX) * k, top + (24 + +g.dataset.nowY) * k,
         Math.max(1.5, box.getAttribute("width") * k), Math.max(1, box.getAttribute("height") * k));
     }
+    pen.globalAlpha = 1;
     pen.strokeStyle = colour("--accent");
     pen.strokeRect(left - eye.x / eye.k * k, top - eye.y / eye.k * k,
       svg.clientWidth / eye.k * k, svg.clientHeight / eye.k * k);
@@ -167,7 +169,7 @@
 
   // -- details of a node
   const make = (tag, text, kind) => { const e = document.createElement(tag); if (text !== undefined) e.textContent = text; if (kind) e.className = kind; return e; };
-  const short = (t) => t.replace(/^(\w+)\[([^[\]]*)\]$/, (_, d, s) => `${d} ${s.split(", ").join("×")}`.trim());
+  const short = (t) => t.replace(/(\w+)\[([^[\]]*)\]/g, (_, d, s) => `${d} ${s.split(", ").join("×")}`.trim());
   function list(pairs) {
     const dl = make("dl");
     for (const [k, v] of pairs) if (v !== "" && v !== null && v !== undefined) dl.append(make("dt", k), make("dd", v, "mono"));

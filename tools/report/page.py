@@ -45,7 +45,8 @@ UNITS = {
 def render(data: Mapping[str, Any]) -> str:
     """The page as text."""
     here = resources.files(__package__)
-    parts = {n: (here / n).read_text(encoding="utf-8") for n in ("page.html", "page.css", "page.js")}
+    names = ("page.html", "page.css", "page.js")
+    parts = {name: (here / name).read_text(encoding="utf-8") for name in names}
     env = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.undefined = jinja2.StrictUndefined
     env.filters |= {

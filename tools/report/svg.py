@@ -1,8 +1,9 @@
-"""The graph and the memory timeline as SVG text: valid XML, colours and fonts left to the page's CSS.
+"""The graph and the memory timeline as SVG text: valid XML, whose looks are left to the page's CSS.
 
 A node is `<g class="node ..." id="n7">` at its corner; its ops stand under its head, hidden until
 the page opens it.  A drawing is nested as graphs are: `<g class="graph">` inside a node has its own
-rows, whose lower ends (`data-bottoms`) tell the page what moves when a node grows.  Imports: layout.
+rows, whose lower ends (`data-bottoms`) tell the page what moves when a node grows.  Imports:
+layout.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ class Drawing:
         words = f'class="node {node["kind"]}" id="n{node["id"]}" tabindex="0"'
         places = f'data-x="{x}" data-y="{y}" data-row="{row}" data-h="{height:.1f}"'
         out = [f'<g {words} {places} data-open="{opened:.1f}" transform="translate({x} {y})">']
-        tip = " \N{MIDDLE DOT} ".join([t for t in (node["title"], node["kernel"], node["place"]) if t])
-        out.append(f"<title>{escape(tip)}</title>")
+        said = [text for text in (node["title"], node["kernel"], node["place"]) if text]
+        out.append(f"<title>{escape(chr(10).join(said))}</title>")
         if node["kind"] in PILLS:
             return [*out, *_pill(node, width), "</g>"]
         out.append(f'<rect class="box" width="{width:.1f}" height="{height:.1f}" rx="8"/>')
@@ -118,7 +119,8 @@ class Drawing:
             out.append(_text("part", width - 10, 19, f"{share:.1%}"))
             most = max(self.shares.values())
             long = (width - 16) * share / most if most else 0.0
-            out.append(f'<rect class="heat" x="8" y="{HEAD - 4:.0f}" width="{long:.1f}" height="2"/>')
+            place = f'x="8" y="{HEAD - 4:.0f}" width="{long:.1f}" height="2"'
+            out.append(f'<rect class="heat" {place}/>')
         return out
 
 
@@ -160,13 +162,16 @@ def path(points: Sequence[Point]) -> str:
     return "".join(parts)
 
 
-def short(type_: str) -> str:
+def short(types: str) -> str:
     """`f32[1, 64, 56, 56]` as f32 1x64x56x56, with a real multiplication sign."""
-    found = re.fullmatch(r"(\w+)\[([^\[\]]*)\]", type_)
-    if found is None:
-        return type_
-    extents = found[2].split(", ") if found[2] else []
-    return f"{found[1]} {chr(0xD7).join(extents)}".rstrip()
+    return _TYPE.sub(_short, types)
+
+
+_TYPE = re.compile(r"(\w+)\[([^\[\]]*)\]")
+
+
+def _short(found: re.Match[str]) -> str:
+    return f"{found[1]} {found[2].replace(', ', chr(0xD7))}".rstrip()
 
 
 def fit(text: str, room: float, char: float) -> str:
