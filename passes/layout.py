@@ -23,6 +23,7 @@ from .fuse_kinds import reduced_axes
 from .options import Pass, hidden
 from .panels import panel_rule
 from .rules.fold import fold_rules
+from .rules.products import grouped_product, sunk_split
 from .rules.shapes import pack_of_unpack, unpack_of_pack, zero_lanes
 from .rules.values import RuleTable, classes, is_constant, joined, table
 
@@ -63,7 +64,7 @@ class Layout(Pass):
         folding = fold_rules(_FOLD_ALWAYS)
         folds: RuleTable = {cls: folding[cls] for cls in classes("pack", "reshape")}
         made = table(
-            ([*elementwise, *classes("clip")], [sunk_elementwise]),
+            ([*elementwise, *classes("clip")], [sunk_elementwise, sunk_split]),
             (classes("max_pool", "avg_pool"), [sunk_pool]),
             (classes("reduce_mean", "reduce_sum", "reduce_max", "reduce_min"), [sunk_reduction]),
             (classes("concat"), [sunk_concat]),
@@ -83,8 +84,10 @@ class Layout(Pass):
         """Convolutions that gain."""
 
         def blocked(op: Op, b: Builder) -> Value | None:
-            if op.attributes["channel_block"] or not _blockable(op, self.block):
+            if op.attributes["channel_block"]:
                 return None
+            if not _blockable(op, self.block):
+                return grouped_product(op, b)
             ready = _packed_by(op.operands[0], self.block)
             if not (self.always or blocked_pays(op, self.block, ready)):
                 return None
@@ -109,7 +112,8 @@ def _blockable(op: Op, block: int) -> bool:
         return False
     if groups == channels == outs and w.tensor.shape[1] == 1:
         return True
-    return groups == 1 or (channels % (groups * block) == 0 and outs % (groups * block) == 0)
+    whole = groups * block
+    return groups == 1 or bool(channels % whole == 0 and outs % whole == 0)
 
 
 def _depthwise(op: Op) -> bool:

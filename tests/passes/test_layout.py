@@ -122,7 +122,7 @@ def test_a_flattened_image_reorders_the_matrix() -> None:
 
 def test_groups_that_are_not_depthwise_stay() -> None:
     def fill(b: Builder, x: Value) -> Value:
-        return b.conv(x, weights(b, 8, 4, 1, 1), groups=2)
+        return b.conv(x, weights(b, 8, 4, 2, 2), groups=2)
 
     _, names = after(program((1, 8, 4, 4), fill), BLOCKED)
     assert names == ["conv"]
@@ -201,3 +201,27 @@ def test_clip_stays_in_blocks() -> None:
     _, names = after(program((1, 8, 4, 4), clipped(0.0)), BLOCKED)
     assert names == ["pack", "conv", "clip", "conv", "clip", "unpack"]
     assert after(program((1, 8, 4, 4), clipped(0.5)), BLOCKED)[1].count("pack") == 2
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_grouped_1x1_is_a_batched_product(batch: int) -> None:
+    """Bias, residual and relu stay with it; the residual is an earlier product or any value."""
+
+    def fill(b: Builder, x: Value) -> Value:
+        y = x
+        for _ in range(2):
+            y = b.conv(y, weights(b, 20, 5, 1, 1), groups=4)
+            y = b.relu(b.add(b.add(y, weights(b, 1, 20, 1, 1)), x))
+        return y
+
+    _, names = after(program((batch, 20, 3, 5), fill), BLOCKED)
+    assert "conv" not in names and names.count("matmul") == 2
+    assert names[names.index("matmul") :].count("reshape") <= 2
+
+
+def test_grouped_1x1_that_steps_stays_a_convolution() -> None:
+    def fill(b: Builder, x: Value) -> Value:
+        y = b.conv(x, weights(b, 20, 5, 1, 1), groups=4, strides=(2, 2))
+        return b.conv(y, weights(b, 20, 1, 1, 1), groups=20)
+
+    assert after(program((1, 20, 4, 4), fill), BLOCKED)[1].count("conv") == 2
