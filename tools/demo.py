@@ -63,6 +63,7 @@ def main() -> int:
     console.print(fusion(results[0]))
     console.print(memory(results[0]))
     console.print(commands(model))
+    console.print(f"{page(model)} shows all of it: open it in a browser")
     passed = all([r.report.passed for r in results])
     console.print("every output and region agrees" if passed else "[red]results differ[/red]")
     return EXIT_OK if passed else EXIT_VERIFICATION
@@ -150,11 +151,22 @@ def memory(result: Result) -> Table:
     return table
 
 
+def page(model: Path) -> Path:
+    """The report, with the times of each kernel on one thread."""
+    from .report.collect import Settings, collect
+    from .report.page import write
+
+    output = OUTPUT / "report.html"
+    write(collect(Settings(str(model), choose("cpu", 1))), output)
+    return output
+
+
 def commands(model: Path) -> str:
     """What to try next."""
     lines = [
         f"irc bench {model} --threads 1 --against onnxruntime",
         f"irc explain {model}",
+        f"irc report {model}",
         f"irc verify {model} --target c",
         f"irc compile {model} --emit asm",
     ]
