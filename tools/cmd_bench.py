@@ -10,9 +10,11 @@ from typing import Any
 import click
 
 from ..ir.errors import Error
+from . import driver
 from .cmd_run import runnable
 from .completion import PLANS
 from .options import input_options, json_flag, model_argument, note, target_options, verbosity
+from .tables import show_table
 
 PEERS = ("onnxruntime",)
 
@@ -26,6 +28,7 @@ PEERS = ("onnxruntime",)
 )
 @click.option("--seconds", type=click.FloatRange(0), default=2.0, show_default=True,
               help="How long to measure.")  # fmt: skip
+@click.option("--profile", is_flag=True, help="Time, GFLOP/s and GB/s of each kernel.")
 @json_flag
 @verbosity
 def command(
@@ -38,12 +41,14 @@ def command(
     seed: int,
     against: str | None,
     seconds: float,
+    profile: bool,
     as_json: bool,
 ) -> None:
     """Time MODEL: median, least and 90th percentile in ms, compile time, peak memory.
 
     With --against the other engine runs the same ONNX file on the same inputs and as many threads,
-    in turns with this one; the ratio is ours over theirs, of medians.
+    in turns with this one; the ratio is ours over theirs, of medians. With --profile the kernels
+    are timed one by one after that, the dearest first.
     """
     from .feeds import feeds
     from .targets import thread_count
@@ -51,6 +56,8 @@ def command(
 
     if against and not model.endswith(".onnx"):
         raise Error("E0530", f"{against} needs an ONNX file", details=(f"found {model}",))
+    if profile and model.endswith(driver.PLAN_SUFFIX):
+        raise click.UsageError("--profile needs the model, not its plan")
     started = time.perf_counter()
     exe = runnable(model, target, threads, precision, shapes)
     compile_ms = (time.perf_counter() - started) * 1e3
@@ -74,7 +81,21 @@ def command(
         facts |= {against: asdict(times[against])}
         facts["ratio"] = times["irc"].median / times[against].median
         facts["ratio_of_least"] = times["irc"].min / times[against].min
+    if profile:
+        facts["kernels"] = profiled(model, target, threads, shapes, inputs, seconds)
     show(facts, against, as_json)
+
+
+def profiled(
+    model: str, target: str, threads: int | None, shapes: dict[str, Any],
+    inputs: dict[str, Any], seconds: float,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The rows of --profile."""
+    from .profiling import kernel_profile
+    from .targets import choose
+
+    choice = choose(target, threads)
+    return kernel_profile(driver.load(model, shapes or None), choice, inputs, seconds)
 
 
 def show(facts: dict[str, Any], against: str | None, as_json: bool) -> None:
@@ -82,19 +103,35 @@ def show(facts: dict[str, Any], against: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return
-    click.echo(f"{'':<14}{'median':>10}{'min':>10}{'p90':>10}  ms")
-    rows = {"irc": facts} | ({against: facts[against]} if against else {})
-    for name, t in rows.items():
-        click.echo(
-            f"{name:<14}{t['median']:10.4f}{t['min']:10.4f}{t['p90']:10.4f}  {t['runs']} runs"
-        )
+    figures = ("median", "min", "p90")
+    timed = {"irc": facts} | ({against: facts[against]} if against else {})
+    cells = [[n, *[f"{t[k]:.4f}" for k in figures], t["runs"]] for n, t in timed.items()]
     if against:
-        click.echo(f"ratio         {facts['ratio']:10.3f}{facts['ratio_of_least']:10.3f}")
+        ratios = [f"{facts[k]:.3f}" for k in ("ratio", "ratio_of_least")]
+        cells.append(["ratio", *ratios, "", ""])
+    show_table(["ms", *figures, "runs"], cells, right=range(1, 5))
+    if "kernels" in facts:
+        click.echo()
+        show_kernels(facts["kernels"])
     memory = facts["peak_memory_bytes"]
     note(
         f"compiled in {facts['compile_ms']:.0f} ms, {facts['threads']} threads, "
         f"arena {facts['arena_bytes']} bytes, process {memory >> 20} MiB at its peak"
     )
+
+
+def show_kernels(rows: list[dict[str, Any]]) -> None:
+    """The table of --profile."""
+    headers = ["kernel", "calls", "us", "share", "GFLOP/s", "of peak", "GB/s", "ops", "from"]
+    cells = [
+        [
+            row["name"], row["calls"], f"{row['seconds'] * 1e6:.1f}", f"{row['share']:.1%}",
+            f"{row['gflops']:.1f}", f"{row['of_peak']:.1%}", f"{row['gbs']:.1f}", row["ops"],
+            ", ".join(row["from"][:2]) + (" ..." if len(row["from"]) > 2 else ""),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    show_table(headers, cells, right=range(1, 7))
 
 
 def peak_memory() -> int:

@@ -22,6 +22,7 @@ from .options import (
     verbosity,
     watch_options,
 )
+from .progress import Say, working
 
 if TYPE_CHECKING:
     from ..ir.ops.core import Module
@@ -66,18 +67,22 @@ def command(
     if goal is not None:
         artifacts.check_writable(goal)
     started = time.perf_counter()
-    module = driver.load(model, shapes or None)
-    options = watched(kind.phase, **watch)
-    compiled = driver.lower(module, choice, options, shapes)
-    if options.to_phase != kind.phase and name not in ("ir", "loops"):
-        raise Error(
-            "E0408", f"{name} needs the phase {kind.phase}, --to stops behind {watch['to_phase']}"
-        )
-    if goal is None:
-        click.echo(artifacts.text_of(name, compiled, choice, Path(model).stem), nl=False)
-        written = []
-    else:
-        written = artifacts.write(name, compiled, choice, goal)
+    with working("compile") as say:
+        say(f"reading {model}")
+        module = driver.load(model, shapes or None)
+        options = watched(kind.phase, say, **watch)
+        compiled = driver.lower(module, choice, options, shapes)
+        if options.to_phase != kind.phase and name not in ("ir", "loops"):
+            raise Error(
+                "E0408",
+                f"{name} needs the phase {kind.phase}, --to stops behind {watch['to_phase']}",
+            )
+        if goal is None:
+            text, written = artifacts.text_of(name, compiled, choice, Path(model).stem), []
+        else:
+            say(f"{said(compiled)}code for {goal}")
+            text, written = "", artifacts.write(name, compiled, choice, goal)
+    click.echo(text, nl=False)
     seconds = time.perf_counter() - started
     if watch["time_passes"]:
         show_times(compiled.seconds)
@@ -90,26 +95,36 @@ def command(
 
 def watched(
     to: str,
+    say: Say | None = None,
     verify_each: bool = False,
     dump_dir: str | None = None,
     from_phase: str | None = None,
     to_phase: str | None = None,
     time_passes: bool = False,
 ) -> Options:
-    """The pipeline's options from the flags; `to` is the last phase unless --to says another."""
+    """The pipeline's options from the flags; `to` is the last phase unless --to says another.
+
+    `say` hears of each pass.
+    """
     from ..passes.pipeline import Options, phase_index
 
     last = "planned" if to_phase == "emitted" else to_phase or to
     first = from_phase or "import"
     if phase_index(first) > phase_index(last):
         raise Error("E0221", f"the phase {first} comes behind {last}: nothing to do")
-    shows = verbose() >= 1
+
+    def on_pass(step: Pass, module: Module, seconds: float) -> None:
+        if say is not None:
+            say(f"behind {step.name}")
+        if verbose() >= 1:
+            show_pass(step, module, seconds)
+
     return Options(
         verify_each=verify_each,
         dump_dir=dump_dir,
         from_phase=first,
         to_phase=last,
-        on_pass=show_pass if shows else None,
+        on_pass=on_pass,
     )
 
 

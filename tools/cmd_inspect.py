@@ -12,6 +12,7 @@ from ..ir.errors import Error, UnsupportedError
 from . import driver
 from .completion import PLANS
 from .options import json_flag, model_argument, target_options, verbosity
+from .tables import show_table
 
 if TYPE_CHECKING:
     from ..ir.ops.core import Module
@@ -60,8 +61,10 @@ def command(
         click.echo(json.dumps(facts | {"buffers": rows}, indent=1))
         return
     show(facts)
-    for row in rows:
-        click.echo("  {offset:>10} {bytes:>10}  {first:>4}..{last:<4} {name}".format(**row))
+    if rows:
+        headers = ["offset", "bytes", "first", "last", "buffer"]
+        cells = [[row[k] for k in ("offset", "bytes", "first", "last", "name")] for row in rows]
+        show_table(headers, cells, right=range(4))
 
 
 def of_module(module: Module) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Invariant: starts quickly, so it imports neither llvmlite (unless a target is na
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import sys
 import time
@@ -18,7 +19,7 @@ import click
 from ..ir.errors import Error
 from . import completion, driver
 from .cmd_compile import show_times, watched
-from .options import note, verbose, verbosity, watch_options
+from .options import json_flag, note, verbose, verbosity, watch_options
 
 if TYPE_CHECKING:
     from ..ir.ops.core import Module
@@ -51,28 +52,51 @@ PASS_MODULES = {
 @click.option("-o", "--output", default="-", show_default=True, help="Text, or an .irc archive.")
 @click.option("--list", "listing", is_flag=True, help="List the passes and their options.")
 @watch_options
+@json_flag
 @verbosity
 def command(
-    file: str, passes: str | None, target: str | None, output: str, listing: bool, **watch: Any
+    file: str,
+    passes: str | None,
+    target: str | None,
+    output: str,
+    listing: bool,
+    as_json: bool,
+    **watch: Any,
 ) -> None:
     """Read FILE (.ir, .irc or -), run passes over it, and print it.
 
     Without --passes it is read, verified and printed; with --to the pipeline runs up to a phase.
+    With --json: the milliseconds of each pass, ops before and after, and the text or the file.
     """
     from ..ir.text import print_op
 
     if listing:
-        list_passes()
+        list_passes(as_json)
         return
     if passes is not None and (watch["from_phase"] or watch["to_phase"]):
         raise click.UsageError("--passes and --from/--to exclude each other")
     module = read(file)
+    before, seconds = ops_of(module), dict[str, float]()
     if passes is not None or watch["to_phase"]:
-        module = changed(module, passes, target, watch)
-    if output == "-":
-        click.echo(print_op(module))
-    else:
+        module, seconds = changed(module, passes, target, watch)
+    if output != "-":
         module.save(output)
+    if as_json:
+        facts = {
+            "milliseconds": {name: round(s * 1e3, 3) for name, s in seconds.items()},
+            "ops_before": before,
+            "ops_after": ops_of(module),
+        }
+        kept = {"text": print_op(module)} if output == "-" else {"file": output}
+        click.echo(json.dumps(facts | kept, indent=1))
+    elif output == "-":
+        click.echo(print_op(module))
+
+
+def ops_of(module: Module) -> int:
+    """Ops of all functions, constants and terminators not counted."""
+    plain = ("const", "func", "module")
+    return sum([not op.terminator and op.name not in plain for op in module.walk()])
 
 
 def read(file: str) -> Module:
@@ -93,8 +117,8 @@ def read(file: str) -> Module:
 
 def changed(
     module: Module, passes: str | None, target: str | None, watch: dict[str, Any]
-) -> Module:
-    """The module behind the passes, or behind the phases of a target."""
+) -> tuple[Module, dict[str, float]]:
+    """The module behind the passes, or behind the phases of a target, and seconds by pass."""
     if passes is not None:
         return passed(module, passes, watch)
     from ..passes.pipeline import compile_module
@@ -102,11 +126,13 @@ def changed(
     result = compile_module(module, target_of(target), watched("fused", **watch))
     if watch["time_passes"]:
         show_times(result.seconds)
-    return result.module
+    return result.module, result.seconds
 
 
-def passed(module: Module, passes: str, watch: dict[str, Any]) -> Module:
-    """The module behind each of the passes named, in order."""
+def passed(
+    module: Module, passes: str, watch: dict[str, Any]
+) -> tuple[Module, dict[str, float]]:
+    """The module behind each of the passes named, in order, and seconds by pass."""
     from ..ir.verify import verify
 
     seconds: dict[str, float] = {}
@@ -127,7 +153,7 @@ def passed(module: Module, passes: str, watch: dict[str, Any]) -> Module:
             dump(module, Path(watch["dump_dir"]), f"{number}_{step.name}.ir")
     if watch["time_passes"]:
         show_times(seconds)
-    return module
+    return module, seconds
 
 
 def parsed(text: str) -> list[Pass]:
@@ -168,11 +194,18 @@ def target_of(name: str | None) -> Any:
     return choose(name).target
 
 
-def list_passes() -> None:
-    """Names and options of all passes."""
+def list_passes(as_json: bool = False) -> None:
+    """Names and options of all passes, and the phases."""
     from ..passes.options import PASSES, default_of, options_of
     from ..passes.pipeline import PHASES
 
+    if as_json:
+        found = {
+            name: {f.name: default_of(cls, f.name) for f in options_of(cls)}
+            for name, cls in sorted(PASSES.items())
+        }
+        click.echo(json.dumps({"passes": found, "phases": PHASES}, indent=1))
+        return
     for name in sorted(PASSES):
         cls = PASSES[name]
         shown = [f"{f.name}={default_of(cls, f.name)}" for f in options_of(cls)]

@@ -11,6 +11,7 @@ from ..ir.errors import VerifyError
 from . import driver
 from .completion import PLANS
 from .options import input_options, json_flag, model_argument, note, target_options, verbosity
+from .progress import working
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +63,9 @@ def runnable(
     """The executable of a plan as it is, or of a model compiled now."""
     if model.endswith(driver.PLAN_SUFFIX):
         return driver.open_plan(model)
-    return driver.compile(model, target, threads, precision, shapes or None)
+    with working("compile") as say:
+        say(f"reading {model}")
+        return driver.compile(model, target, threads, precision, shapes or None, say)
 
 
 def summary(y: np.ndarray[Any, Any]) -> dict[str, object]:

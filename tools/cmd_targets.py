@@ -6,7 +6,8 @@ import json
 
 import click
 
-from .options import json_flag, verbosity
+from .options import json_flag, note, verbosity
+from .tables import show_table
 
 
 @click.command()
@@ -23,8 +24,8 @@ def command(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    for row in rows:
-        click.echo(
-            f"{row['name']:<18}{'runs here' if row['runs'] else 'files only':<12}{row['meaning']}"
-        )
-    click.echo("x86_64-linux-CPU and aarch64-linux-CPU take any processor that LLVM knows.")
+    cells = [
+        [row["name"], "runs here" if row["runs"] else "files only", row["meaning"]] for row in rows
+    ]
+    show_table(["target", "code", "meaning"], cells)
+    note("x86_64-linux-CPU and aarch64-linux-CPU take any processor that LLVM knows.")

@@ -8,7 +8,7 @@ llvmlite only for compiled code.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,11 +98,13 @@ def compile(
     threads: int | None = None,
     precision: str = "f32",
     shapes: Shapes | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Executable | MixedExecutable | ReferenceExecutable:
     """An executable of a model (anything `load` takes) for a target that runs on this machine.
 
     `threads` goes before IRC_NUM_THREADS, that before the cores allowed; `shapes` gives inputs
-    extents.  Errors: E0401 unknown target, E0402 it does not run here, E0404 unknown precision.
+    extents; `say` hears what is being done.  Errors: E0401 unknown target, E0402 it does not run
+    here, E0404 unknown precision.
     """
     from .targets import choose
 
@@ -112,7 +114,16 @@ def compile(
     module = load(model, shapes)
     if choice.backend == "reference":
         return reference(module, shapes)
-    return executable(module, choice, shapes=shapes)
+    return executable(module, choice, _heard(say), shapes)
+
+
+def _heard(say: Callable[[str], None] | None) -> Options | None:
+    """The pipeline's options for a listener, who hears of each pass."""
+    from ..passes.pipeline import Options
+
+    if say is None:
+        return None
+    return Options(on_pass=lambda step, module, seconds: say(f"behind {step.name}"))
 
 
 def check_precision(precision: str, choice: Choice) -> None:

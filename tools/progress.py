@@ -6,6 +6,7 @@ work has taken long enough to be worth a line.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -49,7 +50,9 @@ class _Line:
         """Show a text."""
         from rich.markup import escape
 
-        shown = f"{self.title}: {escape(text)}"
+        room = max(10, shutil.get_terminal_size().columns - len(self.title) - 5)
+        cut = text if len(text) <= room else text[: room - 3] + "..."
+        shown = f"{self.title}: {escape(cut)}"
         if self.status is not None:
             self.status.update(shown)
         elif time.monotonic() - self.began >= PATIENCE:

@@ -158,6 +158,19 @@ def test_the_table_of_passes_is_right(capsys: Capture) -> None:
     assert all(name in shown for name in PASSES)
 
 
+def test_opt_as_json(text_file: Path, tmp_path: Path, capsys: Capture) -> None:
+    facts = json_of(capsys, "opt", str(text_file), "--passes", "cse")
+    assert (facts["ops_before"], facts["ops_after"]) == (3, 2)
+    assert set(facts["milliseconds"]) == {"cse"}  # type: ignore[call-overload]
+    assert str(facts["text"]).count("relu") == 1
+    goal = tmp_path / "o.irc"
+    facts = json_of(capsys, "opt", str(text_file), "--to", "fused", "-o", str(goal))
+    assert facts["file"] == str(goal) and goal.exists()
+    facts = json_of(capsys, "opt", "--list")
+    assert set(facts["passes"]) == set(PASSES)  # type: ignore[call-overload]
+    assert facts["phases"] == list(PHASES)
+
+
 def test_a_few_passes_start_without_the_compiler(text_file: Path) -> None:
     code = f"from irc.tools.main import run; run(['opt', {str(text_file)!r}, '--passes', 'cse'])"
     code += "; import sys; print('\\nLOADED', *sys.modules)"
@@ -263,6 +276,23 @@ def test_bench(onnx_files: dict[str, Path], capsys: Capture) -> None:
     theirs = facts["onnxruntime"]["median"]  # type: ignore[index]
     assert facts["ratio"] == pytest.approx(facts["median"] / theirs)  # type: ignore[operator]
     assert facts["peak_memory_bytes"] > 1 << 20  # type: ignore[operator]
+
+
+def test_bench_profile(onnx_files: dict[str, Path], capsys: Capture) -> None:
+    model = str(onnx_files["small_cnn"])
+    line = ["bench", model, "--profile", "--seconds", "0.02", "--threads", "1"]
+    rows = json_of(capsys, *line)["kernels"]
+    assert [r["seconds"] for r in rows] == sorted([r["seconds"] for r in rows], reverse=True)  # type: ignore[attr-defined, index]
+    assert sum([r["share"] for r in rows]) == pytest.approx(1)  # type: ignore[attr-defined]
+    by = {r["ops"]: r for r in rows}  # type: ignore[attr-defined]
+    first = by["matmul, add"]
+    assert first["flops"] == pytest.approx(2 * 1568 * 10, rel=0.01)
+    assert first["gflops"] == pytest.approx(first["flops"] / first["seconds"] / 1e9)
+    assert first["from"] == ["gemm7 in small_cnn.onnx"]
+    assert run(line) == 0
+    shown = capsys.readouterr().out
+    assert "GFLOP/s" in shown and "matmul, add" in shown
+    assert run(["bench", "m.ircx", "--profile"]) == 2
 
 
 def test_times_take_turns() -> None:
