@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ...ir.dims import DimLike, sym, symbols_of
 from ...ir.ops.loop import Alloc, For, Load, Store
 from ...ir.symbols import loops_around
+from .aliasing import spread_rows
 from .memory import ComputeAt, Place, Stage
 from .microtile import finish_tile
 from .nests import child_of, contains, perfect_chain
@@ -248,6 +249,8 @@ def schedule_contraction(s: Scheduler, label: str) -> bool:
     tiling = choose_tiling(c, s) if c is not None and s.target.vector_bits else None
     if c is None or tiling is None:
         return False
+    if _spread(s, c, tiling):
+        c = match_contraction(acc) or c
     outer = _tile_consumer(s, c, tiling)
     panel = _panel_loop(c, tiling, s, outer)
     source = _sides(c, tiling.vector)[0].source.name or ""
@@ -336,6 +339,19 @@ def _pack(s: Scheduler, c: Contraction, tiling: Tiling, loop: str, source: str) 
     rank = len(streamed.index)
     order = tuple([d for d in range(rank) if d != last] + [last])
     s.attempt(Stage(source, loop, label, "stack", (), order if order != tuple(range(rank)) else ()))
+
+
+def _spread(s: Scheduler, c: Contraction, tiling: Tiling) -> bool:
+    """Give the rows of the tile addresses that the first cache can hold side by side."""
+    _, rows = _sides(c, tiling.vector)
+    sizes: dict[str, int] = {}
+    uses = 1
+    for (var, _, extent), size in zip(c.dims, tiling.sizes, strict=True):
+        if var and depends(rows, var):
+            sizes[var] = size
+        else:
+            uses *= -(-static(extent) // size)
+    return spread_rows(s, f"{c.acc.label}.rows", rows, sizes, c.reductions[-1][0], uses)
 
 
 def split_tails(s: Scheduler, full: Mapping[str, DimLike], outer: Sequence[str]) -> None:

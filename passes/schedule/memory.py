@@ -16,7 +16,7 @@ from ...ir.types import BufferType
 from .nests import Refused, child_of, contains, find_alloc, find_buffer, find_loop
 from .simplify import simplify_under
 from .steps import Step
-from .window import covers, position, sink
+from .window import covers, position, sink, window
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,7 @@ class Stage(Step):
         ]
         if not reads:
             raise Refused(f"{self.source} is not read under {self.loop}")
+        window(reads, target)  # refuses where it is not known
         fill = _padding(reads, source)
         shape = source.buffer.shape
         top = min([child_of(r, kernel.body) for r in reads], key=position)
