@@ -6,18 +6,53 @@ May import: ir.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from collections.abc import Sequence
+
 from ...ir.core import OPS, Op, Value
-from ...ir.dims import symbols_of
+from ...ir.dims import DimLike, sym, symbols_of
 from ...ir.ops.core import Func
 from ...ir.ops.loop import Alloc, Bind, For
 from ...ir.symbols import map_dims_in, rename_bind, rename_loop
 from ...ir.types import DType, TensorType, VectorType
 
 
+MOST_OPS = 24_000
+"""Ops of a kernel that is written out: a compiler takes some seconds for as many."""
+
+
 def unroll(kernel: Func) -> None:
-    """Write out every loop of kind `unroll`, innermost first."""
+    """Write out every loop of kind `unroll`, innermost first.
+
+    Where that would give more than `MOST_OPS` ops, the loops that give most stay loops: reductions
+    first, for the others' indices are meant to become constants.
+    """
+    for loop in _too_long(kernel):
+        loop.set_attr("kind", "serial")
     for loop in [op for op in kernel.walk() if isinstance(op, For) and op.kind == "unroll"][::-1]:
         _unroll(loop)
+
+
+def _too_long(kernel: Func) -> list[For]:
+    """The loops not to write out, so that the kernel stays within `MOST_OPS` ops."""
+    kept: list[For] = []
+    while True:
+        sizes: dict[For, int] = {}
+        if _expanded(kernel, sizes, kept) <= MOST_OPS or not sizes:
+            return kept
+        kept.append(max(sizes, key=lambda loop: (loop.reduction, sizes[loop])))
+
+
+def _expanded(op: Op, sizes: dict[For, int], kept: Sequence[For]) -> int:
+    """How many ops there are of `op` when it is written out; `sizes` gets that of each loop."""
+    inside = sum([_expanded(inner, sizes, kept) for block in op.regions for inner in block])
+    if not isinstance(op, For) or op.kind != "unroll" or op in kept:
+        return inside + 1
+    rounds = op.extent if isinstance(op.extent, int) else 1
+    if rounds > 1:
+        sizes[op] = inside * rounds
+    return inside * rounds
 
 
 def _unroll(loop: For) -> None:
@@ -29,6 +64,7 @@ def _unroll(loop: For) -> None:
     assert block is not None
     for k in range(extent):
         env: dict[Value, Value] = {}
+        copies: list[Op] = []
         for op in list(loop.body):
             if k == extent - 1:
                 loop.body.remove(op)
@@ -37,9 +73,22 @@ def _unroll(loop: For) -> None:
                 made = op.copy(env)
             block.insert_before(made, loop)
             map_dims_in(made, {loop.var: loop.lo + k})
-            if made.regions or isinstance(made, (Alloc, Bind)):
-                _rename(made, f".{k}")
+            copies.append(made)
+        _rename_copies(copies, f".{k}")
     loop.erase()
+
+
+def _rename_copies(copies: Sequence[Op], suffix: str) -> None:
+    """New names in the copies of a loop's body; what they bind reaches to the last of them."""
+    bound: dict[str, DimLike] = {}
+    for made in copies:
+        if bound:
+            map_dims_in(made, bound)
+        if isinstance(made, Bind):
+            bound[made.symbol] = sym(made.symbol + suffix)
+            made.set_attr("symbol", made.symbol + suffix)
+        elif made.regions or isinstance(made, Alloc):
+            _rename(made, suffix)
 
 
 def _rename(op: Op, suffix: str) -> None:
