@@ -41,7 +41,9 @@ test: $(call stamp,$(EXTRAS))
 lint: $(call stamp,test)
 	$(PY) tools/lint.py
 
-accept: $(call stamp,test$(comma)bench)
+# Topics that export networks need torch too.
+extras-models := test,bench,oracle
+accept: $(call stamp,$(or $(extras-$(TOPIC)),test$(comma)bench))
 	$(PY) -m irc.tools.accept $(TOPIC) $(LINE)
 
 clean:

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from .acceptance import FAILING, Line, Skipped, Verdict
 
-TOPICS = {"spine": ".acceptance.spine"}
+TOPICS = {"models": ".acceptance.models", "spine": ".acceptance.spine"}
 OUTPUT = Path(__file__).resolve().parent.parent / ".accept"
 COLOURS = {"pass": "green", "fail": "red", "error": "red", "skip": "yellow"}
 

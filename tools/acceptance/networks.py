@@ -7,7 +7,6 @@ shared/models inside or beside the checkout, and count where they are.
 from __future__ import annotations
 
 import functools
-import os
 import statistics
 import subprocess
 import sys
@@ -29,12 +28,12 @@ from .. import driver, verification
 from ..bench.models import MODELS
 from ..bench.native import NativeCall
 from ..bench.peers import onnxruntime
+from ..bench.zoo import models_folder
 from ..feeds import random_inputs
 from ..targets import Choice, choose
 from ..timing import alternate
 from . import Measured, Skipped
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 NOISE = 0.02
 SMALL_CNN_ARENA = 38_848
 ARENA_RATIO = 1.05
@@ -71,13 +70,6 @@ class Network:
         planned = driver.lower(self.module(), choice).planned
         assert planned is not None
         return planned
-
-
-def models_folder() -> Path | None:
-    """Where the real models are."""
-    chosen = os.environ.get("IRC_MODELS")
-    folders = [Path(chosen)] if chosen else [ROOT / "shared/models", ROOT.parent / "shared/models"]
-    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 @functools.cache

@@ -145,7 +145,8 @@ def optimize_line() -> Measured:
     ratios = {name: row["ratio"] for name, row in details.items()}
     slowest = max(ratios, key=lambda name: ratios[name])
     mean = math.exp(sum([math.log(r) for r in ratios.values()]) / len(ratios))
-    figure = f"{len(details)} models, latency {mean:.2f}x, at most {ratios[slowest]:.2f}x ({slowest})"
+    figure = f"{len(details)} models, latency {mean:.2f}x, at most {ratios[slowest]:.2f}x"
+    figure += f" ({slowest})"
     figure += f", error {max([row['error'] for row in details.values()]):.1e}"
     figure += "".join([f"; {what}: {', '.join(n)}" for what, n in
                        (("wrong", wrong), ("slower", slow)) if n])  # fmt: skip
