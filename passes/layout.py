@@ -20,6 +20,14 @@ from ..ir.rewrite import Rule, worklist
 from ..ir.target import Target
 from .cost import blocked_pays, reads_plain
 from .fuse_kinds import reduced_axes
+from .layout_moves import (
+    layout_of,
+    sunk_concat,
+    sunk_pad,
+    sunk_reshape,
+    sunk_slice,
+    sunk_transpose,
+)
 from .options import Pass, hidden
 from .panels import panel_rule
 from .rules.fold import fold_rules
@@ -69,6 +77,9 @@ class Layout(Pass):
             (classes("reduce_mean", "reduce_sum", "reduce_max", "reduce_min"), [sunk_reduction]),
             (classes("concat"), [sunk_concat]),
             (classes("pad"), [sunk_pad]),
+            (classes("reshape"), [sunk_reshape]),
+            (classes("transpose"), [sunk_transpose]),
+            (classes("slice"), [sunk_slice]),
             (classes("local_response_norm"), [sunk_response_norm]),
             (classes("matmul"), [flattened_product]),
             (classes("pack"), [pack_of_unpack]),
@@ -153,22 +164,9 @@ def blocked_conv(op: Op, b: Builder, block: int, out_block: int) -> Value:
     return b.unpack(made, axes=(1,), blocks=(block,), shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
 
 
-def _layout(value: Value) -> tuple[int, int] | None:
-    """(axis, block) of an `unpack` along one axis; None for anything else."""
-    op = value.op
-    if (
-        op is None
-        or op.name != "unpack"
-        or len(op.attributes["axes"]) != 1
-        or op.attributes["order"]
-    ):
-        return None
-    return op.attributes["axes"][0], op.attributes["blocks"][0]
-
-
 def sunk_elementwise(op: Op, b: Builder) -> Value | None:
     """f(unpack(x), unpack(y)) is unpack(f(x, y)); broadcast operands are packed alike."""
-    found = [_layout(v) if v is not None else None for v in op.operands]
+    found = [layout_of(v) if v is not None else None for v in op.operands]
     layouts = {f for f in found if f is not None}
     if len(layouts) != 1 or not op.results:
         return None
@@ -197,7 +195,7 @@ def _plan_for(value: Value, layout: tuple[int, int], rank: int, channels: object
     """How an operand gets into the layout: it is packed, one element, one channel, or a constant to
     pack.
     """
-    if _layout(value) == layout and value.tensor.rank == rank:
+    if layout_of(value) == layout and value.tensor.rank == rank:
         return "unwrap"
     shape = (1,) * (rank - value.tensor.rank) + value.tensor.shape
     if all([e == 1 for e in shape]):
@@ -225,7 +223,7 @@ def _apply(plan: str | None, value: Value, b: Builder, layout: tuple[int, int], 
 def sunk_pool(op: Op, b: Builder) -> Value | None:
     """A pool of unpacked channels runs on the blocks."""
     x = op.operands[0]
-    layout = _layout(x)
+    layout = layout_of(x)
     if layout is None or layout[0] != 1 or op.attributes["channel_block"]:
         return None
     assert x.op is not None
@@ -236,7 +234,7 @@ def sunk_pool(op: Op, b: Builder) -> Value | None:
 def sunk_reduction(op: Op, b: Builder) -> Value | None:
     """A reduction over other axes than the blocked one."""
     x = op.operands[0]
-    layout = _layout(x)
+    layout = layout_of(x)
     axes = reduced_axes(op)
     if layout is None or layout[0] in axes or not axes:
         return None
@@ -248,47 +246,10 @@ def sunk_reduction(op: Op, b: Builder) -> Value | None:
     return b.unpack(made, axes=(axis,), blocks=(layout[1],), shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
 
 
-def sunk_concat(op: Op, b: Builder) -> Value | None:
-    """A concat of values in one layout; along the blocked axis only of whole blocks."""
-    layouts = {_layout(v) for v in op.operands}
-    if len(layouts) != 1 or None in layouts:
-        return None
-    (layout,) = layouts
-    assert layout is not None
-    rank = op.results[0].tensor.rank
-    axis = op.attributes["axis"] % rank
-    if axis == layout[0] and not _whole(op.operands, layout):
-        return None
-    made = b.concat(*[v.op.operands[0] for v in op.operands if v.op is not None], axis=axis)
-    return b.unpack(made, axes=(layout[0],), blocks=(layout[1],), shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
-
-
-def _whole(values: Sequence[Value], layout: tuple[int, int]) -> bool:
-    return all([equal(v.tensor.shape[layout[0]] % layout[1], 0) is True for v in values])
-
-
-def sunk_pad(op: Op, b: Builder) -> Value | None:
-    """A pad of other axes than the blocked one."""
-    x = op.operands[0]
-    layout = _layout(x)
-    given = op.attributes
-    if layout is None or given["low"][layout[0]] != 0 or given["high"][layout[0]] != 0:
-        return None
-    assert x.op is not None
-    made = b.pad(
-        x.op.operands[0],
-        low=(*given["low"], 0),
-        high=(*given["high"], 0),
-        mode=given["mode"],
-        value=given["value"],
-    )
-    return b.unpack(made, axes=(layout[0],), blocks=(layout[1],), shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
-
-
 def sunk_response_norm(op: Op, b: Builder) -> Value | None:
     """Normalization across the blocked channels."""
     x = op.operands[0]
-    layout, shape = _layout(x), x.tensor.shape
+    layout, shape = layout_of(x), x.tensor.shape
     if layout is None or layout[0] != 1 or op.attributes["channel_block"]:
         return None
     if not isinstance(shape[1], int):
@@ -306,7 +267,7 @@ def flattened_product(op: Op, b: Builder) -> Value | None:
     if flat is None or flat.name != "reshape" or not is_constant(w) or w.tensor.rank != 2:
         return None
     image = flat.operands[0]
-    layout = _layout(image)
+    layout = layout_of(image)
     if layout is None or layout[0] != 1 or image.op is None or x.tensor.rank != 2:
         return None
     shape, packed = image.tensor.shape, image.op.operands[0]

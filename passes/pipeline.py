@@ -54,7 +54,8 @@ def passes_of(phase: str, target: Target) -> list[Pass]:
         case "layout":
             panel = 2 * target.lanes(32) if target.layout_block else 0
             layout = Layout(block=target.layout_block, panel=panel, target=target)
-            return [layout, Canonicalize(), Cse()]
+            convolutions = Decompose(only=("conv_transpose",))
+            return [convolutions, Canonicalize(), layout, Canonicalize(), Cse()]
         case "fused":
             return [
                 Decompose(),

@@ -9,6 +9,7 @@ from irc.ir.ops.core import Const, Func, Module, Return
 from irc.ir.types import TensorType, f32
 from irc.ir.verify import verify
 from irc.passes.cost import blocked_pays, cost_of
+from irc.passes.layout_moves import segments
 from irc.passes.pipeline import parse_pipeline
 
 rng = np.random.default_rng(3)
@@ -225,3 +226,59 @@ def test_grouped_1x1_that_steps_stays_a_convolution() -> None:
         return b.conv(y, weights(b, 20, 1, 1, 1), groups=20)
 
     assert after(program((1, 20, 4, 4), fill), BLOCKED)[1].count("conv") == 2
+
+
+def test_unpack_sinks_through_what_keeps_blocks_whole() -> None:
+    """Doubling an image by interleaving four phases of whole blocks, then cutting an edge."""
+
+    def fill(b: Builder, x: Value) -> Value:
+        y = b.reshape(b.conv(x, weights(b, 64, 8, 1, 1)), shape=(1, 2, 2, 16, 4, 5))
+        y = b.reshape(b.transpose(y, perm=(0, 3, 4, 1, 5, 2)), shape=(1, 16, 8, 10))
+        y = b.slice(y, starts=(0, 0, 1, 0), sizes=(1, 16, 7, 10))
+        y = b.slice(y, starts=(0, 8, 0, 0), sizes=(1, 8, 7, 10))
+        return b.conv(y, weights(b, 8, 8, 1, 1))
+
+    _, names = after(program((1, 8, 4, 5), fill), BLOCKED)
+    assert names.count("pack") == 1 and names.count("unpack") == 1 and names[-1] == "unpack"
+
+
+@pytest.mark.parametrize("groups", [4, 2])
+def test_a_shuffle_that_parts_blocks_unpacks(groups: int) -> None:
+    def fill(b: Builder, x: Value) -> Value:
+        y = b.reshape(b.conv(x, weights(b, 16, 8, 1, 1)), shape=(1, groups, 16 // groups, 3, 3))
+        y = b.reshape(b.transpose(y, perm=(0, 2, 1, 3, 4)), shape=(1, 16, 3, 3))
+        return b.conv(y, weights(b, 8, 16, 1, 1))
+
+    _, names = after(program((1, 8, 3, 3), fill), BLOCKED)
+    assert names.count("unpack") == 2
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((6, 4), (2, 3, 4)),
+        ((2, 3, 4), (6, 4)),
+        ((1, 6), (6,)),
+        ((2, 9, 2), (3, 6, 2)),
+        ((5,), (5,)),
+        ((4, 1), (1, 2, 2)),
+    ],
+)
+def test_segments_cover_both_shapes(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    before, after = shapes
+    found = segments(before, after)
+    for a, b, c, d in found:
+        assert np.prod(before[a:b]) == np.prod(after[c:d])
+    assert [s[0] for s in found[1:]] == [s[1] for s in found[:-1]] and found[-1][1] == len(before)
+    assert [s[2] for s in found[1:]] == [s[3] for s in found[:-1]] and found[-1][3] == len(after)
+
+
+def test_a_transposed_convolution_stays_in_blocks() -> None:
+    def fill(b: Builder, x: Value) -> Value:
+        y = b.relu(b.conv(x, weights(b, 16, 8, 3, 3), pads=(1, 1, 1, 1)))
+        y = b.conv_transpose(y, weights(b, 16, 8, 2, 2), strides=(2, 2))
+        return b.conv(y, weights(b, 8, 8, 3, 3), pads=(1, 1, 1, 1))
+
+    passes = "canonicalize,decompose{only=conv_transpose}," + BLOCKED
+    _, names = after(program((1, 8, 4, 4), fill), passes)
+    assert names.count("pack") == 1 and names.count("unpack") == 1
