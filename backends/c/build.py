@@ -218,8 +218,9 @@ class _Face:
 
 def _constants(name: str, weights: Sequence[tuple[int, Blob]], size: int) -> str:
     """A const struct whose members lie at the planned offsets (each padded to the next multiple of
-    64).
+    64); those without elements have no place.
     """
+    weights = [(offset, blob) for offset, blob in weights if blob.array.size]
     if not weights:
         return ""
     members, values = [], []
@@ -229,10 +230,7 @@ def _constants(name: str, weights: Sequence[tuple[int, Blob]], size: int) -> str
         count = int(text[text.index("[") + 1 : text.index("]")])
         members.append(f"    {memory_type(blob.type.dtype)} w{k}[{count}];")
         values.append(text[text.index("=") + 2 : text.rindex(";")])
-        used = (
-            stored_bytes(blob.type.dtype, int(np.prod(blob.type.shape, dtype=np.int64)))
-            or count * blob.dtype.np.itemsize
-        )
+        used = stored_bytes(blob.type.dtype, blob.array.size)
         if end - offset > used:
             members.append(f"    uint8_t p{k}[{end - offset - used}];")
             values.append("{0}")

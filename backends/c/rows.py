@@ -127,7 +127,8 @@ def _alloc(p: Printer, op: Op) -> None:
         shape = (-(-type_.size * bits // 8),)
     elif type_.strides is not None:
         shape = (1 + sum((d - 1) * s for d, s in zip(shape, type_.strides, strict=True)),)
-    p.line(f"{p.element_type(type_.dtype)} {name}{''.join([f'[{d}]' for d in shape])};")
+    start = " = {0}" if bits else ""  # a store changes part of a byte, and keeps the rest of it
+    p.line(f"{p.element_type(type_.dtype)} {name}{''.join([f'[{d}]' for d in shape])}{start};")
     p.names[op.result] = name
     p.module.array_declared(p, op, name)
 

@@ -1,4 +1,4 @@
-"""Import rows of products: MatMul, Gemm, Einsum, convolutions, and their integer forms.
+"""Import rows of products: MatMul, Gemm, convolutions, and their integer forms.
 
 Imports: node, ir.
 """
@@ -48,71 +48,6 @@ def gemm(n: Node) -> Result:
     if c is None or beta == 0.0:
         return out
     return n.b.add(out, c if beta == 1.0 else n.b.mul(c, n.like(c, beta)))
-
-
-def einsum(n: Node) -> Result:
-    """One or two terms without repeated letters; `...` stands for leading axes of equal number."""
-    equation = n.required("equation").replace(" ", "")
-    terms, arrow, result = equation.partition("->")
-    parts = terms.split(",")
-    if len(parts) != len(n) or len(parts) > 2:
-        raise n.unsupported("Einsum: one or two terms are supported", f"found {equation!r}")
-    letters = _expanded(n, parts)
-    if not arrow:
-        every = "".join(parts).replace(".", "")
-        result = "..." * ("..." in terms) + "".join(
-            sorted(c for c in set(every) if every.count(c) == 1)
-        )
-    result = result.replace("...", letters.pop())
-    if len(set(result)) != len(result):
-        raise n.invalid("E0313", f"Einsum: {equation!r} repeats a letter of the result")
-    terms_ = [_diagonal(n, n.x(k), term) for k, term in enumerate(letters)]
-    letters = [term for _, term in terms_]
-    if len(letters) == 1:
-        return _one_term(n, terms_[0][0], letters[0], result)
-    (x, _), (y, _) = terms_
-    x, of_x = _without(n, x, letters[0], letters[1] + result)
-    y, of_y = _without(n, y, letters[1], letters[0] + result)
-    return n.b.contract(x, y, equation=f"{of_x},{of_y}->{result}")
-
-
-def _expanded(n: Node, parts: Sequence[str]) -> list[str]:
-    """The terms with `...` replaced by letters of its own, and what it stands for."""
-    used = set("".join(parts))
-    free = [c for c in "zyxwvutsrqponmlkjihgfedcba" if c not in used]
-    dots = ""
-    for k, part in enumerate(parts):
-        if "..." in part:
-            count = n.rank(k) - (len(part) - 3)
-            if count < 0 or count > len(free) or (dots and len(dots) != count):
-                raise n.unsupported("Einsum: the axes of '...' do not fit", ",".join(parts))
-            dots = dots or "".join(free[:count])
-    return [*[p.replace("...", dots) for p in parts], dots]
-
-
-def _diagonal(n: Node, x: Value, term: str) -> tuple[Value, str]:
-    """A letter that occurs twice in a term: everything off the diagonal is 0, then summed."""
-    while len(set(term)) != len(term):
-        last = max(k for k, c in enumerate(term) if term.index(c) != k)
-        first = term.index(term[last])
-        places = [n.b.iota(shape=x.tensor.shape, axis=k) for k in (first, last)]
-        x = n.b.where(n.b.eq(*places), x, n.like(x, 0))
-        x = n.b.reduce_sum(x, axes=(last,))
-        term = term[:last] + term[last + 1 :]
-    return x, term
-
-
-def _without(n: Node, x: Value, term: str, kept: str) -> tuple[Value, str]:
-    """Sum over the letters that occur nowhere else."""
-    gone = tuple([k for k, c in enumerate(term) if c not in kept])
-    if not gone:
-        return x, term
-    return n.b.reduce_sum(x, axes=gone), "".join(c for c in term if c in kept)
-
-
-def _one_term(n: Node, x: Value, term: str, result: str) -> Value:
-    x, term = _without(n, x, term, result)
-    return n.transpose(x, [term.index(c) for c in result])
 
 
 class Geometry(NamedTuple):
@@ -268,7 +203,6 @@ def conv_integer(n: Node) -> Result:
 ROWS: Sequence[tuple[str, int, Row]] = (
     ("MatMul", 1, matmul),
     ("Gemm", 1, gemm),
-    ("Einsum", 12, einsum),
     ("Conv", 1, conv),
     ("ConvTranspose", 1, conv_transpose),
     ("MatMulInteger", 10, matmul_integer),

@@ -59,6 +59,8 @@ class Relu(_Unary):
         return np.maximum(x, x.dtype.type(0))
 
     def decompose(self, b: Builder) -> Value:
+        if element(self.x.type).kind == "uint":
+            return b.identity(self.x)  # type: ignore[no-any-return]
         return b.max(self.x, constant(b, self.x, 0))  # type: ignore[no-any-return]
 
 
@@ -205,8 +207,10 @@ class PRelu(_Binary):
         return np.where(x < 0, slope * x, x)
 
     def decompose(self, b: Builder) -> Value:
-        below = b.lt(self.x, constant(b, self.x, 0))
-        return b.where(below, b.mul(self.slope, self.x), self.x)  # type: ignore[no-any-return]
+        zero = constant(b, self.x, 0)  # added where nothing is below it: the shapes broadcast
+        if element(self.x.type).kind == "uint":
+            return b.add(self.x, b.mul(self.slope, zero))  # type: ignore[no-any-return]
+        return b.where(b.lt(self.x, zero), b.mul(self.slope, self.x), self.x)  # type: ignore[no-any-return]
 
 
 class Shrink(_Unary):

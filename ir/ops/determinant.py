@@ -60,26 +60,27 @@ class Det(Op):
         work = b.emit(Alloc, label="work", type=BufferType(wide, (n, n), "heap"))
         b = _nest(b, [(f"i{k}", 0, extent) for k, extent in enumerate(outer)])
         matrix = [sym(f"i{k}") for k in range(len(outer))]
-        total, best, place = [
-            b.emit(Alloc, label=label, type=BufferType(t, (1,), "register"))
-            for label, t in (("total", wide), ("best", wide), ("place", i64))
-        ]
+        total = b.emit(Alloc, label="total", type=BufferType(wide, (1,), "register"))
         inner = _nest(b, [("y", 0, n), ("x", 0, n)])
         value = inner.emit(Load, x, index=[*matrix, sym("y"), sym("x")])
         value = value if wide is dtype else inner.cast(value, to=wide)
         inner.emit(Store, value, work, index=(sym("y"), sym("x")))
         b.emit(Store, b.insert(Const(1.0, wide)).result, total, index=(0,))
         step = _nest(b, [("k", 0, n)])
-        self._pivot(step, work, best, place, n)
+        self._pivot(step, work, n)
         self._swap(step, work, total, n)
         self._clear(step, work, n)
         out = b.emit(Load, total, index=(0,))
         b.emit(Store, out if wide is dtype else b.cast(out, to=dtype), outputs[0], index=matrix)
 
-    def _pivot(self, b: Builder, work: Value, best: Value, place: Value, n: DimLike) -> None:
+    def _pivot(self, b: Builder, work: Value, n: DimLike) -> None:
         """Bind `p` to the row, from k on, with the greatest magnitude in column k."""
         k = sym("k")
         wide = work.buffer.dtype
+        best, place = [
+            b.emit(Alloc, label=label, type=BufferType(t, (1,), "register"))
+            for label, t in (("best", wide), ("place", i64))
+        ]
         b.emit(Store, b.insert(Const(-1.0, wide)).result, best, index=(0,))
         b.emit(Store, b.emit(IndexValue, value=k, dtype=i64), place, index=(0,))
         row = _nest(b, [("r", k, n - k)])

@@ -16,8 +16,13 @@ from ..types import BufferType, TensorType, i64
 from .axis import _Axis
 from .constraints import axis_of, least, require
 from .convert import widen
+from .core import Const
 from .elementwise import constant
-from .loop import Alloc, For, IndexValue, Load, Store, When
+from .loop import Alloc, Bind, For, IndexValue, Load, Store, When
+from .sorting import at_least_zero, index_value, merge_sort
+
+INSERTED = 64
+"""Up to so many results they are kept sorted by insertion."""
 
 
 class TopK(_Axis):
@@ -53,20 +58,81 @@ class TopK(_Axis):
         return np.take_along_axis(x, order, axis), order.astype(np.int64)
 
     def loops(self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
-        """Per row, each element is inserted into the sorted results if it beats the last of them.
-
-        k insertions at worst per element, none for most: about extent + k * k * log(extent / k)
-        steps on random data.
+        """Few results: each element is inserted into them if it beats the last.  More: elements
+        that beat the last are collected, and sorted whenever there are 2 k.
         """
-        (x,) = inputs
-        axis = self.axis
         if type(self.k) is int and self.k == 0:
             return
+        (x,) = inputs
+        extent = x.buffer.shape[self.axis]
+        if type(self.k) is int and type(extent) is int and self.k > INSERTED:
+            self._by_sorting(b, x, outputs, self.k, min(2 * self.k, extent))
+        else:
+            self._by_insertion(b, x, outputs)
+
+    def _rows(self, b: Builder, x: Value) -> tuple[Builder, list[DimLike]]:
+        """Loops over all axes but the own; a builder inside, and the index of element `j`."""
         at: list[DimLike] = []
         for d, extent in enumerate(x.buffer.shape):
-            at.append(sym("j") if d == axis else sym(f"i{d}"))
-            if d != axis:
+            at.append(sym("j") if d == self.axis else sym(f"i{d}"))
+            if d != self.axis:
                 b = b.at(b.insert(For.make(f"i{d}", extent)).body)
+        return b, at
+
+    def _by_sorting(
+        self, b: Builder, x: Value, outputs: Sequence[Value], k: int, room: int
+    ) -> None:
+        """k log(extent / k) elements enter on random data; one in k of them begins a sort."""
+        extent: DimLike = x.buffer.shape[self.axis]
+        work, spare = [
+            tuple([b.emit(Alloc, label=f"{label}.{name}", type=BufferType(dtype, (room,), "heap"))
+                   for name, dtype in (("keys", x.buffer.dtype), ("places", i64))])
+            for label in ("work", "spare")
+        ]  # fmt: skip
+        b, at = self._rows(b, x)
+        worst, count, full = [
+            b.emit(Alloc, label=label, type=BufferType(dtype, (1,), "register"))
+            for label, dtype in (("worst", x.buffer.dtype), ("count", i64), ("full", i64))
+        ]
+        for state in (worst, count, full):
+            zero = b.insert(Const(0, state.buffer.dtype)).result
+            b.emit(Store, zero, state, index=(0,))
+        j = sym("j")
+        step = b.at(b.insert(For.make("j", extent + 1)).body)
+        found = step.emit(Load, x, index=at, where=(extent - 1 - j,), fill=0)
+        entered = step.emit(Load, full, index=(0,))
+        free = step.eq(entered, constant(step, entered, 0))
+        beats = self.beats(step, found, step.emit(Load, worst, index=(0,)))
+        enters = step.logical_and(step.logical_or(free, beats), at_least_zero(step, extent - 1 - j))
+        then = step.at(step.insert(When(enters, regions=[Block(), Block()])).then)
+        then.emit(Bind, then.emit(Load, count, index=(0,)), symbol="c", extent=room)
+        for value, buffer in ((found, work[0]), (index_value(then, j), work[1])):
+            then.emit(Store, value, buffer, index=(sym("c"),))
+        then.emit(Store, index_value(then, sym("c") + 1), count, index=(0,))
+        have = step.emit(Load, count, index=(0,))
+        entered = step.emit(Load, full, index=(0,))
+        sorted_ = step.logical_and(
+            step.eq(have, constant(step, have, k)), step.ne(entered, constant(step, entered, 0))
+        )
+        ends = step.logical_and(at_least_zero(step, j - extent), step.logical_not(sorted_))
+        flush = step.logical_or(ends, step.eq(have, constant(step, have, room)))
+        then = step.at(step.insert(When(flush, regions=[Block(), Block()])).then)
+        then.emit(Bind, have, symbol="n", extent=room + 1)
+        merge_sort(then, work, spare, sym("n"), self.beats)  # type: ignore[arg-type]
+        then.emit(Store, then.emit(Load, work[0], index=(k - 1,)), worst, index=(0,))
+        for value, state in ((k, count), (1, full)):
+            then.emit(Store, then.insert(Const(value, i64)).result, state, index=(0,))
+        last = b.at(b.insert(For.make("p", k)).body)
+        slot = [*at[: self.axis], sym("p"), *at[self.axis + 1 :]]
+        for buffer, out in zip(work, outputs, strict=True):
+            last.emit(Store, last.emit(Load, buffer, index=(sym("p"),)), out, index=slot)
+
+    def _by_insertion(self, b: Builder, x: Value, outputs: Sequence[Value]) -> None:
+        """k insertions at worst per element, none for most: about extent + k * k * log(extent / k)
+        steps on random data.
+        """
+        axis = self.axis
+        b, at = self._rows(b, x)
         carried = [
             b.emit(Alloc, label=label, type=BufferType(dtype, (1,), "register"))
             for label, dtype in (("value", x.buffer.dtype), ("index", i64))
@@ -76,7 +142,7 @@ class TopK(_Axis):
         j = sym("j")
         last = [*at[:axis], self.k - 1, *at[axis + 1 :]]
         worst = b.emit(Load, outputs[0], index=last, where=(j - self.k,), fill=0)
-        enters = b.logical_or(_at_least_zero(b, self.k - 1 - j), self.beats(b, found, worst))
+        enters = b.logical_or(at_least_zero(b, self.k - 1 - j), self.beats(b, found, worst))
         when = b.insert(When(enters, regions=[Block(), Block()]))
         self.insertion(b.at(when.then), found, carried, outputs, at, axis)
 
@@ -100,7 +166,7 @@ class TopK(_Axis):
         slot = [*at[:axis], p, *at[axis + 1 :]]
         new = [b.emit(Load, c, index=(0,)) for c in carried]
         old = [b.emit(Load, out, index=slot, where=(j - 1 - p,), fill=0) for out in outputs]
-        wins = b.logical_or(_at_least_zero(b, p - j), self.beats(b, found, old[0]))
+        wins = b.logical_or(at_least_zero(b, p - j), self.beats(b, found, old[0]))
         for k, out in enumerate(outputs):
             b.emit(Store, b.where(wins, new[k], old[k]), out, index=slot, where=(j - p,))
             b.emit(Store, b.where(wins, old[k], new[k]), carried[k], index=(0,))
@@ -125,17 +191,15 @@ class TopK(_Axis):
         sample((3, 6, 2), k=4, axis=1, dtypes=("u8",), ranges=((0, 4),), largest=False),
         sample((2, 5), k=2, dtypes=("f64",)),
         sample((2, 5), k=2, dtypes=("bf16",)),
+        sample((2, 80), k=80),
+        sample((3, 400), k=70, dtypes=("i16",), ranges=((-30, 30),), largest=False),
+        sample((200, 3), k=66, axis=0, dtypes=("bf16",)),
     )
     rejects: ClassVar[Any] = (
         ("C1", sample((3, 7), k=3, axis=2)),
         ("C2", sample((3, 7), k=8)),
         ("C2", sample((3, 7), k=-1)),
     )
-
-
-def _at_least_zero(b: Builder, value: DimLike) -> Value:
-    index = b.emit(IndexValue, value=value, dtype=i64)
-    return b.ge(index, constant(b, index, 0))  # type: ignore[no-any-return]
 
 
 __all__ = ["TopK"]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irc.backends.c.build import sources
+from irc.backends.c.build import CExecutable, sources
 from irc.backends.c.target import c_target
 from irc.backends.cpu.build import build, texts
 from irc.backends.cpu.host import codegen_target
@@ -23,6 +23,7 @@ from irc.ir.core import OPS, Builder, Op
 from irc.ir.errors import UnsupportedError
 from irc.ir.interpret import run
 from irc.ir.ops.core import Func, Module, Return
+from irc.ir.target import Target
 from irc.ir.types import DType, TensorType
 from irc.passes.pipeline import Options, compile_module
 
@@ -89,15 +90,19 @@ def supported(cls: type[Op], mask: str | None = None) -> list[tuple[Any, list[st
 CLASSES = [pytest.param(cls, id=cls.name) for cls in samples() if supported(cls)]
 
 
-def check(cls: type[Op], mask: str | None) -> None:
-    """Compile all supported samples of a class and compare."""
+def check(cls: type[Op], mask: str | None, target: Target | None = None) -> None:
+    """Compile all supported samples of a class, for this processor or as C, and compare."""
     module, inputs, scales = module_of(cls, supported(cls, mask))
     wanted = run(module, inputs)
-    target = cpu_target(1, mask)
+    target = target or cpu_target(1, mask)
     compiled = compile_module(module, target, Options(verify_each=True))
     assert compiled.planned is not None
     assert not compiled.planned.host_steps or getattr(cls, "host", False)
-    exe = build(compiled.planned, target, codegen=codegen_target(mask))
+    exe: Any
+    if target.name == "c":
+        exe = CExecutable(compiled.planned)
+    else:
+        exe = build(compiled.planned, target, codegen=codegen_target(mask))
     for value, got, want, scale in zip(
         module.main.returned, exe.run(inputs), wanted, scales, strict=True
     ):
@@ -115,6 +120,18 @@ def test_compiled_op(cls: type[Op]) -> None:
 @pytest.mark.parametrize("cls", CLASSES)
 def test_compiled_op_on_narrower_machines(cls: type[Op], mask: str) -> None:
     check(cls, mask)
+
+
+@pytest.mark.parametrize("name", ["iota", "cum_sum", "det", "relu"])
+def test_compiled_op_in_c(name: str) -> None:
+    """Empty constants, packed accumulators, loops of no steps, comparisons that cannot hold."""
+    check(OPS[name], None, c_target())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_compiled_op_in_c(cls: type[Op]) -> None:
+    check(cls, None, c_target())
 
 
 def test_f16_needs_a_processor_that_converts_it() -> None:
