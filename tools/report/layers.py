@@ -56,10 +56,13 @@ def rank(count: int, edges: Edges) -> list[int]:
     ranks = [0] * count
     for v in order:
         ranks[v] = max([ranks[u] + 1 for u in ins[v]], default=0)
+    loose: list[bool] = [False] * count
+    for v in order:  # nothing above it leads elsewhere: all of that can come down with it
+        loose[v] = all([loose[u] and len(outs[u]) == 1 for u in ins[v]])
     for _ in range(4):
         moved = False
         for v in reversed(order):
-            goal = _tighter(v, ranks, ins, outs)
+            goal = _tighter(v, ranks, ins, outs, loose[v])
             moved = moved or goal != ranks[v]
             ranks[v] = goal
         if not moved:
@@ -68,15 +71,17 @@ def rank(count: int, edges: Edges) -> list[int]:
     return [used[r] for r in ranks]
 
 
-def _tighter(v: int, ranks: list[int], ins: list[list[int]], outs: list[list[int]]) -> int:
+def _tighter(
+    v: int, ranks: list[int], ins: list[list[int]], outs: list[list[int]], loose: bool
+) -> int:
     """The rank of `v` that shortens its edges: down to its readers, unless more come in than go."""
-    if not outs[v]:
-        return max([ranks[u] + 1 for u in ins[v]], default=ranks[v])
     low = max([ranks[u] + 1 for u in ins[v]], default=0)
+    if not outs[v]:
+        return low if ins[v] else ranks[v]
     high = min([ranks[w] - 1 for w in outs[v]])
-    if len(ins[v]) > 1:
-        return low
-    return high if not ins[v] or len(outs[v]) > len(ins[v]) else min(ranks[v], high)
+    if loose or len(outs[v]) > len(ins[v]):
+        return high
+    return low if len(ins[v]) > 1 else min(ranks[v], high)
 
 
 def _topological(ins: list[list[int]], outs: list[list[int]]) -> list[int]:

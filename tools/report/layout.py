@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, inf
+from statistics import median
 
 from .layers import Edges, Layered, layered
 
@@ -17,6 +18,8 @@ GAP_X = 22.0
 GAP_LINE = 9.0
 """Beside a line that passes by."""
 GAP_Y = 30.0
+SWEEPS = 12
+"""Rounds of drawing near what is joined."""
 PORTS = 16.0
 """Between two edges that enter one box, where there is room."""
 
@@ -124,9 +127,12 @@ def _centers(graph: Layered, widths: list[float]) -> list[float]:
         for mirrored in (False, True):
             rows = [layer[::-1] for layer in layers] if mirrored else layers
             roots = _aligned(rows, near, conflicts)
-            places = _compact(rows, roots, widths, graph.count)
+            places = _compact(graph, rows, roots, widths)
             found.append([-x for x in places] if mirrored else places)
-    return _balanced(found, widths)
+    centers = _balanced(found, widths)
+    for sweep in range(SWEEPS):
+        _draw_near(graph, widths, centers, rightwards=sweep % 2 == 0)
+    return centers
 
 
 def _balanced(found: list[list[float]], widths: list[float]) -> list[float]:
@@ -146,6 +152,55 @@ def _balanced(found: list[list[float]], widths: list[float]) -> list[float]:
         _, a, b, _ = sorted(four)
         centers.append((a + b) / 2)
     return centers
+
+
+def _draw_near(
+    graph: Layered, widths: list[float], centers: list[float], rightwards: bool
+) -> None:
+    """Move each straight piece half the way to the median of what it is joined to, in its room."""
+    pieces = _pieces(graph, centers)
+    home = {v: k for k, piece in enumerate(pieces) for v in piece}
+    at = graph.positions()
+    turn = 1 if rightwards else -1
+    for k in sorted(range(len(pieces)), key=lambda k: (turn * centers[pieces[k][0]], k)):
+        goals, low, high = [], -inf, inf
+        for v in pieces[k]:
+            joined = [*graph.above[v], *graph.below[v]]
+            goals += [centers[u] for u in joined if home[u] != k]
+            row = graph.layers[graph.ranks[v]]
+            if at[v] > 0:
+                left = row[at[v] - 1]
+                low = max(low, centers[left] + _room(graph, widths, left, v))
+            if at[v] < len(row) - 1:
+                right = row[at[v] + 1]
+                high = min(high, centers[right] - _room(graph, widths, v, right))
+        if goals:
+            x = centers[pieces[k][0]]
+            x = max(low, min(high, (x + median(goals)) / 2))
+            for v in pieces[k]:
+                centers[v] = x
+
+
+def _pieces(graph: Layered, centers: list[float]) -> list[list[int]]:
+    """Items that edges join straight downwards, each in one piece."""
+    home: dict[int, list[int]] = {}
+    found: list[list[int]] = []
+    for layer in graph.layers:
+        for v in layer:
+            near = [u for u in graph.above[v] if abs(centers[u] - centers[v]) < 0.5]
+            if near:
+                home[v] = home[near[0]]
+            else:
+                home[v] = []
+                found.append(home[v])
+            home[v].append(v)
+    return found
+
+
+def _room(graph: Layered, widths: list[float], left: int, right: int) -> float:
+    """The least distance between the centers of two neighbours in a row."""
+    gaps = [GAP_X if v < graph.count else GAP_LINE for v in (left, right)]
+    return (widths[left] + widths[right] + sum(gaps)) / 2
 
 
 def _conflicts(graph: Layered) -> Pairs:
@@ -190,15 +245,14 @@ def _aligned(rows: list[list[int]], near: list[list[int]], conflicts: Pairs) -> 
 
 
 def _compact(
-    rows: list[list[int]], root: list[int], widths: list[float], count: int
+    graph: Layered, rows: list[list[int]], root: list[int], widths: list[float]
 ) -> list[float]:
-    """Blocks as far left as their neighbours let them be, then as far right as these are."""
+    """Blocks as far left as their neighbours let them be."""
     after: dict[int, dict[int, float]] = {r: {} for r in root}
     left = dict.fromkeys(after, 0)
     for row in rows:
         for v, w in zip(row, row[1:]):
-            room = (widths[v] + widths[w]) / 2
-            room += (GAP_X if v < count else GAP_LINE) / 2 + (GAP_X if w < count else GAP_LINE) / 2
+            room = _room(graph, widths, v, w)
             a, b = root[v], root[w]
             if b not in after[a]:
                 left[b] += 1
@@ -212,9 +266,6 @@ def _compact(
             if left[s] == 0:
                 order.append(s)
     assert len(order) == len(after), "blocks that stand left of themselves"
-    for r in reversed(order):
-        if after[r]:
-            x[r] = max(x[r], min([x[s] - room for s, room in after[r].items()]))
     return [x[r] for r in root]
 
 

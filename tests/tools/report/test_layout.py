@@ -110,9 +110,10 @@ def test_a_thousand_nodes_take_less_than_two_seconds() -> None:
 
 
 def test_ranks_are_tight() -> None:
-    """A late operand stands right above its reader, not at the top."""
+    """A late operand stands right above its reader, not at the top, and all that it is made of."""
     chain = [(k, k + 1) for k in range(5)]
     assert rank(7, [*chain, (6, 5)]) == [0, 1, 2, 3, 4, 5, 4]
+    assert rank(9, [*chain, (6, 7), (8, 7), (7, 5)]) == [0, 1, 2, 3, 4, 5, 3, 4, 3]
 
 
 def test_crossings_that_need_not_be_are_gone() -> None:
@@ -151,6 +152,17 @@ def test_a_skip_over_many_rows_is_one_line() -> None:
         shared = layout.routes[0, goal][:-2]
         assert longest[: len(shared)] == shared
     assert len({x for x, _ in longest[2:-2]}) == 1, "straight"
+
+
+def test_branches_stand_close_beside_a_far_line() -> None:
+    """Four branches around their trunk; an operand of the last node does not pull them apart."""
+    trunk = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 5), (2, 5), (3, 5), (4, 5), (5, 6), (6, 7)]
+    layout = arrange([(100.0, 44.0)] * 9, [*trunk, (0, 8), (8, 7)])
+    left = [layout.corners[v][0] for v in range(1, 5)]
+    assert max(left) - min(left) < 4 * 140
+    middle = layout.corners[0][0]
+    assert min(left) < middle < max(left)
+    assert abs(layout.corners[5][0] - middle) < 60
 
 
 def test_a_cycle_is_refused() -> None:
