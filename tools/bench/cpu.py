@@ -8,6 +8,7 @@ over that of the quicker peer; its geometric mean is over the networks.
 from __future__ import annotations
 
 import json
+import math
 import platform
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...backends.cpu.host import host
+from ...ir.errors import Error
 from .. import driver
 from .chart import chart
 from .compiling import Compiling, compile_apart
@@ -117,19 +119,25 @@ def means(rows: Sequence[Row], threads: int, which: str = "median") -> float:
 
 def facts(rows: Sequence[Row]) -> dict[str, Any]:
     """Everything, for JSON."""
-    machine = {"cpu": host().name, "cores": host().cores, "system": platform.platform()}
+    machine = {"cpu": host().cpu, "cores": host().cores, "system": platform.platform()}
     counts = sorted({r.race.threads for r in rows})
-    mean = {str(n): {w: means(rows, n, w) for w in ("median", "min")} for n in counts}
+    mean = {str(n): {w: _known(means(rows, n, w)) for w in ("median", "min")} for n in counts}
     return {
         "machine": machine,
         "geometric_mean": mean,
         "rows": [
             asdict(r)
-            | {"ratio": r.race.ratio(), "ratio_of_least": r.race.ratio("min"), "share": r.share}
-            | {"memory_ratio": r.memory_ratio, "arena_ratio": r.arena_ratio}
+            | {"ratio": _known(r.race.ratio()), "ratio_of_least": _known(r.race.ratio("min"))}
+            | {"memory_ratio": _known(r.memory_ratio), "arena_ratio": _known(r.arena_ratio)}
+            | {"share": r.share}
             for r in rows
         ],
     }  # fmt: skip
+
+
+def _known(figure: float) -> float | None:
+    """What JSON has no word for is null."""
+    return figure if math.isfinite(figure) else None
 
 
 def table(rows: Sequence[Row], threads: int, engines: Sequence[str]) -> Table:
@@ -211,8 +219,11 @@ def command(
     effort = QUICK if quick else Effort(rounds, seconds)
     tell: Tell = (lambda said: click.echo(said, err=True)) if sys.stderr.isatty() else str
     rows = []
-    for name in chosen:
-        rows += measure([subject(name, size)], counts, who, effort, tell)
+    try:
+        for name in chosen:
+            rows += measure([subject(name, size)], counts, who, effort, tell)
+    except Error as error:
+        raise click.ClickException(str(error)) from None
     if as_json:
         click.echo(json.dumps(facts(rows), indent=1))
     else:

@@ -6,6 +6,7 @@ for more work do not take the cores of the one that has.  Turns go round, so noi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import statistics
@@ -102,7 +103,8 @@ class Runner:
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # what it was asked last
+                    pipe.close()
 
 
 def race(
