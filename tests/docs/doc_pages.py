@@ -1,9 +1,10 @@
 """The runnable parts of the documentation, and how they run.
 
-A page is a script: its ```python fences run in order, in one namespace; ```python no-run does not.
-A ```text output fence holds what the python fence before it prints, where a line `...` stands for
-any lines and `...` within a line for any text.  Each line of a ```sh fence is an `irc` command.
-Fences that say nothing are only shown.  All of a page runs in one folder that holds model.onnx.
+A page is a script: its fences run in order, in one folder that holds model.onnx.  The ```python
+ones share one namespace; ```python no-run does not run.  A ```text output fence holds what the
+python fence before it prints, where a line `...` stands for any lines and `...` within a line for
+any text.  Each line of a ```sh fence is an `irc` command.  Fences that say nothing, `text` or
+`toml` are only shown.
 """
 
 from __future__ import annotations
@@ -75,12 +76,18 @@ def agrees(claimed: str, printed: str) -> bool:
 
 
 def run_page(name: str, page: str, namespace: dict[str, Any]) -> int:
-    """Run the python of a page in `namespace`; gives the lines in it that are not blank.
+    """Run a page, its python in `namespace`; gives the lines of that which are not blank.
 
-    AssertionError where a page prints something else than it claims.
+    AssertionError where a command fails or the page prints something else than it claims.
     """
     flags = lines = 0
-    for fence, claimed in programs(page):
+    claims = {fence.line: claimed for fence, claimed in programs(page)}
+    for fence in fences(page):
+        if fence.kind == "sh":
+            run_commands(name, [c for c in commands(page) if c[0] in range_of(fence)])
+        if fence.kind != "python":
+            continue
+        claimed = claims[fence.line]
         code = compile("\n" * (fence.line - 1) + fence.text, name, "exec", flags)
         flags |= code.co_flags & __future__.annotations.compiler_flag
         printed = io.StringIO()
@@ -92,9 +99,14 @@ def run_page(name: str, page: str, namespace: dict[str, Any]) -> int:
     return lines
 
 
-def run_commands(name: str, page: str) -> None:
-    """Run the commands of a page here, in process; AssertionError where one fails."""
-    for number, words in commands(page):
+def range_of(fence: Fence) -> range:
+    """The numbers of a fence's lines."""
+    return range(fence.line, fence.line + fence.text.count("\n"))
+
+
+def run_commands(name: str, lines: list[tuple[int, list[str]]]) -> None:
+    """Run commands here, in process; AssertionError where one fails."""
+    for number, words in lines:
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             status = run(words[1:]) if words[0] == "irc" else 127

@@ -15,7 +15,6 @@ from doc_pages import (
     fences,
     pages,
     programs,
-    run_commands,
     run_page,
 )
 
@@ -35,15 +34,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("name", [n for n in PAGES if n != OWN_TEST and programs(PAGES[n])])
-def test_python_of_a_page(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", [n for n in PAGES if n != OWN_TEST and (programs(PAGES[n]) or commands(PAGES[n]))]
+)
+def test_a_page_runs(name: str) -> None:
     run_page(name, PAGES[name], {"__name__": "__main__"})
-
-
-@pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("name", [n for n in PAGES if commands(PAGES[n])])
-def test_commands_of_a_page(name: str) -> None:
-    run_commands(name, PAGES[name])
 
 
 def test_the_pages_show_something() -> None:
@@ -59,6 +54,18 @@ def test_every_page_is_in_the_index() -> None:
 
 def test_every_command_has_a_row() -> None:
     assert all(f"`irc {name}" in PAGES["docs/commands.md"] for name in COMMANDS)
+
+
+def test_the_long_shard_is_listed() -> None:
+    """Each file with tests marked long has its row in CONTRIBUTING.md, and no other has."""
+    mark = "pytest.mark." + "long"
+    files = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if mark in path.read_text(encoding="utf-8")
+    }
+    table = PAGES["CONTRIBUTING.md"].partition("long shard")[2].partition("## Layout")[0]
+    assert files == set(re.findall(r"^\| `(tests/[\w/.]+)`", table, re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -94,7 +101,7 @@ print("any", "thing")
 ```sh
 irc env  # a comment
 
-irc opt 'a b'
+irc opt --list 'a b'
 ```
 """
 
@@ -108,7 +115,21 @@ def test_a_page_is_one_program() -> None:
 
 
 def test_commands_are_found() -> None:
-    assert commands(SAMPLE) == [(15, ["irc", "env"]), (17, ["irc", "opt", "a b"])]
+    assert commands(SAMPLE) == [(15, ["irc", "env"]), (17, ["irc", "opt", "--list", "a b"])]
+
+
+def test_fences_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command sees what the program above it wrote, and the program below what it left."""
+    monkeypatch.chdir(tmp_path)
+    source = "func @main(%x: f32[2]) -> f32[2] {\\n  %0 = relu(%x) : f32[2]\\n  return %0\\n}\\n"
+    page = (
+        f"```python\nopen('a.ir', 'w').write('{source}')\n```\n"
+        "```sh\nirc opt a.ir -o b.ir\n```\n"
+        "```python\nassert 'relu' in open('b.ir').read()\n```\n"
+    )
+    run_page("page", page, {})
+    with pytest.raises(AssertionError, match="page:5: irc opt"):
+        run_page("page", page.replace("opt a.ir", "opt c.ir"), {})
 
 
 def test_dots_stand_for_anything() -> None:
@@ -120,7 +141,7 @@ def test_dots_stand_for_anything() -> None:
 @pytest.mark.parametrize("line", ["irc no-such-command", "rm -r model.onnx"])
 def test_a_failing_command_is_found(line: str) -> None:
     with pytest.raises(AssertionError, match=rf"page:3: {line}: exit"):
-        run_commands("page", f"```sh\nirc env --json\n{line}\n```\n")
+        run_page("page", f"```sh\nirc env --json\n{line}\n```\n", {})
 
 
 def test_only_blank_lines_do_not_count() -> None:
