@@ -80,14 +80,14 @@ def computed_number(op: Op, b: Builder) -> Value | None:
     if not numbers or any([n is None for n in numbers]):
         return None
     with np.errstate(all="ignore"):
-        found = np.asarray(type(op).evaluate(*numbers, **op.attributes))  # type: ignore[arg-type]
+        found = np.asarray(type(op).evaluate(*numbers, **op.attributes))
     return b.insert(spread(found.astype(type_.dtype.np), type_)).result
 
 
 def _plain(op: Op) -> bool:
     """Small enough for the plain folding rule."""
-    type_ = op.results[0].tensor
-    return int(type_.size) * type_.dtype.bytes <= LIMIT  # type: ignore[call-overload,no-any-return]
+    size, dtype = op.results[0].tensor.size, op.results[0].tensor.dtype
+    return isinstance(size, int) and size * dtype.bytes <= LIMIT
 
 
 def gathered_number(op: Op, b: Builder) -> Value | None:

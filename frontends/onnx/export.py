@@ -23,6 +23,7 @@ from ...ir.errors import Error, InvalidModelError
 from ...ir.ops.core import Func, Module
 from ...ir.types import SequenceType, TensorType
 from . import (
+    export_attention,
     export_compute,
     export_control,
     export_elementwise,
@@ -33,8 +34,12 @@ from . import (
 from .export_graph import Graph, Model, NeedsOpset, Node, Place, Row, code_of
 from .export_patterns import fusions
 
-OLDEST, USUAL, NEWEST = 17, 20, 26
-"""The opsets that the rows are written for, and the one that is written where none is asked for."""
+OLDEST, USUAL, NEWEST = 17, 18, 26
+"""The opsets that the rows are written for, and the one that is written where none is asked for:
+runtimes have their fastest kernels for it (the average pools of newer ones are slower).
+"""
+WORTH = {"gelu": 20}
+"""Ops for which a newer opset is written, as it has them."""
 EXTERNAL = (1 << 31) - (1 << 20)
 """Bytes of weights above which they go to a file of their own (protobuf ends at 2 GiB)."""
 ALIGNMENT = 4096
@@ -45,6 +50,7 @@ TABLE: Mapping[str, Row] = {
     **export_elementwise.ROWS,
     **export_moves.ROWS,
     **export_compute.ROWS,
+    **export_attention.ROWS,
     **export_normalize.ROWS,
     **export_select.ROWS,
     **export_control.ROWS,
@@ -62,7 +68,7 @@ def export_onnx(
 ) -> int:
     """Write the module's main function as an inference graph; gives the opset.
 
-    Inputs and outputs keep their names, symbolic dims stay symbolic.  Without `opset` it is 20, or
+    Inputs and outputs keep their names, symbolic dims stay symbolic.  Without `opset` it is 18, or
     the newer one that an op needs.  Weights beyond `external_bytes` go to PATH.data.  Raises E0118
     for an op that ONNX cannot say, E0119 for such an element type, E0120 for an opset too old or
     unknown, E0264 where the file cannot be written; the file is replaced when all is well.
@@ -112,7 +118,8 @@ def _written(module: Module, opset: int | None, finish: Callable[[Graph], Result
     """
     if opset is not None and not OLDEST <= opset <= NEWEST:
         raise Error("E0120", f"opset {opset} cannot be written", hint=f"{OLDEST} to {NEWEST}")
-    least, first = USUAL, None
+    least = max([WORTH.get(op.name, USUAL) for op in module.main.walk()], default=USUAL)
+    first = None
     for candidate in [opset] if opset is not None else range(USUAL, NEWEST + 1):
         if opset is None and candidate < least:
             continue

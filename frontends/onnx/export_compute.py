@@ -5,13 +5,16 @@ Imports: the graph being written, ir.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ...ir.core import Op
+from ...ir.dims import DimLike
 from ...ir.types import bf16, f32, f64, i8, i32, u8
+from .export_dims import vector
 from .export_graph import Place, Row
 
 # ---- products
@@ -24,8 +27,10 @@ def _narrow(p: Place) -> bool:
 
 def _product(p: Place, plain: str, narrow: str, **attrs: Any) -> str:
     """A product of equal types, or of integers of 8 bits in i32; rounded to `out` behind it."""
-    x, y = p.type(0).dtype, p.type(1).dtype
+    x = p.type(0).dtype
     names = p.x(0), p.x(1)
+    if x.is_float and p.out.dtype.bits > x.bits:
+        names, x = tuple([p.cast(n, p.out.dtype) for n in names]), p.out.dtype  # type: ignore[assignment]
     if x.is_float or (x.bits >= 32 and plain == "MatMul"):
         made, have = p.node(plain, *names, **attrs), x
     elif _narrow(p):
@@ -125,6 +130,48 @@ def max_pool_indices(p: Place) -> str:
     return p.nodes("MaxPool", 2, p.x(), **pool_attrs(p.op))[1]
 
 
+def resize(p: Place) -> str | None:
+    """Scales where the extents follow from them, else the extents."""
+    given, x = p.attrs, p.type()
+    if any([isinstance(e, int) and e == 0 for e in p.out.shape]):
+        nothing = np.zeros(1, x.dtype.np)
+        return p.node("ConstantOfShape", vector(p.graph, p.out.shape), value=nothing)
+    axes = [a % x.rank for a in given["axes"]]
+    at = dict(zip(axes, given["sizes"]))
+    factors = dict(zip(axes, given["scales"]))
+    if any([not _follows(x.shape[a], factors[a], at[a]) for a in factors]):
+        return None
+    roi = ""
+    if given["roi"]:
+        ends = dict(zip(axes, zip(given["roi"], given["roi"][len(axes) :])))
+        told = [ends.get(k, (0.0, 1.0))[side] for side in (0, 1) for k in range(x.rank)]
+        roi = p.const(np.array(told, np.float32))
+    scales = [factors.get(k, 1.0) for k in range(x.rank)] if factors else []
+    sizes = [at.get(k, e) for k, e in enumerate(x.shape)]
+    told_by = [p.const(np.array(scales, np.float32))] if scales else ["", vector(p.graph, sizes)]
+    cropped = given["coordinates"] == "tf_crop_and_resize"
+    if given["antialias"]:
+        p.need(18, "antialias of Resize")
+    if given["coordinates"] == "half_pixel_symmetric":
+        p.need(19, "half_pixel_symmetric")
+    return p.node(
+        "Resize", p.x(), roi, *told_by, mode=given["mode"],
+        coordinate_transformation_mode=given["coordinates"],
+        nearest_mode=given["rounding"] if given["mode"] == "nearest" else None,
+        cubic_coeff_a=given["cubic"] if given["mode"] == "cubic" else None,
+        antialias=int(given["antialias"]) or None,
+        exclude_outside=int(given["exclude_outside"]) or None,
+        extrapolation_value=given["extrapolation"] if cropped else None,
+    )  # fmt: skip
+
+
+def _follows(extent: DimLike, scale: float, size: DimLike) -> bool:
+    """ONNX computes this size from the scale."""
+    if isinstance(extent, int):
+        return isinstance(size, int) and math.floor(extent * scale) == size
+    return True
+
+
 # ---- quantization
 
 
@@ -210,6 +257,7 @@ ROWS: Mapping[str, Row] = {
     "conv_transpose": conv_transpose,
     "max_pool": pool("MaxPool"),
     "avg_pool": pool("AveragePool"),
+    "resize": resize,
     "lp_pool": pool("LpPool"),
     "max_pool_indices": max_pool_indices,
     "quantize": quantize,

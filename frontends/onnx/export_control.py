@@ -47,6 +47,7 @@ def _results(graph: Graph, names: Sequence[str], types: Sequence[TensorType]) ->
 
 
 def if_(p: Place) -> Sequence[str]:
+    """Both regions as inner graphs."""
     graphs = []
     for block, name in zip(p.op.regions, ("then", "else")):
         inner = p.graph.inner(name)

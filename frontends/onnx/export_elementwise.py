@@ -19,22 +19,27 @@ def same(type: str, **names: str) -> Row:
 
 
 def ne(p: Place) -> str:
+    """x != y."""
     return p.node("Not", p.node("Equal", *p.all()))
 
 
 def rsqrt(p: Place) -> str:
+    """1 / sqrt(x)."""
     return p.node("Reciprocal", p.node("Sqrt", p.x()))
 
 
 def larger(p: Place) -> str:
+    """x where x > y, else y."""
     return p.node("Where", p.node("Greater", p.x(0), p.x(1)), p.x(0), p.x(1))
 
 
 def trunc(p: Place) -> str:
+    """The sign times the magnitude rounded down."""
     return p.node("Mul", p.node("Sign", p.x()), p.node("Floor", p.node("Abs", p.x())))
 
 
 def fma(p: Place) -> str:
+    """x * y + z, rounded twice."""
     return p.node("Add", p.node("Mul", p.x(0), p.x(1)), p.x(2))
 
 
@@ -78,6 +83,7 @@ def mod(p: Place) -> str:
 
 
 def rem(p: Place) -> str:
+    """Mod with the dividend's sign."""
     return p.node("Mod", p.x(0), p.x(1), fmod=1)
 
 
@@ -93,6 +99,7 @@ def _count(p: Place) -> str:
 
 
 def shift_left(p: Place) -> str:
+    """On the bits as an unsigned number."""
     if p.out.dtype.kind == "uint":
         return p.node("BitShift", p.x(0), _count(p), direction="LEFT")
     bits = p.cast(p.x(0), _unsigned(p))
@@ -110,20 +117,32 @@ def shift_right(p: Place) -> str:
 
 
 def cast(p: Place) -> str:
-    """To an f8 without saturation, as our casts are."""
+    """To an f8 without saturation, to an i4 with it, as our casts are."""
     to = p.attrs["to"]
     small = to.is_float and to.bits <= 8 and to.name.startswith("f8")
     if small:
         p.need(19, f"a cast to {to}")
+    x = p.x()
+    if to.is_integer and to.bits < 8 and p.type().dtype.is_float:  # elsewhere these wrap
+        low = -(1 << (to.bits - 1)) if to.kind == "int" else 0
+        ends = [p.const(v, f32) for v in (low, low + (1 << to.bits) - 1)]
+        x = p.node("Clip", x if p.type().dtype is f32 else p.cast(x, f32), *ends)
     saturate = 0 if small else None
-    return p.node("Cast", p.x(), to=code_of(to, p.op.place()), saturate=saturate)
+    return p.node("Cast", x, to=code_of(to, p.op.place()), saturate=saturate)
 
 
 def identity(p: Place) -> str:
+    """No node."""
     return p.x()
 
 
+def prelu(p: Place) -> str | None:
+    """The slope broadcasts to x, not x to the slope."""
+    return p.node("PRelu", *p.all()) if p.out is p.type() else None
+
+
 def bitcast(p: Place) -> str:
+    """BitCast, from opset 26 on."""
     p.need(26, "bitcast")
     return p.node("BitCast", p.x(), to=code_of(p.attrs["to"], p.op.place()))
 
@@ -158,6 +177,7 @@ def clip(p: Place) -> str:
 
 
 def is_nan(p: Place) -> str:
+    """IsNaN."""
     return p.node("IsNaN", p.x())
 
 
@@ -172,10 +192,12 @@ def celu(p: Place) -> str | None:
 
 
 def eq(p: Place) -> str:
+    """Equal."""
     return p.node("Equal", *p.all())
 
 
 def dim_value(p: Place) -> str:
+    """The value of a dim, in the type asked for."""
     made = scalar(p.graph, p.attrs["dim"])
     return made if p.attrs["dtype"].name == "i64" else p.cast(made, p.attrs["dtype"])
 
@@ -226,7 +248,7 @@ ROWS: Mapping[str, Row] = {
     "selu": same("Selu", alpha="alpha", gamma="gamma"),
     "mish": same("Mish"),
     "thresholded_relu": same("ThresholdedRelu", alpha="alpha"),
-    "prelu": same("PRelu"),
+    "prelu": prelu,
     "shrink": same("Shrink", bias="bias", lambd="lambd"),
     "rsqrt": rsqrt,
     "larger": larger,

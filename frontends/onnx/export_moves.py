@@ -13,7 +13,7 @@ from ...ir.blobs import Blob
 from ...ir.core import Value
 from ...ir.dims import Dim, DimLike, equal, nonneg
 from ...ir.ops.core import Const
-from ...ir.types import boolean, i64
+from ...ir.types import boolean, i32, i64
 from .export_dims import INT64, element, keeps_zero, numbers, reshape_target, scalar, vector
 from .export_elementwise import lifted
 from .export_graph import Graph, Place, Row
@@ -145,8 +145,10 @@ def gather(type: str) -> Row:
     return row
 
 
-def one_hot(p: Place) -> str:
-    """OneHot's values are numbers in every runtime, so that theirs is compared with 0."""
+def one_hot(p: Place) -> str | None:
+    """OneHot's values are numbers in every runtime, so that they are cast behind it."""
+    if not p.type().rank:
+        return None
     depth = scalar(p.graph, p.attrs["depth"])
     values = p.const(np.array([0, 1], np.float32))
     hot = p.node("OneHot", p.to_i64(0), depth, values, axis=p.attrs["axis"])
@@ -194,7 +196,10 @@ def cumulative(type: str, since: int) -> Row:
     def row(p: Place) -> str:
         p.need(since, type)
         flags = {k: int(p.attrs[k]) or None for k in ("exclusive", "reverse")}
-        return p.node(type, p.x(), p.const(p.attrs["axis"], i64), **flags)
+        axis, dtype = p.const(p.attrs["axis"], i64), p.type().dtype
+        if not dtype.is_integer or dtype.bits >= 32:
+            return p.node(type, p.x(), axis, **flags)
+        return p.cast(p.node(type, p.cast(p.x(), i32), axis, **flags), dtype)
 
     return row
 

@@ -81,6 +81,7 @@ def _defaults(p: Place, channels: int) -> list[str]:
 
 
 def lp_norm(p: Place) -> str:
+    """LpNormalization."""
     return p.node("LpNormalization", p.x(), axis=p.attrs["axis"], p=p.attrs["p"])
 
 
@@ -94,6 +95,7 @@ def mean_variance_norm(p: Place) -> str | None:
 
 
 def local_response_norm(p: Place) -> str:
+    """LRN."""
     given: dict[str, Any] = {k: p.attrs[k] for k in ("size", "alpha", "beta", "bias")}
     if p.attrs.get("channel_block"):
         raise p.refuse("its channels are packed in blocks; export before the phase 'layout'")

@@ -303,47 +303,12 @@ def _shared(op: Op) -> dict[str, object]:
     return {k: v for k, v in op.attributes.items() if k != "column_major"}
 
 
-def enlarged(op: Op) -> Fusion | None:
-    """Every place of the last axes repeated a whole number of times: Resize to the nearest."""
-    scales: dict[int, int] = {}
-    absorbed: list[Op] = []
-    at: Op | None = op
-    first = op
-    while at is not None and (found := _repeats(at)) is not None and found[0] not in scales:
-        scales[found[0]] = found[1]
-        absorbed.append(at)
-        first, at = at, made_by(at.operands[0], "take")
-    x = first.operands[0]
-    rank = x.tensor.rank
-    if not scales or rank < 3 or min(scales) < 2 or not x.tensor.dtype.is_float:
-        return None
-    told = np.array([scales.get(k, 1) for k in range(rank)], np.float32)
-
-    def write(p: Place) -> str:
-        return p.node("Resize", p.graph.of(x), "", p.const(told), mode="nearest",
-                      coordinate_transformation_mode="asymmetric", nearest_mode="floor")  # fmt: skip
-
-    return Fusion(tuple(absorbed[1:]), write)
-
-
-def _repeats(op: Op) -> tuple[int, int] | None:
-    """(axis, times) of a take that repeats each element."""
-    axis = op.attributes["axis"]
-    extent, index = op.operands[0].tensor.shape[axis], constant(op.operands[1])
-    if index is None or index.ndim != 1 or not isinstance(extent, int) or not extent:
-        return None
-    times = index.size // extent
-    exact = times > 1 and np.array_equal(index, np.repeat(np.arange(extent), times))
-    return (axis, times) if exact else None
-
-
 PATTERNS: Mapping[str, Sequence[Pattern]] = {
     "add": (convolution_bias, linear, scale_and_shift),
     "reshape": (picked,),
     "slice": (parts,),
     "max_pool": (positions,),
     "max_pool_indices": (positions,),
-    "take": (enlarged,),
 }
 
 __all__ = ["PATTERNS", "Fusion", "fusions"]
