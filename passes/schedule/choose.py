@@ -18,7 +18,7 @@ from ...ir.target import Target
 from .contraction import match_contraction, match_update, schedule_contraction, split_blocks
 from .memory import ComputeAt, Inline, Stage
 from .nests import Refused, child_of, contains, perfect_chain
-from .rows import schedule_rows, vectorize_nest
+from .rows import schedule_rows, share_copies, vectorize_nest
 from .scheduler import Scheduler, depends, static
 from .steps import Simplify, Step
 from .streaming import stream_results
@@ -65,6 +65,8 @@ def choose(kernel: Func, target: Target) -> Scheduled:
             roots = [r for r in _outputs(s) if r.var in names[1:]]
     for name in _plain_nests(s.kernel):
         vectorize_nest(s, name, target.lanes(32))
+    if target.threads > 1:
+        share_copies(s)
     stream_results(s)
     return Scheduled(tuple(s.steps), s.kernel, tuple(s.refusals))
 

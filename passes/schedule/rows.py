@@ -65,6 +65,20 @@ def _share_among_threads(s: Scheduler, name: str) -> None:
     s.attempt(parallel(name))
 
 
+def share_copies(s: Scheduler) -> None:
+    """Share among threads the large nests that no recipe shared: padded and packed copies."""
+    for op in list(s.kernel.body):
+        if not isinstance(op, For) or any(
+            inner.kind == "parallel" for inner in op.walk() if isinstance(inner, For)
+        ):
+            continue
+        for loop in perfect_chain(op):
+            if loop.kind != "serial" or loop.reduction or _work(loop) < GRAIN:
+                break
+            if static(loop.extent) >= s.target.threads and s.attempt(parallel(loop.var)):
+                break
+
+
 def _fuse_passes(s: Scheduler, row: str) -> None:
     """Neighbouring passes over a row become one where the second only reads what the first made."""
     loops = [op for op in find_loop(s.kernel, row).body if isinstance(op, For)]
@@ -386,4 +400,4 @@ def _finish_partials(s: Scheduler, name: str, wide: int, lanes: int) -> None:
             s.do(vector(loop))
 
 
-__all__ = ["reduce_lanes", "schedule_rows", "vectorize_nest"]
+__all__ = ["reduce_lanes", "schedule_rows", "share_copies", "vectorize_nest"]
