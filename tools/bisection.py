@@ -158,8 +158,7 @@ def in_the_program(
     case: Case, phase: str, step: str, wrong: Callable[[Module], Compared | None]
 ) -> Found:
     """The op of `main` at which the program first goes wrong."""
-    body = case.module.main.body
-    ops = [op for op in needed(body, case.module.main.returned, {}) if ends(op)]
+    main = case.module.main
     known: dict[Op, Compared | None] = {}
 
     def test(op: Op) -> bool:
@@ -169,11 +168,14 @@ def in_the_program(
             case.say(f"ended at {op.place()}: {'wrong' if known[op] else 'right'}")
         return known[op] is not None
 
-    faulty = first_wrong(ops, test)
-    if faulty is None:  # wrong only as a whole
-        faulty = ops[-1]
-        known[faulty] = wrong(case.module)
-    return report(case, phase, step, faulty, ops, known[faulty])
+    every = [op for op in needed(main.body, main.returned, {}) if ends(op)]
+    for output in main.returned:
+        ops = [op for op in needed(main.body, [output], {}) if ends(op)]
+        faulty = first_wrong(ops, test)
+        if faulty is not None:
+            return report(case, phase, step, faulty, every, known[faulty])
+    case.say("each output is right alone: wrong only as a whole")
+    return report(case, phase, step, every[-1], every, wrong(case.module))
 
 
 def tried(wrong: Callable[[], Compared | None]) -> Compared | None:
@@ -187,11 +189,12 @@ def tried(wrong: Callable[[], Compared | None]) -> Compared | None:
 def first_wrong(ops: Sequence[Op], wrong: Callable[[Op], bool]) -> Op | None:
     """An op that is wrong while everything it reads is right; None where the last one is right."""
     place = {op: k for k, op in enumerate(ops)}
+    live = _on_inputs(ops)
     if not ops or not wrong(ops[-1]):
         return None
     faulty = ops[-1]
     while True:
-        above = _above(faulty, place)
+        above = [op for op in _above(faulty, place) if op in live]
         low, high = 0, len(above)
         while low < high:  # above[high] is wrong, or `faulty` stands there
             middle = (low + high) // 2
@@ -210,7 +213,7 @@ def first_wrong(ops: Sequence[Op], wrong: Callable[[Op], bool]) -> Op | None:
 
 
 def _above(op: Op, place: Mapping[Op, int]) -> list[Op]:
-    """The ops of `place` that this one depends on, in order, constants left out."""
+    """The ops of `place` that this one depends on, in order."""
     found: set[Op] = set()
     todo = [op]
     while todo:
@@ -219,7 +222,16 @@ def _above(op: Op, place: Mapping[Op, int]) -> list[Op]:
             if made is not None and made in place and made not in found:
                 found.add(made)
                 todo.append(made)
-    return sorted([o for o in found if not isinstance(o, Const)], key=lambda o: place[o])
+    return sorted(found, key=lambda o: place[o])
+
+
+def _on_inputs(ops: Sequence[Op]) -> set[Op]:
+    """The ops that depend on an input: halving over what weights alone decide would say nothing."""
+    found: set[Op] = set()
+    for op in ops:
+        if any([v.op is None or v.op in found for v in read_by(op)]):
+            found.add(op)
+    return found
 
 
 def report(

@@ -75,6 +75,37 @@ def test_a_pass(op: str, where: str, monkeypatch: Patch) -> None:
     assert found.error > found.tolerance
 
 
+def test_of_several_outputs_the_wrong_one_is_followed(monkeypatch: Patch) -> None:
+    """The last op of the program belongs to an output that is right."""
+    func = Func.make("main", [TensorType(f32, (4,))], ["x"], outputs=["bad", "good"])
+    b = Builder(func.body)
+    bad = b.exp(b.neg(func.args[0]))
+    b.emit(Return, bad, b.tanh(func.args[0]))
+    monkeypatch.setattr(Cse, "run", _skip("neg"))
+    found = found_in(Module.make([func]))
+    assert found is not None
+    assert (found.op, found.position, found.count) == ("neg", 1, 3)
+
+
+def test_what_is_wrong_only_as_a_whole(monkeypatch: Patch) -> None:
+    right = Cse.run
+
+    def broken(self: Cse, module: Module) -> Module:
+        if any(op.name == "neg" for op in module.main.walk()) and len(module.main.returned) > 1:
+            for op in list(module.main.walk()):
+                if op.name == "neg":
+                    op.replace_by([op.operands[0]])
+        return right(self, module)
+
+    func = Func.make("main", [TensorType(f32, (4,))], ["x"])
+    b = Builder(func.body)
+    b.emit(Return, b.neg(func.args[0]), b.tanh(func.args[0]))
+    monkeypatch.setattr(Cse, "run", broken)
+    found = found_in(Module.make([func]))
+    assert found is not None
+    assert (found.phase, found.op, found.error > 1) == ("canonical", "tanh", True)
+
+
 def test_a_rule_of_an_op(monkeypatch: Patch) -> None:
     right = OPS["abs"].generic
 

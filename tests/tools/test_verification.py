@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import irc
+from irc.backends.llvm import emit_ops
 from irc.ir.core import Op
 from irc.ir.ops.core import Const
 from irc.passes.pipeline import Options
@@ -91,3 +92,14 @@ def test_integers_must_be_equal() -> None:
     a = np.array([1, 2, 3])
     assert verification.row("r", a, a, None).passed
     assert not verification.row("r", a + 1, a, 1.0).passed
+
+
+def test_a_fault_in_the_emitter_is_seen_in_its_region(
+    onnx_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """max, which relu is made of, gives its first operand; only the last region has none."""
+    monkeypatch.setitem(emit_ops.RULES, "max", lambda w, type, xs: xs[0])
+    module = irc.load(onnx_files["mlp"])
+    report = verification.compare(module, CPU, inputs_of(module))
+    assert [row.passed for row in report.regions] == [False, False, True]
+    assert not report.outputs[0].passed and not report.passed
