@@ -227,10 +227,8 @@ class Shrink(_Unary):
     def compute(x: Array, bias: float, lambd: float) -> Array:
         shift, edge = (np.asarray(v).astype(x.dtype) for v in (bias, lambd))
         zero = x.dtype.type(0)
-        above = np.where(x > edge, x - shift, zero)
-        if x.dtype.kind == "u":
-            return above
-        return np.where(x < -edge, x + shift, above)
+        above: Array = np.where(x > edge, x - shift, zero)
+        return above if x.dtype.kind == "u" else np.where(x < -edge, x + shift, above)
 
     def decompose(self, b: Builder) -> Value:
         dtype = element(self.x.type)

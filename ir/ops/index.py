@@ -284,7 +284,8 @@ def _gathered_nd(op: str, x: Array, index: Array, batch: int, lowest: int | None
         places.append(in_range(index[..., k], x.shape[batch + k], op, lowest))
     if not places:
         return np.broadcast_to(x, (*index.shape[:-1], *x.shape))
-    return x[tuple(np.broadcast_arrays(*places, np.zeros(index.shape[:-1], np.int64))[:-1])]
+    found: Array = x[tuple(np.broadcast_arrays(*places, np.zeros(index.shape[:-1], np.int64))[:-1])]
+    return found
 
 
 class TakeND(Op):
@@ -358,7 +359,8 @@ class GatherND(Op):
 
     def decompose(self, b: Builder) -> Value:
         """Take_nd, with negative indices counted up."""
-        dims = self.x.tensor.shape[self.batch :][: self.index.tensor.shape[-1]]  # type: ignore[misc]
+        depth: Any = self.index.tensor.shape[-1]
+        dims = self.x.tensor.shape[self.batch : self.batch + depth]
         index = self.index
         if index.tensor.dtype.kind != "uint" and dims:
             index = b.cast(index, to=i64) if index.tensor.dtype is not i64 else index

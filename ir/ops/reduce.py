@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core import Array, Builder, Float, Number, Op, Real, Sample, Value, attr, operand, sample
 from ..dims import DimLike, sym
-from ..types import DType, TensorType, f32, from_numpy, i64
+from ..types import DType, TensorType, f32, from_numpy, i32, i64
 from .constraints import axis_of, least, require
 from .convert import compute_dtype, highest, lowest, round_float, widen
 from .core import Const, generic
@@ -321,6 +321,7 @@ class _Position(Op):
     keepdims = attr(bool, False)
     select_last = attr(bool, False)
     beats: ClassVar[str]
+    extreme: ClassVar[str]
     samples = (
         sample((3, 5), axis=1),
         sample((3, 5), axis=0, keepdims=True),
@@ -329,6 +330,8 @@ class _Position(Op):
         sample((9, 2), dtypes=("i8",), axis=0, select_last=True),
         sample((4, 1), axis=1),
         sample((0, 3), axis=1),
+        sample((2, 3, 67), axis=2, dtypes=("i8",), select_last=True),
+        sample((2, 67), axis=1, dtypes=("u8",), ranges=((0, 3),), keepdims=True),
     )
     rejects: ClassVar[Any] = (("C1", sample((3,), axis=1)), ("C2", sample((3, 0), axis=1)))
 
@@ -349,6 +352,46 @@ class _Position(Op):
         return lowest(dtype)
 
     def generic(self, b: Builder, *xs: Value) -> Any:
+        """Along the last axis, where lanes run along the reduction, the extreme element, and then
+        where it is; along others both at once, a lane per result.
+        """
+        if self.axis == xs[0].tensor.rank - 1:
+            return self._in_two_passes(b, xs[0])
+        return self._as_pairs(b, xs)
+
+    def _in_two_passes(self, b: Builder, x: Value) -> Value:
+        """The extreme element, then the least (or greatest) position that has it.
+
+        A NaN makes the extreme NaN, and only its own position counts.
+        """
+        shape, dtype = x.tensor.shape, x.tensor.dtype
+        extent = shape[self.axis]
+        its, index, kept = reduction_frame(shape, (self.axis,), True)
+        peak = TensorType(dtype, reduced_shape(shape, (self.axis,), True))
+        extreme = generic(
+            b, [x], its, [index], [kept], [peak], lambda b, x: x, init=(self.start(dtype),),
+            combine=lambda b, have, new: getattr(b, self.extreme)(have, new), acc_types=(dtype,),
+        )  # fmt: skip
+        narrow = i32 if type(extent) is int and extent < highest(i32) else i64
+        far = -1 if self.select_last else highest(narrow)
+        position = sym(f"r{self.axis}")
+
+        def term(b: Builder, x: Value, peak: Value) -> Value:
+            found = b.eq(x, peak)
+            found = b.logical_or(found, b.ne(x, x)) if dtype.is_float else found
+            here = b.emit(IndexValue, value=position, dtype=narrow)
+            return b.where(found, here, constant(b, here, far))  # type: ignore[no-any-return]
+
+        def combine(b: Builder, have: Value, new: Value) -> Value:
+            return b.max(have, new) if self.select_last else b.min(have, new)  # type: ignore[no-any-return]
+
+        out = reduction_frame(shape, (self.axis,), self.keepdims)[2]
+        return generic(  # type: ignore[no-any-return]
+            b, [x, extreme], its, [index, kept], [out], [self.result.tensor], term, init=(far,),
+            combine=combine, acc_types=(narrow,),
+        )  # fmt: skip
+
+    def _as_pairs(self, b: Builder, xs: Sequence[Value]) -> Any:
         """Accumulates the pair (value, position); ties go by position, so that any order gives one
         answer.
         """
@@ -404,6 +447,7 @@ class Argmax(_Position):
     """
 
     beats = "gt"
+    extreme = "max"
 
     @staticmethod
     def evaluate(x: Array, axis: int, keepdims: bool, select_last: bool) -> Array:
@@ -416,6 +460,7 @@ class Argmin(_Position):
     """
 
     beats = "lt"
+    extreme = "min"
 
     @staticmethod
     def start(dtype: DType) -> float | int:

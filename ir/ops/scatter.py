@@ -151,7 +151,7 @@ class ScatterElements(_Axis):
     @staticmethod
     def evaluate(x: Array, index: Array, updates: Array, axis: int, reduction: str) -> Array:
         at = in_range(index, x.shape[axis], "scatter_elements")
-        places = list(np.indices(index.shape, sparse=True))
+        places: list[Array] = list(np.indices(index.shape, sparse=True))
         places[axis] = np.where(at < 0, at + x.shape[axis], at)
         return scattered(x, tuple(np.broadcast_arrays(*places)), updates, reduction)
 
@@ -208,13 +208,13 @@ class ScatterND(Op):
     @staticmethod
     def infer(x: TensorType, index: TensorType, updates: TensorType, reduction: str) -> TensorType:
         _check("scatter_nd", x, updates, reduction)
-        depth = index.shape[-1] if index.rank else None
+        depth: Any = index.shape[-1] if index.rank else None
         require(
             type(depth) is int and depth <= x.rank,
             "E0319", "scatter_nd (C3): the last extent of index must be a number, at most rank(x)",
             f"found {index} for {x}",
         )  # fmt: skip
-        want = (*index.shape[:-1], *x.shape[depth:])  # type: ignore[misc]
+        want = (*index.shape[:-1], *x.shape[depth:])
         require(
             _agree(updates.shape, want), "E0319", "scatter_nd (C4): updates has another shape",
             f"found {updates}, expected [{', '.join(map(str, want))}]",
@@ -226,10 +226,10 @@ class ScatterND(Op):
         depth = index.shape[-1]
         if not depth:  # every row names all of x
             rows = updates.reshape(-1, *x.shape)
-            out = x[None]
+            out: Array = x[None]
             for row in rows:
                 out = scattered(out, (np.zeros(1, np.int64),), row[None], reduction)
-            return out[0]
+            return np.asarray(out[0])
         places = []
         for k in range(depth):
             at = in_range(index[..., k], x.shape[k], "scatter_nd").reshape(-1)

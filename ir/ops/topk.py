@@ -118,7 +118,7 @@ class TopK(_Axis):
         flush = step.logical_or(ends, step.eq(have, constant(step, have, room)))
         then = step.at(step.insert(When(flush, regions=[Block(), Block()])).then)
         then.emit(Bind, have, symbol="n", extent=room + 1)
-        merge_sort(then, work, spare, sym("n"), self.beats)  # type: ignore[arg-type]
+        merge_sort(then, work, spare, sym("n"), self.beats)
         then.emit(Store, then.emit(Load, work[0], index=(k - 1,)), worst, index=(0,))
         for value, state in ((k, count), (1, full)):
             then.emit(Store, then.insert(Const(value, i64)).result, state, index=(0,))

@@ -46,7 +46,7 @@ def test_extents_of_one_broadcast(make: Any, imported: Any) -> None:
 def test_what_does_not_fit(equation: str, make: Any, imported: Any) -> None:
     x = np.ones((3, 3), np.float32)
     node = helper.make_node("Einsum", ["x", "y"], ["z"], equation=equation)
-    model = make([node], {n: (np.float32, (3, 3)) for n in "xy"}, ["z"])
+    model = make([node], dict.fromkeys("xy", (np.float32, (3, 3))), ["z"])
     with pytest.raises(Error) as caught:
         imported(model, [x, x])
     assert caught.value.code == "E0313"
