@@ -59,7 +59,7 @@ def test_a_nest_that_two_results_need_is_cut_once() -> None:
 
 
 def test_lanes_of_two_accumulators_are_refused_before_anything_is_cut() -> None:
-    plain, made = scheduled(lambda b, x: b.argmax(x, axis=1), TensorType(f32, (3, 70)))
+    plain, made = scheduled(lambda b, x: b.argmax(x, axis=1), TensorType(f32, (3, 70, 1)))
     assert not any(isinstance(step, Tile) for step in made.steps)
     assert any("cannot be combined" in reason for _, reason in made.refusals)
     (reduction,) = [op.var for op in plain.walk() if isinstance(op, For) and op.reduction]
