@@ -145,7 +145,7 @@ def test_a_link_opens_its_node(page: Path, tmp_path: Path, demo: Data) -> None:
     found = colours(rows_of(seen.shot.read_bytes()), 0, 60, WIDTH - 400, HEIGHT)
     assert len(found) > 100
     accent = bytes.fromhex("3b5bdb")
-    assert found.get(accent, 0) > 200, "the frame of the chosen node"
+    assert found.get(accent, 0) > 500, "the frame of the chosen node"
 
 
 @pytest.mark.parametrize("name", ["demo", "control"])
@@ -155,11 +155,32 @@ def test_opened_nodes_push_the_others_down(
     path = tmp_path / "open.html"
     body = render(request.getfixturevalue(name)).replace("</body>", OPEN_ALL + "</body>")
     path.write_text(body, encoding="utf-8")
-    seen = look(path, "graph", tmp_path)
-    assert not complaints(seen) and "data-error" not in seen.document
+    assert settled(look(path, "graph", tmp_path)) >= 4
+
+
+def test_a_node_inside_another_makes_that_grow(control: Data, tmp_path: Path) -> None:
+    path = tmp_path / "inner.html"
+    path.write_text(render(control), encoding="utf-8")
+    loop = next(n for n in control["graph"]["nodes"] if n["title"] == "while")
+    inner = next(n for g in loop["graphs"] for n in g["nodes"] if len(n["ops"]) > 2)
+    seen = look(path, f"n{inner['id']}", tmp_path)
+    assert settled(seen) == 1
+    group = next(g for g in drawn(seen).iter(f"{SVG}g") if g.get("id") == f"n{loop['id']}")
+    closed, now = float(group.get("data-h", "0")), float(group[1].get("height", "0"))
+    assert now > closed + 40
+
+
+def drawn(seen: Seen) -> ElementTree.Element:
+    """The drawing of the graph as it stands in the document."""
     text = re.search(r"<svg [^>]*graph-svg.*?</svg>", seen.document, re.DOTALL)
     assert text is not None
-    svg = ElementTree.fromstring(text[0])
+    return ElementTree.fromstring(text[0])
+
+
+def settled(seen: Seen) -> int:
+    """Check every graph of the page: no boxes meet, edges join them; how many nodes are open."""
+    assert not complaints(seen) and "data-error" not in seen.document
+    svg = drawn(seen)
     graphs = [g for g in svg.iter(f"{SVG}g") if g.get("class") == "graph"]
     for graph in graphs:
         places = {g.get("id"): box for g, box in boxes_of(graph)}
@@ -172,8 +193,7 @@ def test_opened_nodes_push_the_others_down(
                 assert ends[1] == pytest.approx(upper[3], abs=0.2)
                 assert ends[-1] == pytest.approx(lower[1], abs=0.2)
                 assert ends[1] < ends[-1]
-    grown = [g for g in svg.iter(f"{SVG}g") if "open" in g.get("class", "").split()]
-    assert len(grown) >= 4
+    return len([g for g in svg.iter(f"{SVG}g") if "open" in g.get("class", "").split()])
 
 
 Box = tuple[float, float, float, float]

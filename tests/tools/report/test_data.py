@@ -117,6 +117,9 @@ def test_control_flow_is_drawn_inside_its_op(control: Data) -> None:
     outer = {n["title"]: n for n in control["graph"]["nodes"] if n["kind"] == "control"}
     assert [g["name"] for g in outer["if"]["graphs"]] == ["then", "otherwise"]
     assert [g["name"] for g in outer["while"]["graphs"]] == ["before", "body"]
+    read = {u for u, v, _ in control["graph"]["edges"] if v == outer["if"]["id"]}
+    x = next(n for n in control["graph"]["nodes"] if n["title"] == "x")
+    assert x["id"] in read, "what a branch reads from outside, the op reads"
     body = outer["while"]["graphs"][1]
     assert any(n["kernel"] for n in body["nodes"])
     ids = [n["id"] for n in nodes(control["graph"])]

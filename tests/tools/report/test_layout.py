@@ -125,6 +125,11 @@ def test_crossings_that_need_not_be_are_gone() -> None:
     rng.shuffle(names)
     ladder = [(names[k], names[k + 2]) for k in range(38)]
     assert crossings(layered(40, ladder)) == 0
+    for n in (4, 6):  # a grid is planar, and read by depth it starts tangled
+        at = names[: n * n]
+        grid = [(at[i], at[i + 1]) for i in range(n * n) if (i + 1) % n]
+        grid += [(at[i], at[i + n]) for i in range(n * n - n)]
+        assert crossings(layered(40, grid)) == 0
 
 
 def test_crossings_are_counted() -> None:
