@@ -20,7 +20,7 @@ from .functions import attribute_kinds, body_of, schema_of
 from .item import Item, item_of, known_item
 from .known import fold, results_of
 from .node import Known, Node, Row
-from .tensors import blob_of, sparse_of
+from .tensors import Slice, blob_of, sparse_of
 
 MAX_DEPTH = 48
 """Graphs inside graphs, functions included; protobuf itself stops near 100."""
@@ -131,11 +131,14 @@ class Graph:
 
     # ---- importing
 
-    def run(self, graph: Any) -> list[Item]:
-        """Import initializers and nodes of a GraphProto; gives the items of its outputs."""
-        for tensor in graph.initializer:
+    def run(self, graph: Any, stored: Mapping[int, Slice] | None = None) -> list[Item]:
+        """Import initializers and nodes of a GraphProto; gives the items of its outputs.
+
+        `stored` says where the data of some initializers lies that the message does not hold.
+        """
+        for k, tensor in enumerate(graph.initializer):
             where = f"initializer '{tensor.name}'" + self._in_file()
-            blob = blob_of(tensor, self.model.folder, where)
+            blob = blob_of(tensor, self.model.folder, where, (stored or {}).get(k))
             self.define(tensor.name, self.constant(tensor.name, blob), where)
         for sparse in graph.sparse_initializer:
             where = f"sparse initializer '{sparse.values.name}'" + self._in_file()

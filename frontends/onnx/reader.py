@@ -23,9 +23,15 @@ from ...ir.types import TensorType
 from .graph import MAX_DEPTH, Graph, ModelContext
 from .item import Item
 from .table import MAX_OPSET, has_row, lookup
-from .tensors import MAX_RANK, dtype_of
+from .tensors import MAX_RANK, Slice, dtype_of, open_file
+from .wire import without_weights
 
 Shapes = Mapping[str, Sequence[int | str | None]]
+Stored = dict[int, Slice]
+"""Where the data of an initializer of the graph lies, by its number."""
+
+SMALL_FILE = 1 << 20
+"""Bytes below which a file is read as a whole."""
 
 
 def load(model: str | Path | ModelProto | bytes, *, shapes: Shapes | None = None) -> Module:
@@ -35,7 +41,7 @@ def load(model: str | Path | ModelProto | bytes, *, shapes: Shapes | None = None
     is, a string names it.  Raises `InvalidModelError` for a damaged or ill-typed model,
     `UnsupportedError` naming every node that the import table lacks.
     """
-    proto, file = _read(model)
+    proto, file, stored = _read(model)
     where = f"in {file}" if file else None
     opsets = _opsets(proto, where)
     functions = {_domain(f.domain, f.name): f for f in proto.functions}
@@ -45,7 +51,7 @@ def load(model: str | Path | ModelProto | bytes, *, shapes: Shapes | None = None
     context = ModelContext(file, folder, opsets, functions, lookup)
     _check_names(proto.graph)
     _check_supported(proto, context, where)
-    return _import_main(proto.graph, context, dict(shapes or {}))
+    return _import_main(proto.graph, context, dict(shapes or {}), stored)
 
 
 def _domain(domain: str, name: str) -> tuple[str, str]:
@@ -55,8 +61,9 @@ def _domain(domain: str, name: str) -> tuple[str, str]:
 # ---- reading
 
 
-def _read(model: str | Path | ModelProto | bytes) -> tuple[Any, str]:
-    """The message and the file it came from."""
+def _read(model: str | Path | ModelProto | bytes) -> tuple[Any, str, Stored]:
+    """The message, the file it came from, and the initializers whose data stayed there."""
+    stored: Stored = {}
     if isinstance(model, ModelProto):
         proto, file = model, ""
     elif isinstance(model, bytes):
@@ -64,15 +71,28 @@ def _read(model: str | Path | ModelProto | bytes) -> tuple[Any, str]:
     else:
         file = str(model)
         try:
-            data = Path(model).read_bytes()
+            proto, stored = _read_file(Path(model))
         except OSError as error:
             raise Error("E0100", f"cannot read {file}", details=(error.strerror or "",)) from None
         except ValueError as error:
             raise Error("E0100", f"cannot read {file!r}", details=(str(error),)) from None
-        proto = _parse(data, f"in {file}")
     if not proto.HasField("graph") or not (proto.ir_version or proto.opset_import):
         raise _no_model("it has no graph", f"in {file}" if file else None)
-    return proto, file
+    return proto, file, stored
+
+
+def _read_file(path: Path) -> tuple[Any, Stored]:
+    """The message of a file; the weights of a large one stay in it."""
+    where = f"in {path}"
+    if path.stat().st_size < SMALL_FILE or not path.is_file():
+        return _parse(path.read_bytes(), where), {}
+    file = open_file(path)
+    found = without_weights(memoryview(file.bytes()))
+    if found is None:
+        return _parse(path.read_bytes(), where), {}
+    file.drop()  # the pages that the search touched
+    graph, spans = found
+    return _parse(graph, where), {k: Slice(file, *span) for k, span in spans.items()}
 
 
 def _parse(data: bytes, where: str | None) -> Any:
@@ -171,7 +191,9 @@ def _check_texts(texts: Sequence[Any]) -> None:
 # ---- the main graph
 
 
-def _import_main(graph: Any, context: ModelContext, shapes: dict[str, Any]) -> Module:
+def _import_main(
+    graph: Any, context: ModelContext, shapes: dict[str, Any], stored: Stored
+) -> Module:
     initial = {t.name for t in graph.initializer} | {
         s.values.name for s in graph.sparse_initializer
     }
@@ -186,7 +208,7 @@ def _import_main(graph: Any, context: ModelContext, shapes: dict[str, Any]) -> M
     for declared, arg in zip(inputs, func.args):
         main.define(declared.name, Item(arg.tensor, main.b, "graph input", made=arg),
                     "the graph's inputs")  # fmt: skip
-    results = [item.value for item in main.run(graph)]
+    results = [item.value for item in main.run(graph, stored)]
     for declared, value in zip(graph.output, results):
         _check_declared(declared, value.type)
     main.b.loc = None

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from ...ir.blobs import Blob
+from ...ir.blobs import Blob, FileBytes
 from ...ir.errors import InvalidModelError, UnsupportedError
 from ...ir.types import DType, TensorType
 
@@ -44,12 +46,54 @@ def dtype_of(code: int, where: object = None) -> DType:
     return DType(DTYPES[name])
 
 
-def blob_of(tensor: Any, folder: Path | None, where: object = None) -> Blob:
-    """A TensorProto as a blob; external data is mapped on first use.  E0106 where it is damaged."""
+@dataclass(frozen=True)
+class Slice:
+    """`length` bytes of a mapped file."""
+
+    file: FileBytes
+    offset: int
+    length: int
+
+    def blob(self, type_: TensorType) -> Blob:
+        """The tensor of this type that the bytes are."""
+        place = (self.offset, self.length)
+        return Blob(
+            None,
+            type_,
+            lambda: _from_bytes(self.file.bytes(*place), type_),
+            ((self.file.path, self.file.state), *place),
+            lambda: self.file.drop(*place),
+        )
+
+
+_open: weakref.WeakValueDictionary[object, FileBytes] = weakref.WeakValueDictionary()
+
+
+def open_file(path: Path) -> FileBytes:
+    """The file, mapped once however many tensors lie in it."""
+    found = path.stat()
+    key = (os.path.realpath(path), found.st_size, found.st_mtime_ns, found.st_ino)
+    file = _open.get(key)
+    if file is None:
+        file = _open[key] = FileBytes(path)
+    return file
+
+
+def blob_of(
+    tensor: Any, folder: Path | None, where: object = None, stored: Slice | None = None
+) -> Blob:
+    """A TensorProto as a blob; `stored` is its raw data where the message does not hold it, which
+    is mapped on first use like external data.  E0106 where it is damaged.
+    """
     where = where or f"tensor '{tensor.name}'"
     type_ = _type_of(tensor, where)
     if tensor.data_location == TensorProto.EXTERNAL:
         return _external(tensor, type_, folder, where)
+    if stored is not None:
+        if type_.dtype.kind == "string":
+            raise _damaged(where, "strings are never raw data")
+        _expect_bytes(stored.length, type_, where)
+        return stored.blob(type_)
     if tensor.HasField("raw_data") and type_.dtype.bits >= 8 and type_.dtype.kind != "string":
         raw = tensor.raw_data
         _expect_bytes(len(raw), type_, where)
@@ -114,13 +158,7 @@ def _external(tensor: Any, type_: TensorType, folder: Path | None, where: object
     if type_.dtype.kind == "string":
         raise _damaged(where, "strings are never external")
 
-    def load() -> Array:
-        if not length:
-            return np.zeros(type_.shape, type_.dtype.np)
-        raw = np.memmap(path, np.uint8, "r", offset, (length,))
-        return _from_bytes(raw, type_)
-
-    return Blob(None, type_, load, (str(path), offset, length))
+    return Slice(open_file(path), offset, length).blob(type_)
 
 
 def _from_bytes(raw: Array, type_: TensorType) -> Array:
@@ -133,8 +171,8 @@ def _from_bytes(raw: Array, type_: TensorType) -> Array:
         return np.asarray(numpy_helper.to_array(proto)).astype(type_.dtype.np, copy=False)
     if type_.dtype.kind == "bool":
         return np.asarray(raw != 0).reshape(shape)
-    if raw.ctypes.data % type_.dtype.np.alignment:
-        raw = np.array(raw)
+    if raw.ctypes.data % type_.dtype.np.alignment and type_.dtype.np.isbuiltin != 1:
+        raw = np.array(raw)  # numpy itself takes its own types anywhere
     return np.ndarray(shape, type_.dtype.np, raw)
 
 
@@ -180,4 +218,7 @@ def sparse_of(sparse: Any, where: object = None) -> Array:
 
 ATTRIBUTES = onnx.AttributeProto
 
-__all__ = ["ATTRIBUTES", "DTYPES", "array_of", "blob_of", "dtype_of", "sparse_of", "stored_bytes"]
+__all__ = [
+    "ATTRIBUTES", "DTYPES", "Slice", "array_of", "blob_of", "dtype_of", "open_file", "sparse_of",
+    "stored_bytes",
+]  # fmt: skip
