@@ -1,0 +1,42 @@
+"""Import rows of sampling at computed points: GridSample, DeformConv.  Imports: node, ir."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .node import Node, Result, Row
+from .rows_linear import geometry, per_channel
+
+MODES = {"bilinear": "linear", "bicubic": "cubic"}
+
+
+def grid_sample(n: Node) -> Result:
+    """The IR's `grid_sample`; before opset 20 its modes have other names."""
+    mode = n.attr("mode", "bilinear")
+    return n.b.grid_sample(  # type: ignore[no-any-return]
+        n.x(0), n.x(1), mode=MODES.get(mode, mode), padding=n.attr("padding_mode", "zeros"),
+        align_corners=bool(n.attr("align_corners", 0)),
+    )  # fmt: skip
+
+
+def deform_conv(n: Node) -> Result:
+    """The IR's `deform_conv`, plus bias."""
+    x, w = n.x(0), n.x(1)
+    if x.tensor.rank < 3 or w.tensor.rank != x.tensor.rank:
+        raise n.invalid("E0314", "DeformConv: x and w must be [N, C, ...] and [O, C, ...]")
+    kernel = w.tensor.shape[2:]
+    if any(type(k) is not int for k in kernel):
+        raise n.unsupported("DeformConv: the extents of the kernel must be known")
+    win = geometry(n, x.tensor.shape[2:], kernel)  # type: ignore[arg-type]
+    out = n.b.deform_conv(
+        x, w, n.x(2), n.opt(4), strides=win.strides, pads=win.pads, dilations=win.dilations,
+        groups=n.attr("group", 1), offset_groups=n.attr("offset_group", 1),
+    )  # fmt: skip
+    bias = n.opt(3)
+    return out if bias is None else n.b.add(out, per_channel(n, bias, out))
+
+
+ROWS: Sequence[tuple[str, int, Row]] = (
+    ("GridSample", 16, grid_sample),
+    ("DeformConv", 19, deform_conv),
+)
