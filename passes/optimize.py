@@ -31,7 +31,16 @@ from .rules.control import control_rules
 from .rules.dims import dim_rules
 from .rules.fold import fold_rules
 from .rules.shapes import later_reshape, shape_rules
-from .rules.values import RuleTable, classes, constant, is_constant, joined, only_user, table
+from .rules.values import (
+    RuleTable,
+    classes,
+    constant,
+    is_constant,
+    joined,
+    only_user,
+    repeated,
+    table,
+)
 
 LIMIT = 1 << 10
 """Bytes above which one number repeated is written as that number."""
@@ -132,7 +141,7 @@ def compact(rule: Rule) -> Rule:
         near += [v.op for o in near if o.name == "add" for v in o.operands if v.op is not None]
         weights = [o.operands[1] for o in near if o.name in ("conv", "matmul")]
         factors = [v for v in op.operands if is_constant(v)]
-        if all([number_of(v) is None for v in factors]):
+        if all([number_of(v) is None and repeated(v) is None for v in factors]):
             if any([number_of(w) is not None and w.tensor.size * 4 > LIMIT for w in weights]):
                 return None
         return rule(op, b)

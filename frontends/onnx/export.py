@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -229,19 +230,25 @@ def _rename(graph: Graph, renamed: Mapping[str, str]) -> None:
 def _proto(
     graph: Graph, name: str, metadata: Mapping[str, str] | None, tensors: Any = None
 ) -> ModelProto:
-    from ... import __version__
-
     if tensors is None:
         tensors = [tensor_proto(n, blob) for n, blob in graph.model.constants.items()]
     opsets = [helper.make_opsetid("", graph.model.opset)]
     proto = helper.make_model(
         _graph_proto(graph, name or "graph", tensors), producer_name="irc",
-        producer_version=__version__, opset_imports=opsets,
+        producer_version=_version(), opset_imports=opsets,
         ir_version=helper.find_min_ir_version_for(opsets),  # older programs read it
     )  # fmt: skip
     if metadata:
         helper.set_model_props(proto, dict(metadata))
     return proto
+
+
+def _version() -> str:
+    """Of the installed package; empty in a tree that is not."""
+    try:
+        return version("tensor-irc")
+    except PackageNotFoundError:
+        return ""
 
 
 def _graph_proto(graph: Graph, name: str, tensors: Any = ()) -> GraphProto:

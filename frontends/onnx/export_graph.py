@@ -158,7 +158,7 @@ class Graph:
         kept = {k: v for k, v in (attrs or {}).items() if v is not None}
         while inputs and not inputs[-1]:
             inputs = inputs[:-1]
-        self.nodes.append(Node(type, node, list(inputs), outputs, kept, domain))
+        self.nodes.append(Node(type, node, list(inputs), list(outputs), kept, domain))
         return outputs
 
     def block(self, block: Block) -> list[str]:

@@ -63,7 +63,10 @@ def concat(p: Place) -> str:
 
 
 def slice_(p: Place) -> str:
-    """Only the axes that are cut; an end before the first element is the least integer."""
+    """Only the axes that are cut; an end before the first element is the least integer.
+
+    One place of an axis is a Gather, whose result has that extent whatever the operand's is.
+    """
     rank = p.type().rank
     starts, sizes = p.attrs["starts"], p.attrs["sizes"]
     steps = p.attrs["steps"] or (1,) * rank
@@ -74,9 +77,19 @@ def slice_(p: Place) -> str:
     if not cut:
         return p.x()
     axes, begin, ends, by = zip(*cut)
+    begin = tuple([_from_end(at, p.type().shape[k]) for at, k in zip(begin, axes)])
+    place, size = begin[0], sizes[axes[0]]
+    if len(axes) == 1 and size == 1 and isinstance(place, int) and not p.type().is_static:
+        return p.node("Gather", p.x(), numbers(p.graph, [place]), axis=axes[0])
     more = [numbers(p.graph, by)] if any([s != 1 for s in by]) else []
     return p.node("Slice", p.x(), vector(p.graph, begin), _ends(p.graph, ends),
                   numbers(p.graph, axes), *more)  # fmt: skip
+
+
+def _from_end(at: DimLike, extent: DimLike) -> DimLike:
+    """A place a known way before the end, counted from there: no arithmetic, and no doubt."""
+    back = at - extent
+    return back if isinstance(at, Dim) and isinstance(back, int) and back < 0 else at
 
 
 def _end(graph: Graph, start: DimLike, size: DimLike, step: int, extent: DimLike) -> DimLike | str:
@@ -86,7 +99,7 @@ def _end(graph: Graph, start: DimLike, size: DimLike, step: int, extent: DimLike
         return start
     if step > 0:
         whole = equal(end, extent) is True and isinstance(end, Dim)
-        return int(INT64.max) if whole else end
+        return int(INT64.max) if whole else _from_end(end, extent)
     if nonneg(end) is True:
         return end
     if nonneg(-end - 1) is True or equal(size, extent) is True:
