@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 
 RNG = np.random.default_rng(0)
+BORDER = ("cubic", "border")
 NAMES = {"linear": "bilinear", "nearest": "nearest", "cubic": "bicubic"}
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("mode", ["linear", "nearest", "cubic"])
-@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize(
+    # With a border ONNX moves the point inside before a cubic interpolation, torch its neighbours.
+    ("mode", "padding"),
+    [(m, p) for m in NAMES for p in ("zeros", "border", "reflection") if (m, p) != BORDER],
+)
 @pytest.mark.parametrize("align", [False, True])
 def test_against_torch(apply: Any, mode: str, padding: str, align: bool) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed (extra `oracle`)")
