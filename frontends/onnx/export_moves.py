@@ -251,7 +251,6 @@ def reduction(type: str, wide: str = "", since: int = 18) -> Row:
     return row
 
 
-
 _REDUCE = {"sum": "ReduceSum", "mean": "ReduceMean", "prod": "ReduceProd", "max": "ReduceMax",
            "min": "ReduceMin", "l1": "ReduceL1", "l2": "ReduceL2", "log_sum": "ReduceLogSum",
            "sum_square": "ReduceSumSquare", "log_sum_exp": "ReduceLogSumExp"}  # fmt: skip

@@ -1,13 +1,17 @@
-"""Export rows of ops whose results data decides, of regions of interest, and of determinants.
+"""Export rows of ops whose results data decides, of regions and points of images, of determinants.
 
 Imports: the graph being written, ir.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
+from ...ir.dims import DimLike
 from ...ir.types import bf16, f32
+from .export_compute import conv_attrs
+from .export_dims import keeps_zero, reshape_target
 from .export_graph import Place, Row
 
 
@@ -59,7 +63,46 @@ def roi_align(p: Place) -> str:
                   spatial_scale=p.attrs["scale"], coordinate_transformation_mode=lies)  # fmt: skip
 
 
+_OLD_MODES = {"linear": "bilinear", "cubic": "bicubic"}
+
+
+def grid_sample(p: Place) -> str:
+    """GridSample, whose points have as many axes as the image; before opset 20 for two axes, in
+    other words.
+    """
+    mode, rank, grid = p.attrs["mode"], p.type().rank, p.type(1).shape
+    if rank != 4:
+        p.need(20, f"grid_sample of {rank - 2} axes")
+    if p.opset < 20:
+        mode = _OLD_MODES.get(mode, mode)
+    points, axes = grid[1:-1], rank - 2
+    more = len(points) - axes
+    laid: tuple[DimLike, ...] = (*[1] * -more, *points)
+    if more > 0:
+        laid = (math.prod(points[: more + 1]), *points[more + 1 :])
+    told = p.x(1)
+    if more:
+        target = (grid[0], *laid, grid[-1])
+        shape = reshape_target(p, grid, target)
+        told = p.node("Reshape", told, shape, allowzero=keeps_zero(target))
+    made = p.node("GridSample", p.x(0), told, mode=mode, padding_mode=p.attrs["padding"],
+                  align_corners=int(p.attrs["align_corners"]))  # fmt: skip
+    if not more:
+        return made
+    back = reshape_target(p, (*p.type().shape[:2], *laid), p.out.shape)
+    return p.node("Reshape", made, back, allowzero=keeps_zero(p.out.shape))
+
+
+def deform_conv(p: Place) -> str:
+    """DeformConv, from opset 19 on."""
+    p.need(19, "deform_conv")
+    attrs = conv_attrs(p.op) | {"offset_group": p.attrs["offset_groups"]}
+    return p.node("DeformConv", p.x(0), p.x(1), p.x(2), "", p.x(3), **attrs)
+
+
 ROWS: Mapping[str, Row] = {
+    "grid_sample": grid_sample,
+    "deform_conv": deform_conv,
     "compress": compress,
     "non_zero": non_zero,
     "unique": unique,

@@ -30,9 +30,9 @@ from irc.ir.verify import verify
 
 REFUSED = {
     "pack", "unpack", "philox_bits", "philox_next", "random_normal", "random_uniform", "requantize",
-    "resample",
+    "resample", "sample_points",
 }  # fmt: skip
-"""Ops that ONNX cannot say: layouts and integer kernels of ours, and our random numbers."""
+"""Ops that ONNX cannot say: layouts, kernels and random numbers of ours."""
 UNSAID = {
     ("cast", 82), ("pad", 4), ("quantize", 5), ("dequantize", 5), ("max_unpool", 1),
     ("max_unpool", 2),
