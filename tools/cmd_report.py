@@ -40,6 +40,7 @@ def command(
     is written only where -o names it.
     """
     from .artifacts import check_writable
+    from .progress import working
     from .report.collect import Settings, can_profile, collect
     from .report.page import write
     from .targets import choose
@@ -51,7 +52,8 @@ def command(
     if wanted:
         check_writable(page)
     timed = can_profile(choice) if profile is None else profile
-    data = collect(Settings(model, choice, shapes, timed))
+    with working("report") as say:
+        data = collect(Settings(model, choice, shapes, timed), say)
     if wanted:
         write(data, page)
         note(f"{page}: {page.stat().st_size >> 10} kB, {data['summary']['regions']} regions")

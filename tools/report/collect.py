@@ -12,7 +12,7 @@ import dataclasses
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ from ..cmd_inspect import of_module
 from ..feeds import random_inputs
 from ..targets import Choice
 from .graph import Graph, graph_of
+
+Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -70,22 +72,23 @@ class Phases:
         return self.compiled.planned
 
 
-def collect(settings: Settings) -> dict[str, Any]:
+def collect(settings: Settings, say: Say = str) -> dict[str, Any]:
     """Compile the model and, where asked, run it: the data of the report, ready for JSON.
 
-    Errors: those of loading and compiling; E0470 where a profile is asked of a target that has none
-    here.
+    `say` is told what is being done.  Errors: those of loading and compiling; E0470 where a profile
+    is asked of a target that has none here.
     """
     if settings.profile:
         check_profile(settings.choice)
+    say("load")
     start = time.perf_counter()
     module = driver.load(settings.model, settings.shapes or None)
     loaded = time.perf_counter() - start
-    phases = run_phases(module, settings)
+    phases = run_phases(module, settings, say)
     phases.seconds = {"load": loaded} | phases.seconds
     launched = launches(phases)
     dims = dims_of(phases.planned)
-    measured = measure(phases, settings) if settings.profile else {}
+    measured = measure(phases, settings, say) if settings.profile else {}
     kernels = kernel_rows(phases, launched, measured)
     counted = of_module(module)
     main = graph_of(phases.fused.main, {fused: launch.callee for fused, launch in launched})
@@ -123,7 +126,7 @@ def check_profile(choice: Choice) -> None:
 # Compiling ----------------------------------------------------------------------------------------
 
 
-def run_phases(module: Module, settings: Settings) -> Phases:
+def run_phases(module: Module, settings: Settings, say: Say) -> Phases:
     """Take the module through the phases one by one."""
     steps: dict[str, dict[str, list[str]]] = {}
     target = replace(settings.choice.target, schedule=noting(settings.choice.target, steps))
@@ -131,6 +134,7 @@ def run_phases(module: Module, settings: Settings) -> Phases:
     seconds: dict[str, float] = {}
     made, shapes = module, settings.shapes or None
     for before, phase in zip(PHASES, PHASES[1:]):
+        say(phase)
         options = Options(from_phase=before, to_phase=phase, shapes=shapes)
         start = time.perf_counter()
         kept[phase] = compile_module(made, target, options)
@@ -181,16 +185,18 @@ def dims_of(planned: Planned) -> dict[str, int]:
 # Running ------------------------------------------------------------------------------------------
 
 
-def measure(phases: Phases, settings: Settings) -> dict[str, Any]:
+def measure(phases: Phases, settings: Settings, say: Say) -> dict[str, Any]:
     """Compile to machine code and run: latency, time of each kernel, peaks of the machine."""
     from ...backends.cpu.profile import profile
     from ..bench.peak import measure_copy_bandwidth, measure_fma_peak
     from ..timing import Times
 
     choice, planned = settings.choice, phases.planned
+    say("machine code")
     start = time.perf_counter()
     exe = driver.build(phases.compiled, choice)
     phases.seconds["machine code"] = time.perf_counter() - start
+    say("run")
     dims = dims_of(planned)
     shapes = {n: [evaluate(e, dims) for e in t.shape] for n, t in planned.inputs}
     inputs = random_inputs(exe.program.inputs, 0, shapes)

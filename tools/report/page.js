@@ -169,7 +169,7 @@
 
   // -- details of a node
   const make = (tag, text, kind) => { const e = document.createElement(tag); if (text !== undefined) e.textContent = text; if (kind) e.className = kind; return e; };
-  const short = (t) => t.replace(/(\w+)\[([^[\]]*)\]/g, (_, d, s) => `${d} ${s.split(", ").join("×")}`.trim());
+  const short = (t) => t.replace(/(\w+)\[([^[\]]*)\]/g, (_, d, s) => `${d} ${s.replace(/, (?![^(]*\))/g, "×")}`.trim());
   function list(pairs) {
     const dl = make("dl");
     for (const [k, v] of pairs) if (v !== "" && v !== null && v !== undefined) dl.append(make("dt", k), make("dd", v, "mono"));

@@ -126,7 +126,8 @@ class Drawing:
 
 def _pill(node: Row, width: float) -> list[str]:
     kind = short(node["result"])
-    title = fit(node["title"], max(40.0, width - 30 - len(kind) * TYPE_CHAR), TITLE_CHAR)
+    most = max(0.6 * width, width - 30 - len(kind) * TYPE_CHAR)
+    title = fit(node["title"], most, TITLE_CHAR)
     after = 12 + len(title) * TITLE_CHAR
     return [
         f'<rect class="box" width="{width:.1f}" height="{PILL:.0f}" rx="{PILL / 2:.0f}"/>',
@@ -170,8 +171,12 @@ def short(types: str) -> str:
 _TYPE = re.compile(r"(\w+)\[([^\[\]]*)\]")
 
 
+_COMMA = re.compile(r", (?![^(]*\))")
+"""A comma between extents, not one between the arguments of min() or max()."""
+
+
 def _short(found: re.Match[str]) -> str:
-    return f"{found[1]} {found[2].replace(', ', chr(0xD7))}".rstrip()
+    return f"{found[1]} {_COMMA.sub(chr(0xD7), found[2])}".rstrip()
 
 
 def fit(text: str, room: float, char: float) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from irc.tools import demo
 from irc.tools.main import run
 
 Capture = pytest.CaptureFixture[str]
@@ -49,6 +51,15 @@ def test_a_target_that_does_not_run_here_has_a_page_without_times(
     assert run(["report", str(text_file), "--target", "c", "-o", goal]) == 0
     assert run(["report", str(text_file), "--target", "c", "--profile", "-o", goal]) == 3
     assert "E0470" in capsys.readouterr().err
+
+
+def test_the_demo_leaves_its_page(
+    model_file: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("irc.tools.demo.OUTPUT", tmp_path)
+    page = demo.page(model_file("demo_cnn"))
+    assert page == tmp_path / "report.html"
+    assert "graph-svg" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

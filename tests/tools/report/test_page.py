@@ -204,6 +204,7 @@ def test_the_template_is_in_the_package() -> None:
         (size_text(999), "999 B"),
         (size_text(1_500_000), "1.5 MB"),
         (short("f32[1, 64, 56, 56], i64[]"), "f32 1×64×56×56, i64"),
+        (short("f32[min(9, N), 2*N]"), "f32 min(9, N)×2*N"),
         (fit("conv+add", 40, 8), "conv…"),
         (cell(None, "share", {}), "–"),
         (cell(0.125, "share", {}), "12.5"),
