@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..bench.models import small_cnn
 from . import Line, Measured, Skipped, models_accuracy, models_speed
+from .optimize import OPTIMIZE
 from .spine import ROOT, tests
 
 TEST_MINUTES = 10.0
@@ -112,6 +113,7 @@ LINES = (
         "squeezenet, shufflenet: no warning, right, sanitizers clean",
         models_accuracy.through_c,
     ),
+    OPTIMIZE,
     Line(
         "tests",
         "exported and light networks in the tests, by LLVM and C",

@@ -154,6 +154,6 @@ def optimize_line() -> Measured:
 
 
 OPTIMIZE = Line(
-    "irc optimize", "valid, results equal within 1e-5 (f16: 1e-2), no slower in onnxruntime",
+    "optimize", "valid, results equal within 1e-5 (f16: 1e-2), no slower in onnxruntime",
     optimize_line,
 )  # fmt: skip

@@ -129,7 +129,7 @@ def facts(rows: Sequence[Row]) -> dict[str, Any]:
             asdict(r)
             | {"ratio": _known(r.race.ratio()), "ratio_of_least": _known(r.race.ratio("min"))}
             | {"memory_ratio": _known(r.memory_ratio), "arena_ratio": _known(r.arena_ratio)}
-            | {"share": r.share}
+            | {"ratio_of_cpu": _known(r.race.cpu_ratio()), "share": r.share}
             for r in rows
         ],
     }  # fmt: skip
@@ -143,8 +143,9 @@ def _known(figure: float) -> float | None:
 def table(rows: Sequence[Row], threads: int, engines: Sequence[str]) -> Table:
     """The figures at one number of threads, for people."""
     title = f"batch 1, f32, threads: {threads}; ms, median (least)"
-    made = Table("network", "GFLOP", *engines, "ratio", "of least", "of peak", "MiB at run",
-                 "arena", "compile s", title=title)  # fmt: skip
+    ratios = ("ratio", "of least", "of cpu", "of peak")
+    made = Table("network", "GFLOP", *engines, *ratios, "MiB at run", "arena", "compile s",
+                 title=title)  # fmt: skip
     for r in (r for r in rows if r.race.threads == threads):
         times = [_cell(r.race.engines.get(n)) for n in engines]
         memory = [r.race.engines.get(n, Figures()).run_memory / MIB for n in engines]
@@ -155,6 +156,7 @@ def table(rows: Sequence[Row], threads: int, engines: Sequence[str]) -> Table:
             *times,
             f"{r.race.ratio():.2f}",
             f"{r.race.ratio('min'):.2f}",
+            f"{r.race.cpu_ratio():.2f}" if threads == 1 else "",
             f"{r.share:.0%}",
             " / ".join([f"{m:.0f}" for m in memory]),
             f"{r.arena_ratio:.3f}",
@@ -163,7 +165,11 @@ def table(rows: Sequence[Row], threads: int, engines: Sequence[str]) -> Table:
     made.add_section()
     blank = [""] * (len(engines) + 1)
     mean, least = means(rows, threads), means(rows, threads, "min")
-    made.add_row("geometric mean", *blank, f"{mean:.2f}", f"{least:.2f}")
+    spent = geometric_mean(
+        [r.race.cpu_ratio() for r in rows if r.race.threads == threads and r.race.cpu_ratio() > 0]
+    )
+    said = [f"{mean:.2f}", f"{least:.2f}", f"{spent:.2f}" if threads == 1 else ""]
+    made.add_row("geometric mean", *blank, *said)
     return made
 
 

@@ -7,6 +7,7 @@ for more work do not take the cores of the one that has.  Turns go round, so noi
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import signal
 import statistics
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import driver
 from ..timing import Times
 from .models import first_model
 from .zoo import Subject
@@ -29,11 +31,14 @@ from .zoo import Subject
 class Figures:
     """One engine on one network: ms, seconds to load, bytes beyond the imported engine.
 
+    `cpu` is the least processor time of a call in ms, all threads together: of one thread it is the
+    latency that a busy machine hides; of more it contains their spinning.
     `run_memory` is the peak of resident memory while it runs, loading not counted; `load_memory`
     the peak until the first run has ended.  `error` says why the rest is missing.
     """
 
     times: Times | None = None
+    cpu: float = 0.0
     load_seconds: float = 0.0
     load_memory: int = 0
     run_memory: int = 0
@@ -54,6 +59,12 @@ class Race:
         found = {n: getattr(f.times, which) for n, f in self.engines.items() if f.times}
         found.pop("irc", None)
         return min(found, key=found.__getitem__, default="")
+
+    def cpu_ratio(self) -> float:
+        """Our least processor time over the least of a peer; nan where one is missing."""
+        found = {n: f.cpu for n, f in self.engines.items() if f.times}
+        ours = found.pop("irc", float("nan"))
+        return ours / min(found.values(), default=float("nan"))
 
     def ratio(self, which: str = "median") -> float:
         """Our time over the best peer's; infinite where ours failed, nan where no peer ran."""
@@ -118,15 +129,16 @@ def race(
     """Rounds of turns of about `seconds`; `models` gives each engine the file that it loads."""
     found = Race(subject.name, threads)
     with tempfile.TemporaryDirectory() as folder:
-        inputs, first = Path(folder) / "inputs.npz", Path(folder) / "first.onnx"
+        inputs = Path(folder) / "inputs.npz"
         np.savez(inputs, **dict(subject.inputs))  # type: ignore[arg-type]
-        first.write_bytes(first_model().SerializeToString())
+        firsts = _first_files(Path(folder))
         runners = {engine: Runner(engine) for engine in models}
         machine = Runner("peak")
         try:
             for engine, runner in runners.items():
                 tell(f"{engine} loads")
-                given = {"inputs": str(inputs), "threads": threads, "first": str(first)}
+                first = firsts[Path(models[engine]).suffix == driver.PLAN_SUFFIX]
+                given = {"inputs": str(inputs), "threads": threads, "first": first}
                 answer = runner.ask("load", model=models[engine], **given)
                 found.engines[engine] = Figures(**answer)
             _turns(found, runners, machine, rounds, seconds, tell)
@@ -134,6 +146,23 @@ def race(
             for runner in (*runners.values(), machine):
                 runner.close()
     return found
+
+
+def _first_files(folder: Path) -> tuple[str, str]:
+    """The model of one op as an ONNX file and as a compiled plan."""
+    model, plan = folder / "first.onnx", folder / f"first{driver.PLAN_SUFFIX}"
+    model.write_bytes(first_model().SerializeToString())
+    plan.write_bytes(_first_plan())
+    return str(model), str(plan)
+
+
+@functools.cache
+def _first_plan() -> bytes:
+    exe: Any = driver.compile(first_model(), threads=1)
+    with tempfile.TemporaryDirectory() as folder:
+        plan = Path(folder) / f"first{driver.PLAN_SUFFIX}"
+        exe.save(plan)
+        return plan.read_bytes()
 
 
 def _turns(
@@ -153,7 +182,9 @@ def _turns(
         for engine in order[k % len(order) :] + order[: k % len(order)] if order else ():
             answer = runners[engine].ask("run", seconds=seconds)
             times[engine] += [ns * 1e-9 for ns in answer.get("ns", ())]
-            found.engines[engine].error = answer.get("error", "")
+            figures = found.engines[engine]
+            figures.error = answer.get("error", "")
+            figures.cpu = min([figures.cpu or 1e9, *(ns * 1e-6 for ns in answer.get("cpu_ns", ()))])
     found.peak = max(peaks, default=0.0)
     for engine, kept in times.items():
         figures = found.engines[engine]

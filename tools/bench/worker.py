@@ -75,21 +75,22 @@ class Worker:
         return {"load_seconds": seconds, "load_memory": loading}
 
     def run(self, seconds: float) -> dict[str, Any]:
-        """Nanoseconds of single calls for about `seconds`, one at least."""
-        call, clock = self.call, time.perf_counter_ns
+        """Nanoseconds of single calls for about `seconds`, one at least; and of processor time."""
+        call, clock, spent = self.call, time.perf_counter_ns, time.process_time_ns
         gc.disable()
         end = clock() + int(min(WARM_UP, seconds) * 1e9)
         call()
         while clock() < end:
             call()
-        found = []
+        found, used = [], []
         end = clock() + int(seconds * 1e9)
         while not found or (clock() < end and len(found) < MOST_CALLS):
-            start = clock()
+            before, start = spent(), clock()
             call()
             found.append(clock() - start)
+            used.append(spent() - before)
         gc.enable()
-        return {"ns": found}
+        return {"ns": found, "cpu_ns": used}
 
     def memory(self) -> dict[str, Any]:
         """Peak of resident memory while running, beyond the baseline."""
