@@ -1,4 +1,7 @@
-"""Import rows of sampling at computed points: GridSample, DeformConv.  Imports: node, ir."""
+"""Import rows of vision: sampling at computed points, columns to images, suppression of boxes.
+
+Imports: node, the geometry of rows_linear, ir.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,25 @@ def deform_conv(n: Node) -> Result:
     return out if bias is None else n.b.add(out, per_channel(n, bias, out))
 
 
+def col2im(n: Node) -> Result:
+    """The IR's `col2im`."""
+    size, kernel = n.dims(1, "image shape"), n.numbers(2, "block shape")
+    rank = len(size)
+    return n.b.col2im(  # type: ignore[no-any-return]
+        n.x(0), size=size, kernel=kernel, strides=n.ints("strides") or (1,) * rank,
+        pads=n.ints("pads") or (0,) * (2 * rank), dilations=n.ints("dilations") or (1,) * rank,
+    )  # fmt: skip
+
+
+def non_max_suppression(n: Node) -> Result:
+    """The IR's `non_max_suppression`, a step of the host."""
+    given = [n.opt(k) for k in range(5)]
+    return n.b.non_max_suppression(*given, centred=bool(n.attr("center_point_box", 0)))  # type: ignore[no-any-return]
+
+
 ROWS: Sequence[tuple[str, int, Row]] = (
     ("GridSample", 16, grid_sample),
     ("DeformConv", 19, deform_conv),
+    ("Col2Im", 18, col2im),
+    ("NonMaxSuppression", 10, non_max_suppression),
 )

@@ -26,6 +26,7 @@ from . import (
     rows_select,
     rows_sequence,
     rows_shape,
+    rows_signal,
     rows_vision,
 )
 from .functions import schema_of
@@ -44,6 +45,7 @@ FAMILIES: Sequence[Sequence[tuple[str, int, Row]]] = (
     rows_reduce.ROWS,
     rows_resize.ROWS,
     rows_vision.ROWS,
+    rows_signal.ROWS,
     rows_normalize.ROWS,
     rows_attention.ROWS,
     rows_microsoft.STANDARD_ROWS,

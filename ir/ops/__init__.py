@@ -3,6 +3,7 @@
 from . import (
     activations,
     attention,
+    col2im,
     compare,
     contract,
     control,
@@ -17,6 +18,7 @@ from . import (
     layout,
     loop,
     lrn,
+    nms,
     normalize,
     norms,
     pad,
@@ -31,6 +33,7 @@ from . import (
     selection,
     sequence,
     shape,
+    spectral,
     topk,
     trigonometric,
 )
@@ -38,6 +41,7 @@ from . import (
 __all__ = [
     "activations",
     "attention",
+    "col2im",
     "compare",
     "contract",
     "control",
@@ -52,6 +56,7 @@ __all__ = [
     "layout",
     "loop",
     "lrn",
+    "nms",
     "normalize",
     "norms",
     "pad",
@@ -66,6 +71,7 @@ __all__ = [
     "selection",
     "sequence",
     "shape",
+    "spectral",
     "topk",
     "trigonometric",
 ]
