@@ -33,26 +33,29 @@ class Program(Protocol):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of edit.  `alone` ones are tried one place at a time, `first` ones by halving for the
-    first place that still fails.
+    """A kind of edit.  `alone` ones are tried one place at a time, `whole` ones at all places at
+    once, `first` ones by halving for the first place that still fails.
     """
 
     name: str
     meaning: str
     alone: bool = False
     first: bool = False
+    whole: bool = False
 
 
 KINDS = (
     Kind("outputs", "an output less"),
-    Kind("weights", "a constant's elements all equal"),
+    Kind("weights", "all constants have equal elements", whole=True),
     Kind("end", "the program ends at an op", first=True),
     Kind("inputs", "an op's results become inputs"),
     Kind("bypass", "an op gives what it takes"),
     Kind("constants", "an op's results become constants"),
+    Kind("weights", "a constant's elements all equal"),
     Kind("extents", "an extent is smaller", alone=True),
 )
-"""In the order in which they are tried: what makes the check faster comes first."""
+"""In the order in which they are tried: what makes the check faster comes first, what takes a check
+for each of many constants when few are left."""
 
 
 @dataclass
@@ -117,7 +120,7 @@ class Search:
                 program = found
                 if program.atoms(kind.name) >= count:
                     at += size
-            size //= 2
+            size = 0 if kind.whole else size // 2
         return program
 
 
