@@ -126,7 +126,7 @@ def check_profile(choice: Choice) -> None:
 # Compiling ----------------------------------------------------------------------------------------
 
 
-def run_phases(module: Module, settings: Settings, say: Say) -> Phases:
+def run_phases(module: Module, settings: Settings, say: Say = str) -> Phases:
     """Take the module through the phases one by one."""
     steps: dict[str, dict[str, list[str]]] = {}
     target = replace(settings.choice.target, schedule=noting(settings.choice.target, steps))
@@ -185,7 +185,7 @@ def dims_of(planned: Planned) -> dict[str, int]:
 # Running ------------------------------------------------------------------------------------------
 
 
-def measure(phases: Phases, settings: Settings, say: Say) -> dict[str, Any]:
+def measure(phases: Phases, settings: Settings, say: Say = str) -> dict[str, Any]:
     """Compile to machine code and run: latency, time of each kernel, peaks of the machine."""
     from ...backends.cpu.profile import profile
     from ..bench.peak import measure_copy_bandwidth, measure_fma_peak
