@@ -77,7 +77,7 @@ class Attention(Op):
         heads, groups = q.shape[1], k.shape[1]
         known = type(heads) is int and type(groups) is int and groups > 0
         require(
-            not known or heads % groups == 0,  # type: ignore[operator]
+            not known or heads % groups == 0,
             "E0346",
             f"attention (C3): {heads} heads are no multiple of {groups}",
         )
@@ -238,7 +238,7 @@ class Attention(Op):
 
 def _seen(shape: Shape, lengths: Array | None, attrs: Mapping[str, Any]) -> Array:
     """Which keys each query sees by its position, broadcast against the scores."""
-    queries, keys = int(shape[2]), int(shape[3])  # type: ignore[call-overload]
+    queries, keys = int(shape[2]), int(shape[3])  # type: ignore[arg-type]
     at, key = np.arange(queries)[:, None] + attrs["offset"], np.arange(keys)[None, :]
     out = np.ones((queries, keys), np.bool_)
     if lengths is not None:
@@ -318,7 +318,7 @@ class RotaryEmbedding(Op):
             part = b.where(b.eq(number, constant(b, number, 0)), b.neg(part), part)
             out = as_type(b, b.add(b.mul(u, c), part), x.type)  # type: ignore[arg-type]
             if whole:
-                return out  # type: ignore[no-any-return]
+                return out
             beyond = b.emit(IndexValue, value=lane - 2 * half, dtype=i64)
             return b.where(b.lt(beyond, constant(b, beyond, 0)), out, x)  # type: ignore[no-any-return]
 

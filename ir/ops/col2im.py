@@ -61,7 +61,7 @@ class Col2Im(Op, name="col2im"):
     @classmethod
     def evaluate(cls, x: Array, size: tuple[int, ...], **attrs: Any) -> Array:
         win, counts = cls.geometry(size, attrs)
-        count = [int(c) for c in counts]  # type: ignore[call-overload]
+        count = [int(c) for c in counts]  # type: ignore[arg-type]
         wide = widen(x)
         channels = x.shape[1] // math.prod(win.kernel)
         parts = wide.reshape(x.shape[0], channels, *win.kernel, *count)

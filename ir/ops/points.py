@@ -221,8 +221,8 @@ class GridSample(Op):
 def _denormalised(at: Array, extent: int, align: bool) -> Array:
     kind = at.dtype.type
     if align:
-        return (at + kind(1)) * kind(0.5) * kind(extent - 1)
-    return ((at + kind(1)) * kind(extent) - kind(1)) * kind(0.5)
+        return (at + kind(1)) * kind(0.5) * kind(extent - 1)  # type: ignore[no-any-return]
+    return ((at + kind(1)) * kind(extent) - kind(1)) * kind(0.5)  # type: ignore[no-any-return]
 
 
 def _numpy_taps(
@@ -512,7 +512,7 @@ def _grid(win: Window, axis: int, out: Sequence[int]) -> Array:
     index = np.indices(win.kernel)[axis].reshape(-1, *[1] * len(out))
     along = [-1 if k == axis else 1 for k in range(len(out))]
     at = np.arange(out[axis]).reshape(along) * win.strides[axis]
-    return at + index * win.dilations[axis] - win.before[axis]
+    return at + index * win.dilations[axis] - win.before[axis]  # type: ignore[no-any-return]
 
 
 __all__ = ["MODES", "PADDINGS", "DeformConv", "GridSample", "SamplePoints"]

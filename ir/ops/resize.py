@@ -253,11 +253,11 @@ class Resize(Op):
         out = x if copies else widen(x).astype(np.float64)
         outside: Array = np.zeros((), np.bool_)
         for line in _lines(x.shape, attrs):
-            first, weights = line.table(np.arange(int(line.size)))  # type: ignore[call-overload]
+            first, weights = line.table(np.arange(int(line.size)))  # type: ignore[arg-type]
             along = [-1 if d == line.axis else 1 for d in range(x.ndim)]
             parts = []
             for tap in range(weights.shape[1]):
-                index = np.clip(first + tap, 0, int(line.extent) - 1)  # type: ignore[call-overload]
+                index = np.clip(first + tap, 0, int(line.extent) - 1)  # type: ignore[arg-type]
                 part = np.take(out, index, line.axis)
                 parts.append(part if copies else part * weights[:, tap].reshape(along))
             out = parts[0] if len(parts) == 1 else np.sum(parts, axis=0)
@@ -359,8 +359,8 @@ class _Line:
         """Which result elements are extrapolated."""
         if self.attrs["coordinates"] != "tf_crop_and_resize":
             return np.zeros(1, np.bool_)
-        x = self.where(np.arange(int(self.size)))  # type: ignore[call-overload]
-        return np.asarray((x < 0) | (x > int(self.extent) - 1))  # type: ignore[call-overload]
+        x = self.where(np.arange(int(self.size)))  # type: ignore[arg-type]
+        return np.asarray((x < 0) | (x > int(self.extent) - 1))  # type: ignore[arg-type]
 
     @property
     def shrink(self) -> float:
@@ -391,7 +391,7 @@ class _Line:
         kernel = _triangle if self.attrs["mode"] == "linear" else _keys(self.attrs["cubic"])
         weights = kernel(distance)
         if self.attrs["exclude_outside"]:
-            inside = (places >= 0) & (places < int(self.extent))  # type: ignore[call-overload]
+            inside = (places >= 0) & (places < int(self.extent))  # type: ignore[arg-type]
             weights = np.where(inside, weights, 0.0)
         if self.attrs["exclude_outside"] or self.shrink != 1:
             weights = weights / weights.sum(axis=1, keepdims=True)
@@ -431,7 +431,7 @@ class _Line:
 
 
 def _triangle(distance: Array) -> Array:
-    return np.clip(1 - distance, 0, 1)
+    return np.clip(1 - distance, 0, 1)  # type: ignore[no-any-return]
 
 
 def _keys(a: float) -> Any:
@@ -462,7 +462,7 @@ def _lines(shape: Shape, attrs: Mapping[str, Any]) -> list[_Line]:
             scale = Fraction(attrs["scales"][k]) if near is None else near
             exact = near is not None
         else:
-            scale, exact = Fraction(size, max(extent, 1)) or Fraction(1), True  # type: ignore[arg-type, call-overload, type-var]
+            scale, exact = Fraction(size, max(extent, 1)) or Fraction(1), True
         roi = (attrs["roi"][k], attrs["roi"][count + k]) if attrs["roi"] else (0.0, 1.0)
         alpha, beta = _coordinates(attrs["coordinates"], extent, size, scale, roi)
         if attrs["coordinates"] == "tf_crop_and_resize":
@@ -510,9 +510,9 @@ def _resampled(b: Builder, x: Value, lines: Sequence[_Line], wide: Any, copies: 
 
 def _looked_up(b: Builder, x: Value, line: _Line, wide: Any, copies: bool) -> Value:
     """An axis whose neighbours stand in a table."""
-    size, axis = int(line.size), line.axis  # type: ignore[call-overload]
+    size, axis = int(line.size), line.axis  # type: ignore[arg-type]
     first, weights = line.table(np.arange(size))
-    index = np.clip(first[:, None] + np.arange(line.taps), 0, int(line.extent) - 1)  # type: ignore[call-overload]
+    index = np.clip(first[:, None] + np.arange(line.taps), 0, int(line.extent) - 1)  # type: ignore[arg-type]
     index = index.astype(i64.np)
     if copies:
         return b.take(x, b.insert(Const(index[:, 0])).result, axis=axis)  # type: ignore[no-any-return]

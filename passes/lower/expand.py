@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from collections.abc import Sequence
-
 from ...ir.core import OPS, Op, Value
 from ...ir.dims import DimLike, sym, symbols_of
 from ...ir.ops.core import Func
 from ...ir.ops.loop import Alloc, Bind, For
 from ...ir.symbols import map_dims_in, rename_bind, rename_loop
 from ...ir.types import DType, TensorType, VectorType
-
 
 MOST_OPS = 24_000
 """Ops of a kernel that is written out: a compiler takes some seconds for as many."""
