@@ -18,17 +18,19 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from irc.backends.cpu.build import build
+from irc.backends.cpu.host import codegen_target
+from irc.backends.cpu.target import cpu_target
 from irc.frontends.onnx import load
 from irc.frontends.onnx.table import has_row
 from irc.ir.errors import Error, UnsupportedError
 from irc.ir.interpret import run
 from irc.ir.verify import verify
+from irc.passes.pipeline import compile_module
 
 REFUSED = {
     "Dropout in training mode is not supported",
     "Loop: stacked results need a known number of steps",
-    "Resize: antialias and this mode are not supported",
-    "Resize: coordinate_transformation_mode tf_crop_and_resize is not supported",
     "element type FLOAT8E8M0 is not supported",
     "only tensors can be inputs",
 }
@@ -70,18 +72,19 @@ class Outcome:
     reason: str = ""
 
 
-def outcome(case: Any) -> Outcome:
+def outcome(case: Any, compiled: bool = False) -> Outcome:
     """Import and run all data sets of a case and compare.
 
     Where an input decides a shape (axes, a target shape), it is frozen to the case's value first.
     """
+    execute = _compile_and_run if compiled else _import_and_run
     try:
         try:
-            _import_and_run(case, case.model, frozenset())
+            execute(case, case.model, frozenset())
         except UnsupportedError as error:
             if "must be known" not in error.message:
                 raise
-            _import_and_run(case, *frozen(case))
+            execute(case, *frozen(case))
     except UnsupportedError as error:
         return Outcome("unsupported", error.message)
     except Error as error:
@@ -120,9 +123,25 @@ def as_array(value: Any) -> Any:
     return np.asarray(value)
 
 
+def _compile_and_run(case: Any, model: Any, without: frozenset[int]) -> None:
+    target = cpu_target(1)
+    planned = compile_module(load(model), target).planned
+    assert planned is not None
+    steps = sorted({op.name for op in planned.host_steps.values()})
+    assert not steps, f"host steps {steps}"
+    exe = build(planned, target, codegen=codegen_target(None))
+    for given, expected in case.data_sets:
+        arrays = [as_array(x) for k, x in enumerate(given) if k not in without]
+        agree(case, exe.run(arrays), list(expected))
+
+
 def compare(case: Any, module: Any, given: list[Any], expected: list[Any]) -> None:
     """Run one data set; AssertionError where a result differs."""
-    results = run(module, [as_array(x) for x in given])
+    agree(case, run(module, [as_array(x) for x in given]), expected)
+
+
+def agree(case: Any, results: list[Any], expected: list[Any]) -> None:
+    """AssertionError where a result of one data set differs."""
     assert len(results) == len(expected), "number of results"
     for got, want in zip(results, expected, strict=True):
         want = as_array(want)
@@ -155,6 +174,29 @@ def test_every_supported_case(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(count) <= {"pass", "no row", *REFUSED}
     supported = len(cases()) - count["no row"]
     assert count["pass"] >= 0.97 * supported > 1000
+
+
+NOT_COMPILED = ("no arithmetic on", "depend on data", "have no memory in a plan")
+"""Element types of 8 bits and less that only move, data-dependent shapes, strings."""
+
+
+@pytest.mark.long
+def test_every_supported_case_compiled(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the reference passes, native code passes too, without host steps."""
+    count: Counter[str] = Counter()
+    failed = {}
+    for name, case in cases().items():
+        if not is_supported(case) or outcome(case).kind != "pass":
+            continue
+        found = outcome(case, compiled=True)
+        known = next((r for r in NOT_COMPILED if r in found.reason), None)
+        count[known or found.kind] += 1
+        if known is None and found.kind != "pass":
+            failed[name] = found.reason
+    with capsys.disabled():
+        print("\nONNX node cases compiled:", dict(count.most_common()))
+    assert not failed, "\n".join(f"{name}: {reason}" for name, reason in failed.items())
+    assert count["pass"] > 1500
 
 
 def test_a_wrong_result_is_seen() -> None:
