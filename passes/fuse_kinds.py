@@ -103,8 +103,10 @@ def _dense(op: Op) -> bool:
 
 def _by_generic(op: Op) -> str:
     """The kind told by the op's generic form, built aside."""
-    block = Block([v.type for v in op.operands])
-    op.generic(Builder(block), *block.args)  # type: ignore[attr-defined]
+    block = Block([v.type for v in op.operands if v is not None])
+    args = iter(block.args)
+    given = [None if v is None else next(args) for v in op.operands]
+    op.generic(Builder(block), *given)  # type: ignore[attr-defined]
     made = [g for g in block if isinstance(g, Generic)]
     reduces = [g for g in made if g.reduction]
     if not reduces:
