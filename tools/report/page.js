@@ -15,19 +15,23 @@
   const store = { get() { try { return localStorage.getItem("irc-theme"); } catch { return null; } },
     set(v) { try { localStorage.setItem("irc-theme", v); } catch { /* files may have none */ } } };
   if (store.get()) root.dataset.theme = store.get();
-  $("theme").onclick = () => { root.dataset.theme = dark() ? "light" : "dark"; store.set(root.dataset.theme); drawMap(); };
+  $("theme").onclick = () => { root.dataset.theme = dark() ? "light" : "dark"; store.set(root.dataset.theme); paintMap(); };
 
-  // -- the graph: pan and zoom by the transform of #view
-  const svg = $("graph-svg"), view = $("view"), map = $("map");
+  // -- the graph: pan and zoom move the whole drawing, so that nothing in it is laid out again
+  const svg = $("graph-svg"), ground = $("ground"), map = $("map");
   const size = { w: +svg.dataset.width, h: +svg.dataset.height };
   const eye = { x: 0, y: 0, k: 1 };
   const clamp = (v, low, high) => Math.min(Math.max(v, low), high);
-  svg.removeAttribute("viewBox");
+  svg.removeAttribute("viewBox");  // one unit is one pixel, also when the drawing grows
+  function resize() {
+    svg.style.width = `${size.w}px`;
+    svg.style.height = `${size.h}px`;
+  }
   function look() {
-    view.setAttribute("transform", `translate(${eye.x} ${eye.y}) scale(${eye.k})`);
+    svg.style.transform = `translate(${eye.x}px, ${eye.y}px) scale(${eye.k})`;
     drawMap();
   }
-  function zoom(factor, x = svg.clientWidth / 2, y = svg.clientHeight / 2) {
+  function zoom(factor, x = ground.clientWidth / 2, y = ground.clientHeight / 2) {
     const k = clamp(eye.k * factor, 0.02, 4);
     eye.x = x - (x - eye.x) * k / eye.k;
     eye.y = y - (y - eye.y) * k / eye.k;
@@ -35,43 +39,43 @@
     look();
   }
   function fit() {
-    eye.k = clamp(Math.min((svg.clientWidth - 40) / size.w, (svg.clientHeight - 90) / size.h), 0.02, 1.25);
-    eye.x = (svg.clientWidth - size.w * eye.k) / 2;
-    eye.y = Math.max(52, (svg.clientHeight - size.h * eye.k) / 2);
+    eye.k = clamp(Math.min((ground.clientWidth - 40) / size.w, (ground.clientHeight - 90) / size.h), 0.02, 1.25);
+    eye.x = (ground.clientWidth - size.w * eye.k) / 2;
+    eye.y = Math.max(52, (ground.clientHeight - size.h * eye.k) / 2);
     look();
   }
   function begin() {  // the whole graph where it can be read so, else its top
     fit();
     if (eye.k < 0.7) {
-      eye.k = clamp((svg.clientWidth - 40) / size.w, 0.7, 1);
-      eye.x = (svg.clientWidth - size.w * eye.k) / 2;
+      eye.k = clamp((ground.clientWidth - 40) / size.w, 0.7, 1);
+      eye.x = (ground.clientWidth - size.w * eye.k) / 2;
       const first = svg.querySelector(".node.input");
-      if (first && size.w * eye.k > svg.clientWidth) {
+      if (first && size.w * eye.k > ground.clientWidth) {
         const box = place(first);
-        eye.x = svg.clientWidth / 2 - (box.x + box.w / 2) * eye.k;
+        eye.x = ground.clientWidth / 2 - (box.x + box.w / 2) * eye.k;
       }
       eye.y = 52;
       look();
     }
   }
-  function place(g) {  // in the coordinates of #view
-    const box = g.getBoundingClientRect(), frame = svg.getBoundingClientRect();
+  function place(g) {  // in the coordinates of the drawing
+    const box = g.getBoundingClientRect(), frame = ground.getBoundingClientRect();
     return { x: (box.x - frame.x - eye.x) / eye.k, y: (box.y - frame.y - eye.y) / eye.k,
       w: box.width / eye.k, h: box.height / eye.k };
   }
   function show(g) {
     const box = place(g);
     eye.k = Math.max(eye.k, 0.8);
-    const width = svg.clientWidth - ($("details").hidden ? 0 : 390);
+    const width = ground.clientWidth - ($("details").hidden ? 0 : 390);
     eye.x = width / 2 - (box.x + box.w / 2) * eye.k;
-    eye.y = svg.clientHeight / 2 - (box.y + Math.min(box.h, 200) / 2) * eye.k;
+    eye.y = ground.clientHeight / 2 - (box.y + Math.min(box.h, 200) / 2) * eye.k;
     look();
   }
-  svg.addEventListener("wheel", (e) => {
+  ground.addEventListener("wheel", (e) => {
     e.preventDefault();
     const step = e.deltaMode ? 18 : 1;
     if (e.ctrlKey || e.metaKey) {
-      const frame = svg.getBoundingClientRect();
+      const frame = ground.getBoundingClientRect();
       zoom(Math.exp(-e.deltaY * step / 240), e.clientX - frame.x, e.clientY - frame.y);
     } else {
       eye.x -= (e.shiftKey ? e.deltaY : e.deltaX) * step;
@@ -80,42 +84,55 @@
     }
   }, { passive: false });
   let held = null;
-  svg.addEventListener("pointerdown", (e) => { held = { x: e.clientX, y: e.clientY, far: 0 }; });
+  ground.addEventListener("pointerdown", (e) => { held = { x: e.clientX, y: e.clientY, far: 0 }; });
   addEventListener("pointermove", (e) => {
     if (!held) return;
     const dx = e.clientX - held.x, dy = e.clientY - held.y;
     held.far += Math.abs(dx) + Math.abs(dy);
     if (held.far < 4) return;
-    svg.classList.add("held");
+    ground.classList.add("held");
     eye.x += dx; eye.y += dy; held.x = e.clientX; held.y = e.clientY;
     look();
   });
-  addEventListener("pointerup", () => { svg.classList.remove("held"); setTimeout(() => { held = null; }); });
+  addEventListener("pointerup", () => { ground.classList.remove("held"); setTimeout(() => { held = null; }); });
   $("zoom-in").onclick = () => zoom(1.3);
   $("zoom-out").onclick = () => zoom(1 / 1.3);
   $("zoom-fit").onclick = fit;
   $("zoom-one").onclick = () => zoom(1 / eye.k);
 
   // -- the map: every outer node as a mark, and the part in sight
-  const outer = [...svg.querySelectorAll("#view > g > .graph > .node")];
-  function drawMap() {
-    const pen = map.getContext("2d"), colour = (n) => getComputedStyle(root).getPropertyValue(n);
+  const outer = [...svg.querySelectorAll("#all > .graph > .node")];
+  const marks = document.createElement("canvas");
+  marks.width = map.width; marks.height = map.height;
+  const scale = () => {
     const k = Math.min((map.width - 8) / size.w, (map.height - 8) / size.h);
-    const left = (map.width - size.w * k) / 2, top = (map.height - size.h * k) / 2;
+    return { k, left: (map.width - size.w * k) / 2, top: (map.height - size.h * k) / 2 };
+  };
+  const colour = (name) => getComputedStyle(root).getPropertyValue(name);
+  function paintMap() {  // where the nodes are, after they have moved or colours have changed
+    resize();
+    const pen = marks.getContext("2d"), { k, left, top } = scale(), known = new Map();
     pen.clearRect(0, 0, map.width, map.height);
     for (const g of outer) {
-      const kind = g.classList[1];
-      pen.fillStyle = colour(`--${kind === "input" || kind === "output" ? "port" : kind}`) || colour("--edge");
-      const box = g.children[1];
+      let kind = g.classList[1];
+      if (kind === "input" || kind === "output") kind = "port";
+      if (!known.has(kind)) known.set(kind, colour(`--${kind}`) || colour("--edge"));
+      pen.fillStyle = known.get(kind);
       pen.globalAlpha = kind === "control" ? 0.3 : 1;
+      const box = g.children[1];
       pen.fillRect(left + (24 + +g.dataset.nowX) * k, top + (24 + +g.dataset.nowY) * k,
         Math.max(1.5, box.getAttribute("width") * k), Math.max(1, box.getAttribute("height") * k));
     }
-    pen.globalAlpha = 1;
+    drawMap();
+  }
+  function drawMap() {
+    const pen = map.getContext("2d"), { k, left, top } = scale();
+    pen.clearRect(0, 0, map.width, map.height);
+    pen.drawImage(marks, 0, 0);
     pen.strokeStyle = colour("--accent");
     pen.strokeRect(left - eye.x / eye.k * k, top - eye.y / eye.k * k,
-      svg.clientWidth / eye.k * k, svg.clientHeight / eye.k * k);
-    map.goal = (x, y) => { eye.x = svg.clientWidth / 2 - (x - left) / k * eye.k; eye.y = svg.clientHeight / 2 - (y - top) / k * eye.k; look(); };
+      ground.clientWidth / eye.k * k, ground.clientHeight / eye.k * k);
+    map.goal = (x, y) => { eye.x = ground.clientWidth / 2 - (x - left) / k * eye.k; eye.y = ground.clientHeight / 2 - (y - top) / k * eye.k; look(); };
   }
   map.addEventListener("pointerdown", (e) => { map.goal(e.offsetX, e.offsetY); map.setPointerCapture(e.pointerId); });
   map.addEventListener("pointermove", (e) => { if (e.buttons) map.goal(e.offsetX, e.offsetY); });
@@ -123,6 +140,7 @@
   // -- nodes that open: everything below moves down by as much as the rows above have grown
   const numbers = /(-?[\d.]+) (-?[\d.]+)/g;
   function children(graph, kind) { return [...graph.children].filter((c) => c.classList.contains(kind)); }
+  function change(e, name, value) { if (e.getAttribute(name) !== value) e.setAttribute(name, value); }
   function settle(graph) {
     const bottoms = graph.dataset.bottoms.split(" ").map(Number), grown = bottoms.map(() => 0);
     const own = new Map();
@@ -131,7 +149,7 @@
       if (g.classList.contains("open")) h = +g.dataset.open;
       const inner = [...g.children].flatMap((c) => children(c, "graph"));
       h += Math.max(0, ...inner.map((c) => +c.dataset.grown || 0));
-      g.children[1].setAttribute("height", h);
+      change(g.children[1], "height", `${h}`);
       own.set(g.id, h - g.dataset.h);
       const row = +g.dataset.row;
       grown[row] = Math.max(grown[row], +g.dataset.y + h - bottoms[row]);
@@ -140,12 +158,12 @@
     for (const g of children(graph, "node")) {
       const y = shift(+g.dataset.y);
       g.dataset.nowX = g.dataset.x; g.dataset.nowY = y;
-      g.setAttribute("transform", `translate(${g.dataset.x} ${y})`);
+      change(g, "transform", `translate(${g.dataset.x} ${y})`);
     }
     for (const p of children(graph, "edge")) {
       p.dataset.d ||= p.getAttribute("d");
       let first = own.get(`n${p.dataset.from}`);
-      p.setAttribute("d", p.dataset.d.replace(numbers, (_, x, y) => {
+      change(p, "d", p.dataset.d.replace(numbers, (_, x, y) => {
         const at = shift(+y) + first;
         first = 0;
         return `${x} ${at}`;
@@ -164,6 +182,7 @@
     const wanted = !svg.querySelector(".node.open");
     svg.querySelectorAll(".node").forEach((g) => open(g, wanted));
     graphs.forEach(settle);
+    paintMap();
     look();
   };
 
@@ -180,6 +199,7 @@
     const step = Math.max(0, Math.min(3, Math.floor(Math.log10(v) / 3)));
     return `${+(v / 1000 ** step).toPrecision(3)} ${["", "k", "M", "G"][step]}${unit}`;
   }
+  const timed = (s) => s < 1e-3 ? `${+(s * 1e6).toPrecision(3)} µs` : `${+(s * 1e3).toPrecision(3)} ms`;
   function tell(n) {
     const box = $("details"), k = kernels.get(n.kernel);
     const close = make("button", "×", "close");
@@ -191,7 +211,7 @@
       link.href = `#k-${k.name}`;
       const title = make("h3", "kernel ");
       title.append(link);
-      box.append(title, list([["calls", k.calls], ["µs per call", k.seconds === null ? null : digits(k.seconds / k.calls, 1e-6)],
+      box.append(title, list([["calls", k.calls], ["per call", k.seconds === null ? null : timed(k.seconds / k.calls)],
         ["share", k.share === null ? null : `${(100 * k.share).toFixed(1)} %`], ["GFLOP/s", digits(k.gflops)], ["GB/s", digits(k.gbs)],
         ["% of peak", k.of_peak === null ? null : (100 * k.of_peak).toFixed(1)]]));
     }
@@ -228,10 +248,11 @@
   function touch(g) {  // a second touch closes what the first one opened
     open(g, g !== chosen || !g.classList.contains("open"));
     settle(g.closest(".graph"));
+    paintMap();
     choose(g);
     look();
   }
-  svg.addEventListener("click", (e) => {
+  ground.addEventListener("click", (e) => {
     if (held && held.far >= 4) return;
     const g = e.target.closest(".node");
     if (g) touch(g); else choose(null);
@@ -294,6 +315,7 @@
     else if (goal.classList.contains("node")) {
       open(goal, true);
       settle(goal.closest(".graph"));
+      paintMap();
       choose(goal);
       show(goal);
     } else scrollTo(0, 0);
@@ -301,6 +323,7 @@
   addEventListener("hashchange", go);
   addEventListener("resize", look);
   graphs.forEach(settle);
+  paintMap();
   go();
   document.querySelector('#kernel-table th[data-key="share"]').click();
   root.dataset.ready = "1";

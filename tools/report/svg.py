@@ -202,9 +202,9 @@ def graph_svg(graph: Row, kernels: Sequence[Row]) -> str:
         [
             f'{head} {size} data-height="{height:.0f}" aria-label="graph of the model">',
             f"<defs>{''.join(markers)}</defs>",
-            f'<g id="view"><g transform="translate({MARGIN:g} {MARGIN:g})">',
+            f'<g id="all" transform="translate({MARGIN:g} {MARGIN:g})">',
             *drawing.lines(),
-            "</g></g></svg>",
+            "</g></svg>",
         ]
     )
 
