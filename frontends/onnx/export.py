@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -155,6 +155,8 @@ def _main(func: Func, opset: int) -> Graph:
         graph.inputs.append((name, _tensor(value.type, name)))
         graph.give(value, name)
     results = graph.block(func.body)
+    read = _drop_dead(graph, results)
+    model.constants = {n: blob for n, blob in model.constants.items() if n in read}
     _name_outputs(graph, results, names[1], func)
     return graph
 
@@ -199,6 +201,21 @@ def _parts(graph: Graph, op: Op) -> list[str]:
     graph.block(block)
     made = found if isinstance(found, (tuple, list)) else (found,)
     return [graph.of(v) for v in made]
+
+
+def _drop_dead(graph: Graph, results: Sequence[str]) -> set[str]:
+    """Remove nodes whose results nobody reads; gives every name that is read."""
+    read, kept = set(results), []
+    for node in reversed(graph.nodes):
+        if read.isdisjoint(node.outputs):
+            continue
+        kept.append(node)
+        read.update(node.inputs)
+        for value in node.attrs.values():
+            if isinstance(value, Graph):
+                read |= _drop_dead(value, [name for name, _ in value.outputs])
+    graph.nodes = kept[::-1]
+    return read
 
 
 def _name_outputs(graph: Graph, results: list[str], wanted: list[str], func: Func) -> None:

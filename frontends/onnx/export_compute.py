@@ -267,4 +267,4 @@ ROWS: Mapping[str, Row] = {
     "rnn": recurrent("RNN", _COMMON),
 }
 
-__all__ = ["ROWS", "conv_attrs", "pool_attrs", "transpose_attrs"]
+__all__ = ["ROWS", "conv_attrs", "pool_attrs", "transpose_attrs", "window_attrs"]

@@ -20,6 +20,7 @@ from ...ir.types import TensorType, f32
 from .export_compute import conv_attrs, pool_attrs, transpose_attrs
 from .export_dims import numbers
 from .export_graph import Array, Place, Row
+from .export_integer import integer_product
 
 VECTOR_LIMIT = 1 << 16
 """Elements of the longest vector that is made from one number."""
@@ -303,10 +304,18 @@ def _shared(op: Op) -> dict[str, object]:
     return {k: v for k, v in op.attributes.items() if k != "column_major"}
 
 
+def integers(op: Op) -> Fusion | None:
+    """A product of operands of 8 bits less their zero points; what widened them may be dead."""
+    row = integer_product(op)
+    return None if row is None else Fusion((), row)
+
+
 PATTERNS: Mapping[str, Sequence[Pattern]] = {
     "add": (convolution_bias, linear, scale_and_shift),
     "reshape": (picked,),
     "slice": (parts,),
+    "matmul": (integers,),
+    "conv": (integers,),
     "max_pool": (positions,),
     "max_pool_indices": (positions,),
 }

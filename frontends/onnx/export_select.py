@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from ...ir.dims import DimLike
 from ...ir.types import bf16, f32
-from .export_compute import conv_attrs
-from .export_dims import keeps_zero, reshape_target
+from .export_compute import conv_attrs, window_attrs
+from .export_dims import keeps_zero, numbers, reshape_target, vector
 from .export_graph import Place, Row
 
 
@@ -63,6 +63,24 @@ def roi_align(p: Place) -> str:
                   spatial_scale=p.attrs["scale"], coordinate_transformation_mode=lies)  # fmt: skip
 
 
+def non_max_suppression(p: Place) -> str:
+    """NonMaxSuppression; the most boxes are counted in i64."""
+    most = p.to_i64(2) if p.x(2) else ""
+    centred = 1 if p.attrs["centred"] else None
+    return p.node("NonMaxSuppression", p.x(0), p.x(1), most, p.x(3), p.x(4),
+                  center_point_box=centred)  # fmt: skip
+
+
+def col2im(p: Place) -> str:
+    """Col2Im, from opset 18 on."""
+    p.need(18, "col2im")
+    kernel = p.attrs["kernel"]
+    attrs = window_attrs(p.op, kernel)
+    attrs.pop("kernel_shape")
+    size = vector(p.graph, p.attrs["size"])
+    return p.node("Col2Im", p.x(), size, numbers(p.graph, kernel), **attrs)
+
+
 _OLD_MODES = {"linear": "bilinear", "cubic": "bicubic"}
 
 
@@ -101,6 +119,8 @@ def deform_conv(p: Place) -> str:
 
 
 ROWS: Mapping[str, Row] = {
+    "non_max_suppression": non_max_suppression,
+    "col2im": col2im,
     "grid_sample": grid_sample,
     "deform_conv": deform_conv,
     "compress": compress,
