@@ -128,7 +128,8 @@ def sunk_slice(op: Op, b: Builder) -> Value | None:
     if layout is None or x.op is None:
         return None
     (axis, block), given = layout, op.attributes
-    starts, sizes, steps = (list(given[k]) for k in ("starts", "sizes", "steps"))
+    starts, sizes = list(given["starts"]), list(given["sizes"])
+    steps = list(given["steps"] or (1,) * len(sizes))
     extent = x.tensor.shape[axis]
     if equal(sizes[axis], extent) is True and starts[axis] == 0 and steps[axis] == 1:
         sizes[axis] = x.op.operands[0].tensor.shape[axis]

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...ir.dims import symbols_of
 from ...ir.ops.core import Func
 from ...ir.ops.loop import Alloc, For, Load, Store
 from ...ir.symbols import loops_around
@@ -164,8 +165,9 @@ def _schedule_nest(s: Scheduler, root: For) -> None:
 def _stage_padding(s: Scheduler, acc: Alloc) -> list[str]:
     """Give guarded operands (padding) a padded copy, so that the inner loops are free of guards.
 
-    Only where an element is used for several results, as the target says: a depthwise convolution
-    may be over before its copy is.  Gives the copies that serve few results.
+    Only where an element is used for several results, as the target says (a depthwise convolution
+    may be over before its copy is), or where the guard differs from lane to lane.  Gives the copies
+    that serve few results.
     """
     found = match_update(acc)
     if found is None:
@@ -177,10 +179,18 @@ def _stage_padding(s: Scheduler, acc: Alloc) -> list[str]:
         for loop in perfect_chain(update):
             reuse *= 1 if loop.reduction or depends(load, loop.var) else static(loop.extent)
         label = f"{acc.label}.pad{k}"
-        if load.where and load.block is not None and reuse >= s.target.pad_reuse:
+        used = reuse >= s.target.pad_reuse or _guards_lanes(load, acc)
+        if load.where and load.block is not None and used:
             if s.attempt(Stage(load.source.name or "", "", label, "heap")) and reuse < FEW:
                 few.append(label)
     return few
+
+
+def _guards_lanes(load: Load, acc: Alloc) -> bool:
+    """Does the guard change along the last dimension of the results, which vectors run over?"""
+    stores = [u for u in acc.result.users if isinstance(u, Store) and u.value.op is not None]
+    lanes = {s for u in stores for e in u.index[-1:] for s in symbols_of(e)}
+    return any([lanes & symbols_of(e) for e in load.where])
 
 
 def _narrow_padding(s: Scheduler, label: str) -> None:
@@ -192,7 +202,10 @@ def _narrow_padding(s: Scheduler, label: str) -> None:
     for loop in loops_around(reads[0]):
         if loop.reduction or not all([contains(loop, read) for read in reads]):
             return
-        piece = math.prod([static(extent) for extent in window(reads, loop).shape])
+        try:
+            piece = math.prod([static(extent) for extent in window(reads, loop).shape])
+        except Refused:  # the last vector of a row may reach beyond it: no piece is known
+            continue
         small = piece * alloc.result.buffer.dtype.bytes <= PIECE_BYTES
         if small and s.attempt(ComputeAt(label, loop.var, "stack")):
             return

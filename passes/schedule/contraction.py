@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...ir.dims import DimLike, sym, symbols_of
+from ...ir.dims import Dim, DimLike, coefficient, simplify, substitute, sym, symbols_of
 from ...ir.ops.loop import Alloc, For, Load, Store
 from ...ir.symbols import loops_around
 from .aliasing import spread_rows
@@ -161,10 +161,16 @@ def choose_tiling(c: Contraction, s: Scheduler) -> Tiling | None:
         d for d, (var, _, _) in enumerate(c.dims) if not depends(other, var) and d != vector
     )
     rows = [d for d, (var, _, _) in enumerate(c.dims) if not depends(streamed, var) and d != vector]
+    shared = {
+        d: _shared(streamed, var, extent)
+        for d, (var, _, _) in enumerate(c.dims)
+        if (extent := extents[d]) > 1 and d not in (vector, *rows, *columns)
+    }
+    rows += [d for d, size in shared.items() if size > 1]
     room = target.registers - 2
     most_rows = 1
     for d in rows:
-        most_rows = min(room, most_rows * extents[d])
+        most_rows = min(room, most_rows * shared.get(d, extents[d]))
     across = _across(most_rows, room, target.registers)
     sizes = [1] * len(extents)
     sizes[vector] = min(_round_up(extents[vector], lanes), lanes * across)
@@ -177,11 +183,28 @@ def choose_tiling(c: Contraction, s: Scheduler) -> Tiling | None:
         used *= sizes[d]
     room = max(1, (target.registers - 2 - (used if used < 4 else 0)) // used)
     for d in sorted(rows, reverse=True):
-        sizes[d] = pick_rows(extents[d], room)
+        if d in shared:
+            sizes[d] = largest_divisor(shared[d], room)
+        else:
+            sizes[d] = pick_rows(extents[d], room)
         if sizes[d] != extents[d]:
             break
         room //= sizes[d]
     return Tiling(vector, tuple(sizes), columns)
+
+
+def _shared(streamed: Load, var: str, extent: int) -> int:
+    """Neighbours along a loop that read the same of an operand: channels of one group."""
+    if not any([isinstance(e, Dim) and coefficient(e, var) is None for e in streamed.index]):
+        return 1
+    outer, inner = f"{var}.o", f"{var}.i"
+    for size in [d for d in range(extent, 1, -1) if extent % d == 0]:
+        ranges = {inner: (0, size - 1), outer: (0, extent // size - 1)}
+        index = [simplify(substitute(e, {var: sym(outer) * size + sym(inner)}), ranges)
+                 for e in streamed.index]  # fmt: skip
+        if not any([inner in symbols_of(e) for e in index]):
+            return size
+    return 1
 
 
 def _across(rows: int, room: int, registers: int) -> int:
@@ -250,7 +273,7 @@ def schedule_contraction(s: Scheduler, label: str) -> bool:
     if c is None or tiling is None:
         return False
     if _spread(s, c, tiling):
-        c = match_contraction(acc) or c
+        c = match_contraction(c.acc) or c
     outer = _tile_consumer(s, c, tiling)
     panel = _panel_loop(c, tiling, s, outer)
     source = _sides(c, tiling.vector)[0].source.name or ""

@@ -72,6 +72,18 @@ PROGRAMS: dict[str, tuple[list[Shape], Callable[..., Value]]] = {
     "conv_strided": ([(2, 2, 7, 8), (3, 2, 3, 2)],
                      lambda b, x, w: b.conv(x, w, strides=(2, 3), pads=(1, 0, 2, 1))),
     "conv_grouped": ([(1, 4, 5, 5), (6, 2, 3, 3)], lambda b, x, w: b.conv(x, w, groups=2)),
+    "conv_grouped_padded": (
+        [(1, 12, 5, 19), (12, 4, 3, 3)],
+        lambda b, x, w: b.conv(x, w, groups=3, pads=(1, 1, 1, 1)),
+    ),
+    "conv_grouped_strided": (
+        [(2, 8, 6, 37), (8, 2, 3, 3)],
+        lambda b, x, w: b.conv(x, w, groups=4, pads=(1, 1, 1, 1), strides=(2, 2)),
+    ),
+    "conv_few_outputs": (
+        [(1, 6, 5, 33), (2, 6, 5, 5)],
+        lambda b, x, w: b.conv(x, w, pads=(2, 2, 2, 2)),
+    ),
     "conv_blocked": ([(1, 2, 5, 6, 4), (2, 2, 3, 3, 4, 8)],
                      lambda b, x, w: b.conv(x, w, pads=(1, 1, 1, 1), channel_block=4, out_block=8)),
     "depthwise": ([(1, 2, 6, 6, 4), (2, 3, 3, 4)],

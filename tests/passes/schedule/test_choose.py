@@ -83,3 +83,14 @@ def test_lanes_beyond_the_last_column_are_computed_and_masked_at_the_end():
     masked = {op.operands[-1].name for op in chosen.walk() if op.name in ACCESSES and op.where}
     assert masked == {"in3", "out0"}
     assert any(op.type.space == "register" for op in chosen.walk() if op.name == "loop.alloc")
+
+
+@pytest.mark.parametrize(("program", "rows"), [("conv_grouped_padded", 4), ("conv_few_outputs", 2)])
+def test_outputs_of_a_group_share_what_they_read(program, rows):
+    """A plain convolution in groups, or of few outputs, keeps a tile of outputs in registers."""
+    made = choose(kernels.kernel(*kernels.PROGRAMS[program]), TARGETS["avx512"])
+    assert not made.refusals
+    tile = next(a for a in made.kernel.walk() if a.name == "loop.alloc" and "acc" in a.label
+                and a.result.buffer.space == "register")  # fmt: skip
+    assert rows in tile.result.buffer.shape
+    assert any(a.name == "loop.alloc" and ".pad" in a.label for a in made.kernel.walk())
