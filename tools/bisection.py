@@ -268,7 +268,7 @@ def wrong_compiled(case: Case, module: Module, from_phase: str = "import") -> Co
 
 def executable(case: Case, module: Module, from_phase: str = "import") -> Any:
     """The module compiled."""
-    return driver.executable(module, case.choice, Options(from_phase=from_phase))
+    return driver.compiled_now(module, case.choice, Options(from_phase=from_phase))
 
 
 def in_a_region(case: Case, steps: list[tuple[str, str]]) -> Found | None:

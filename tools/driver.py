@@ -181,7 +181,17 @@ def executable(
     options: Options | None = None,
     shapes: Shapes | None = None,
 ) -> Executable | MixedExecutable:
-    """The executable of a module, in this process.
+    """The executable of a module, in this process."""
+    return compiled_now(module, choice, options, shapes)
+
+
+def compiled_now(
+    module: Module,
+    choice: Choice,
+    options: Options | None = None,
+    shapes: Shapes | None = None,
+) -> Executable | MixedExecutable:
+    """The executable of a module, compiled whether or not it has been before.
 
     Shapes that depend on data fit no plan; on a target with a host such a program runs op by op
     there, its kernels compiled.
@@ -233,6 +243,7 @@ __all__ = [
     "check_precision",
     "check_runs",
     "compile",
+    "compiled_now",
     "executable",
     "load",
     "lower",

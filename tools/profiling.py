@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..ir.errors import UnsupportedError
 from ..ir.ops.core import Module
-from .report.collect import Settings, check_profile, kernel_rows, launches, run_phases
+from .report.collect import Settings, can_profile, kernel_rows, launches, run_phases
 from .targets import Choice
 
 RUNS = (3, 50)
@@ -28,7 +29,12 @@ def kernel_profile(
     from ..backends.cpu.profile import profile
     from .bench.peak import measure_copy_bandwidth, measure_fma_peak
 
-    check_profile(choice)
+    if not can_profile(choice):
+        raise UnsupportedError(
+            "E0470",
+            f"kernels of target {choice.name} cannot be timed on this machine",
+            hint="without --profile the model is timed as a whole",
+        )
     shapes = {name: x.shape for name, x in inputs.items()}
     phases = run_phases(module, Settings("", choice, shapes))
     threads = choice.target.threads

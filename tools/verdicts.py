@@ -86,7 +86,7 @@ def _steps(path: str, given: Conditions) -> list[tuple[str, Callable[[], Verdict
         made["module"] = driver.load(path)
 
     def compile_it() -> None:
-        made["exe"] = driver.executable(made["module"], choose(given.target, given.threads))
+        made["exe"] = driver.compiled_now(made["module"], choose(given.target, given.threads))
 
     def execute() -> None:
         made["inputs"] = inputs_of(driver.reference(made["module"]).inputs, given)

@@ -83,7 +83,7 @@ def compare(
     clean = lowered.module
     tested = noisy(clean, noise) if noise else clean
     rest = Options(from_phase="fused")
-    exe = driver.executable(tested, choice, rest)
+    exe = driver.compiled_now(tested, choice, rest)
     expected = run(module.main, inputs)
     given = {name: np.array(x) for name, x in inputs.items()}  # state is updated in place
     found = exe.run(given)
@@ -187,7 +187,7 @@ def _regions(
     if not chosen:
         return ()
     module, feeds = apart([twins[op] for op in chosen], [seen[op][0] for op in chosen])
-    exe = driver.executable(module, choice, rest)
+    exe = driver.compiled_now(module, choice, rest)
     found = iter(exe.run(feeds))
     rows = []
     for k, op in enumerate(chosen):

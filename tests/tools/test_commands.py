@@ -293,6 +293,9 @@ def test_bench_profile(onnx_files: dict[str, Path], capsys: Capture) -> None:
     shown = capsys.readouterr().out
     assert "GFLOP/s" in shown and "matmul, add" in shown
     assert run(["bench", "m.ircx", "--profile"]) == 2
+    capsys.readouterr()
+    assert run([*line, "--target", "c"]) == 3
+    assert "error[E0470]" in capsys.readouterr().err
 
 
 def test_times_take_turns() -> None:
