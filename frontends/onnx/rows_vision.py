@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from .node import Node, Result, Row
 from .rows_linear import geometry, per_channel
 
@@ -20,6 +22,24 @@ def grid_sample(n: Node) -> Result:
         n.x(0), n.x(1), mode=MODES.get(mode, mode), padding=n.attr("padding_mode", "zeros"),
         align_corners=bool(n.attr("align_corners", 0)),
     )  # fmt: skip
+
+
+def affine_grid(n: Node) -> Result:
+    """The points of an image of known extents, the last axis first, times theta [N, K, K + 1]."""
+    theta, size = n.x(0), n.numbers(1, "size")
+    extents = size[2:]
+    rank = len(extents)
+    if theta.tensor.rank != 3 or theta.tensor.shape[1:] != (rank, rank + 1):
+        raise n.invalid("E0316", f"AffineGrid: theta must be [N, {rank}, {rank + 1}]")
+    lines = []
+    for extent in extents:
+        at = np.arange(extent) * 2 + 1 - extent  # from -1 to 1, times the span
+        lines.append(at / max(extent - 1 if n.attr("align_corners", 0) else extent, 1))
+    points = np.meshgrid(*lines, indexing="ij")[::-1]
+    table = np.stack([*points, np.ones(extents)], -1).reshape(-1, rank + 1)
+    base = n.const(table, theta.tensor.dtype)
+    out = n.b.contract(base, theta, equation="pk,njk->npj")
+    return n.reshape(out, (theta.tensor.shape[0], *extents, rank))
 
 
 def deform_conv(n: Node) -> Result:
@@ -57,6 +77,7 @@ def non_max_suppression(n: Node) -> Result:
 
 ROWS: Sequence[tuple[str, int, Row]] = (
     ("GridSample", 16, grid_sample),
+    ("AffineGrid", 20, affine_grid),
     ("DeformConv", 19, deform_conv),
     ("Col2Im", 18, col2im),
     ("NonMaxSuppression", 10, non_max_suppression),
