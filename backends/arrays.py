@@ -143,13 +143,14 @@ def weight_image(weights: Sequence[tuple[int, Blob]], size: int) -> Array:
     end = 0
     for offset, blob in weights:
         image[end:offset] = 0
-        array, dtype = blob.array, blob.type.dtype
+        dtype = blob.type.dtype
         if is_packed(dtype):
-            raw = pack(array, dtype)
+            raw = pack(blob.array, dtype)
+            end = offset + raw.size
+            image[offset:end] = raw
         else:
-            raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        end = offset + raw.size
-        image[offset:end] = raw
+            end = offset + blob.nbytes
+            blob.copy_to(image[offset:end].view(dtype.np).reshape(blob.type.shape))
     image[end:] = 0
     image.flags.writeable = False
     return image

@@ -24,6 +24,9 @@ Array = np.ndarray[Any, Any]
 _CHUNK = 1 << 20
 """Bytes compared at a time, so that what differs early is found early."""
 
+_STRIP = 64
+"""Elements of a row that are copied together where each lies in a page of its own."""
+
 _PROBES = 61
 """Elements that are compared first: a prime number, to meet every row and column of a tile."""
 
@@ -87,7 +90,7 @@ class Blob:
     keys are equal contents.  `drop` gives back what `load` reads beside the array.
     """
 
-    __slots__ = ("_array", "_digest", "drop", "key", "load", "source", "type")
+    __slots__ = ("_array", "_digest", "_probe", "drop", "key", "load", "source", "type")
 
     def __init__(
         self,
@@ -106,6 +109,7 @@ class Blob:
         self.type: TensorType = type
         self._array = array
         self._digest: str | None = None
+        self._probe: bytes | None = None
         self.load = load
         self.key = key
         self.drop = drop
@@ -120,11 +124,29 @@ class Blob:
         `move` may pad with zeros and must lose nothing; `how` identifies it: what the same move
         makes of different sources is different.
         """
-        if source.key is None:
-            source.key = ("blob", next(_numbers))
-        made = cls(None, type, lambda: move(source.array), ("moved", how, source.key))
+        made = cls.derived(source, type, move)
+        made.key = ("moved", how, source.identity())
+        return made
+
+    @classmethod
+    def derived(cls, source: Blob, type: TensorType, make: Callable[[Array], Array]) -> Blob:
+        """What `make` gives for the elements of `source`, made when it is needed."""
+
+        def load() -> Array:
+            found = make(source.array)
+            if not np.may_share_memory(found, source.array):
+                source.release()  # what was copied need not be held twice
+            return found
+
+        made = cls(None, type, load)
         made.source = source
         return made
+
+    def identity(self) -> tuple[Any, ...]:
+        """The key, one of its own where it has none."""
+        if self.key is None:
+            self.key = ("blob", next(_numbers))
+        return self.key
 
     @property
     def array(self) -> Array:
@@ -139,12 +161,12 @@ class Blob:
     def copy_to(self, target: Array) -> None:
         """Write the elements to `target`, of the same shape and type, keeping no array of them."""
         known = self._array is not None
-        target[...] = self.array
+        copy_elements(target, self.array)
         if not known:
             self.release()
 
     def release(self) -> None:
-        """Forget what can be loaded again, here and in the source of a move."""
+        """Forget what can be loaded again, here and in the source it is made of."""
         if self.load is None:
             return
         self._array = None
@@ -193,15 +215,33 @@ class Blob:
             return False
         if self.key is not None and self.key == other.key:
             return True
-        if self.source is not None and other.source is not None:
-            mine, others = self.key, other.key
-            if mine is not None and others is not None and mine[1] == others[1]:
-                return self.source == other.source
+        mine, others = self.key or ("",), other.key or ("",)
+        if mine[0] == others[0] == "moved" and mine[1] == others[1]:
+            return self.source == other.source
         if self._digest is not None and other._digest is not None:
             return self._digest == other._digest
         if self.type.dtype.kind == "string":
             return self.digest == other.digest
-        return _same_bytes(self.array, other.array)
+        if self.probe() != other.probe():
+            return False
+        fresh = [blob for blob in (self, other) if blob._array is None]
+        same = _same_bytes(self.array, other.array)
+        for blob in fresh:
+            blob.release()
+        return same
+
+    def probe(self) -> bytes:
+        """A few elements: what differs here differs."""
+        if self._probe is None:
+            known = self._array is not None
+            array = np.atleast_1d(self.array)
+            if array.size > _PROBES:
+                places = np.arange(0, array.size, array.size // _PROBES)
+                array = array[np.unravel_index(places, array.shape)]
+            self._probe = array.tobytes()
+            if not known:
+                self.release()
+        return self._probe
 
     def __hash__(self) -> int:
         return hash(self.type.text)
@@ -210,20 +250,42 @@ class Blob:
         return f"<blob {self.type}>"
 
 
+def copy_elements(target: Array, source: Array) -> None:
+    """`target[...] = source`, in strips where the elements of a row lie pages apart.
+
+    A row of a transposed matrix touches a page per element; a strip of it, followed down, stays in
+    the cache.
+    """
+    rank = source.ndim
+    if rank < 2 or abs(source.strides[-1]) < mmap.PAGESIZE or source.shape[-1] <= _STRIP:
+        target[...] = source
+        return
+    for k in range(0, source.shape[-1], _STRIP):
+        target[..., k : k + _STRIP] = source[..., k : k + _STRIP]
+
+
+def in_shape(array: Array, shape: tuple[int, ...]) -> Array:
+    """`array.reshape(shape)`, whose copy, where one is needed, goes in strips."""
+    try:
+        view = array.view()
+        view.shape = shape
+    except AttributeError:
+        dense = np.empty(array.shape, array.dtype)
+        copy_elements(dense, array)
+        return dense.reshape(shape)
+    return view
+
+
 def _same_bytes(one: Array, other: Array) -> bool:
-    """Whether two arrays of one shape and type are equal to the bit; a few elements first."""
-    step = max(1, one.size // _PROBES)
-    first, second = one.reshape(-1), other.reshape(-1)
-    if first[::step].tobytes() != second[::step].tobytes():
-        return False
-    pieces = zip(_pieces(first), _pieces(second), strict=True)
+    """Whether two arrays of one shape and type are equal to the bit."""
+    pieces = zip(_pieces(one), _pieces(other), strict=True)
     return all(np.array_equal(a, b) for a, b in pieces)
 
 
-def _pieces(flat: Array) -> list[Array]:
-    """The bytes of a dense array in pieces."""
-    raw = np.ascontiguousarray(flat).view(np.uint8)
+def _pieces(array: Array) -> list[Array]:
+    """The bytes of an array in pieces."""
+    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return [raw[k : k + _CHUNK] for k in range(0, raw.size, _CHUNK)]
 
 
-__all__ = ["Blob", "FileBytes"]
+__all__ = ["Blob", "FileBytes", "copy_elements", "in_shape"]

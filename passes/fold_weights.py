@@ -11,20 +11,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ir.core import Array, Builder, Op, Value
+from ..ir.core import OPS, Array, Builder, Op, Value
 from ..ir.dims import equal
 from ..ir.ops.contract import parse_equation
 from ..ir.ops.core import Module
 from ..ir.rewrite import worklist
+from ..ir.types import TensorType
 from .options import Pass
 from .rules.fold import fold_rules
 from .rules.values import (
+    LATE,
     RuleTable,
     classes,
     constant,
+    derived_constant,
     is_constant,
     joined,
     make_constant,
+    moved_constant,
     only_user,
     table,
 )
@@ -100,13 +104,20 @@ def _scaled(producer: Op, s: Array, how: str, b: Builder) -> Value | None:
     shape = (-1, *[1] * (weights.ndim - 1)) if producer.name == "conv" else (1, -1)
     if factors.size == 1:
         shape = (1,) * weights.ndim
-    with np.errstate(all="ignore"):
-        made = (
-            weights * factors.reshape(shape) if how == "mul" else weights / factors.reshape(shape)
-        )
+    factors = factors.reshape(shape)
+
+    def scale(array: Array) -> Array:
+        with np.errstate(all="ignore"):
+            made = array * factors if how == "mul" else array / factors
+        return made.astype(array.dtype, copy=False)
+
+    made = scale(weights)
     if not np.isfinite(made).all():
         return None
-    new = make_constant(b, made.astype(weights.dtype), w.tensor)
+    if made.nbytes < LATE or made.shape != weights.shape:
+        new = make_constant(b, made, w.tensor)
+    else:  # made again where it is written: meanwhile no second copy of the weights is held
+        new = derived_constant(b, w.owner.value, w.tensor, scale)
     return b.emit(type(producer), x, new, **producer.attributes)  # type: ignore[no-any-return]
 
 
@@ -281,11 +292,16 @@ def transposed_constant(op: Op, b: Builder) -> Value | None:
     a matmul.
     """
     x, y, out = parse_equation(op.attributes["equation"])
-    array = constant(op.operands[1])
-    if array is None or len(x) < 2 or len(y) != 2 or x[-1] != y[1] or out != x[:-1] + y[0]:
+    weights = op.operands[1]
+    if not is_constant(weights) or len(x) < 2 or len(y) != 2:
         return None
-    shape = op.operands[1].tensor
-    turned = make_constant(b, array.T, type(shape)(shape.dtype, shape.shape[::-1]))
+    if x[-1] != y[1] or out != x[:-1] + y[0]:
+        return None
+    type_ = TensorType(weights.tensor.dtype, weights.tensor.shape[::-1])
+    if weights.owner.value.nbytes >= LATE:
+        turned = moved_constant(b, OPS["transpose"], weights.owner.value, type_, {"perm": (1, 0)})
+    else:
+        turned = make_constant(b, weights.owner.value.array.T, type_)
     return b.matmul(op.operands[0], turned, out=op.attributes["out"])  # type: ignore[no-any-return]
 
 

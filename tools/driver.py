@@ -181,8 +181,22 @@ def executable(
     options: Options | None = None,
     shapes: Shapes | None = None,
 ) -> Executable | MixedExecutable:
-    """The executable of a module, in this process."""
-    return compiled_now(module, choice, options, shapes)
+    """The executable of a module, in this process; one compiled before is found on disk."""
+    from ..backends.executable import Executable
+
+    key = _cache_key(module, choice, options, shapes)
+    if key is not None:
+        from ..backends.cpu.programs import find
+
+        known = find(key)
+        if known is not None:
+            return known
+    made = compiled_now(module, choice, options, shapes)
+    if key is not None and isinstance(made, Executable):
+        from ..backends.cpu.programs import keep
+
+        keep(key, made)
+    return made
 
 
 def compiled_now(
@@ -206,6 +220,25 @@ def compiled_now(
 
     until = replace(options or Options(), to_phase="loops")
     return build_mixed(lower(module, choice, until, shapes).module, choice.target)
+
+
+def _cache_key(
+    module: Module, choice: Choice, options: Options | None, shapes: Shapes | None
+) -> str | None:
+    """The name of the program on disk; None where it is not to be kept: other backends than cpu,
+    and options that want to see the passes at work.
+    """
+    from ..passes.pipeline import Options
+    from ..passes.specialise import specialise
+
+    plain = replace(options or Options(), on_pass=None, shapes=None)
+    if choice.backend != "cpu" or choice.codegen is None or plain != Options():
+        return None
+    from ..backends.cpu.programs import program_key
+
+    shapes = shapes or (options.shapes if options is not None else None)
+    given = specialise(module, shapes) if shapes else module
+    return program_key(given, choice.target, choice.codegen)
 
 
 def build(compiled: Compiled, choice: Choice) -> Executable:

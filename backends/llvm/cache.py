@@ -86,30 +86,29 @@ class KernelCache:
             if self._unseen * 16 < self.limit:
                 return
             self._unseen = 0
-            self._evict()
+            evict(self.folder, "??/*", self.limit)
 
-    def _evict(self) -> None:
-        """Measure the folder; when over the limit, drop the oldest entries down to 7/8 of it."""
-        entries = sorted(self._entries())
-        total = sum(size for _, size, _ in entries)
-        if total <= self.limit:
+
+def evict(folder: Path, pattern: str, limit: int) -> None:
+    """Measure the files of a folder; over the limit, drop the oldest ones down to 7/8 of it.
+
+    What a crash left behind counts and goes like any other.
+    """
+    entries = []
+    for path in folder.glob(pattern):
+        try:
+            stat = path.stat()
+        except OSError:
+            continue
+        entries.append((stat.st_mtime_ns, stat.st_size, path))
+    total = sum(size for _, size, _ in entries)
+    if total <= limit:
+        return
+    for _, size, path in sorted(entries):
+        if total * 8 <= limit * 7:
             return
-        for _, size, path in entries:
-            if total * 8 <= self.limit * 7:
-                return
-            path.unlink(missing_ok=True)
-            total -= size
-
-    def _entries(self) -> list[tuple[int, int, Path]]:
-        """Time of last use in ns, size and path of each entry, and of what a crash left behind."""
-        found = []
-        for path in self.folder.glob("??/*"):
-            try:
-                stat = path.stat()
-            except OSError:
-                continue
-            found.append((stat.st_mtime_ns, stat.st_size, path))
-        return found
+        path.unlink(missing_ok=True)
+        total -= size
 
 
 def _unseal(data: bytes) -> bytes | None:

@@ -82,10 +82,12 @@ class Pack(Op):
                 split += [-(-extent // block[k]), block[k]]
             else:
                 split.append(extent)
-        full = np.zeros([e + p for e, (_, p) in zip(x.shape, pad)], x.dtype)
-        full[tuple([slice(e) for e in x.shape])] = x
-        packed = full.reshape(split).transpose([*place, *[place[a] + 1 for a in axes]])
-        return np.ascontiguousarray(packed.transpose(order) if order else packed)
+        if any([p for _, p in pad]):
+            full = np.zeros([e + p for e, (_, p) in zip(x.shape, pad)], x.dtype)
+            full[tuple([slice(e) for e in x.shape])] = x
+            x = full
+        packed = x.reshape(split).transpose([*place, *[place[a] + 1 for a in axes]])
+        return packed.transpose(order) if order else packed
 
     def generic(self, b: Builder, *xs: Value) -> Value:
         """Over the result; x is read at block*b + lane, zero beyond its extent."""

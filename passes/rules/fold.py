@@ -6,6 +6,7 @@ May import: ir, the values beside it.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -16,7 +17,7 @@ from ...ir.errors import Error
 from ...ir.ops.core import Const
 from ...ir.rewrite import Rule
 from ...ir.types import TensorType
-from .values import RuleTable, constant, is_constant, make_constant
+from .values import LATE, RuleTable, constant, is_constant, make_constant, moved_constant
 
 GROWTH = 1.1
 """A result this much larger than its operands together is still stored."""
@@ -35,9 +36,18 @@ def fold_rule(limit: int) -> Rule:
         given = sum([_bytes(v.tensor) for v in op.operands if v is not None])
         if size > limit and size > GROWTH * given:
             return None
+        if type(op) in _moves() and given >= LATE:
+            source = op.operands[0].owner.value
+            return [moved_constant(b, type(op), source, op.results[0].tensor, op.attributes)]
         return _evaluated(op, b)
 
     return fold
+
+
+@functools.cache
+def _moves() -> frozenset[type[Op]]:
+    """Ops that put elements in another order and lose none, so that they may wait."""
+    return frozenset([OPS[name] for name in ("pack", "reshape", "transpose")])
 
 
 def _bytes(type: TensorType) -> int:

@@ -5,16 +5,19 @@ May import: ir.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from ...ir.blobs import Blob
+from ...ir.blobs import Blob, in_shape
 from ...ir.core import OPS, Array, Builder, Op, Value
 from ...ir.ops.core import Const
 from ...ir.rewrite import Rule
 from ...ir.types import TensorType
+
+LATE = 1 << 18
+"""Bytes from which a constant is put in another order only where it is written to the weights."""
 
 RuleTable = dict[type[Op], list[Rule]]
 
@@ -87,10 +90,33 @@ def repeated(value: Value | None) -> Any:
 
 
 def make_constant(b: Builder, array: Array, type: TensorType) -> Value:
-    """A constant of this type; the array is copied into dense row-major order."""
+    """A constant of this type, dense in row-major order; an array that is a view is copied."""
     shape = [e for e in type.shape if isinstance(e, int)]
-    dense = np.array(array, dtype=type.dtype.np, order="C", copy=True).reshape(shape)
-    return b.insert(Const(Blob(dense, type))).result
+    owned = array.base is None and array.dtype == type.dtype.np and array.flags.c_contiguous
+    if not owned:
+        array = np.array(array, dtype=type.dtype.np, order="C", copy=True)
+    return b.insert(Const(Blob(array.reshape(shape), type))).result
+
+
+def moved_constant(
+    b: Builder, cls: type[Op], source: Blob, type: TensorType, attributes: Mapping[str, Any]
+) -> Value:
+    """What an op that loses no element makes of a large constant, when it is needed."""
+    shape = tuple([e for e in type.shape if isinstance(e, int)])
+
+    def move(array: Array) -> Array:
+        found = array if cls.name == "reshape" else cls.evaluate(array, **attributes)
+        return in_shape(found, shape)
+
+    how = (cls.name, *sorted(attributes.items()))
+    return b.insert(Const(Blob.moved(source, type, how, move))).result
+
+
+def derived_constant(
+    b: Builder, source: Blob, type: TensorType, make: Callable[[Array], Array]
+) -> Value:
+    """What `make` gives for a large constant, made when it is needed and not kept."""
+    return b.insert(Const(Blob.derived(source, type, make))).result
 
 
 def only_user(value: Value) -> Op | None:
@@ -103,13 +129,16 @@ def only_user(value: Value) -> Op | None:
 
 
 __all__ = [
+    "LATE",
     "RuleTable",
     "classes",
     "constant",
+    "derived_constant",
     "is_constant",
     "is_tensor",
     "joined",
     "make_constant",
+    "moved_constant",
     "only_user",
     "repeated",
     "table",

@@ -1,0 +1,115 @@
+"""Whole programs on disk: a model compiled before is opened, not compiled again.
+
+An entry is an `.ircx` file named by everything that its code depends on: the module with its
+constants, the target, LLVM, and this package's own sources. So an entry never goes stale; it can be
+evicted (least recently used first) or found damaged, and then it counts as absent.  Several
+processes may share the folder.  Its weights are mapped, not copied.  May import: ir, the llvm
+backend's cache, archive.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...ir.blobs import Blob
+from ...ir.errors import Error
+from ...ir.ops.core import Const, Module
+from ...ir.target import Target
+from ...ir.text import print_op
+from ..llvm.cache import cache_dir, evict
+from ..llvm.version import llvm_version
+from .archive import open_archive
+
+if TYPE_CHECKING:
+    from ..executable import Executable
+    from ..llvm.compile import CodegenTarget
+
+LIMIT = 4 << 30
+"""Bytes that all programs may take."""
+
+LARGEST = 1 << 30
+"""Bytes of weights from which a program is not kept: it would evict all others."""
+
+_SOURCES = ("ir", "passes", "backends")
+
+
+def program_key(module: Module, target: Target, codegen: CodegenTarget) -> str:
+    """The name, in hex, of a module compiled for a target by this package.
+
+    Reads every constant, and forgets again what can be read once more.
+    """
+    for op in module.walk():
+        if isinstance(op, Const) and isinstance(op.value, Blob):
+            _ = op.value.digest
+            op.value.release()
+    made = hashlib.sha256()
+    for part in (sources(), llvm_version(), _told(target), codegen.key(), print_op(module)):
+        made.update(part.encode() + b"\0")
+    return made.hexdigest()
+
+
+def _told(target: Target) -> str:
+    """A target as text that is the same in every process."""
+    parts = []
+    for field in dataclasses.fields(target):
+        value = getattr(target, field.name)
+        if isinstance(value, frozenset):
+            value = sorted(value)
+        elif callable(value):
+            value = f"{value.__module__}.{value.__qualname__}"
+        parts.append(f"{field.name}={value!r}")
+    return " ".join(parts)
+
+
+@functools.cache
+def sources() -> str:
+    """What says that the compiler is the same: size and time of each of its source files."""
+    root = Path(__file__).parents[2]
+    made = hashlib.sha256()
+    for package in _SOURCES:
+        for path in sorted((root / package).rglob("*.py")):
+            found = path.stat()
+            line = f"{path.relative_to(root)} {found.st_size} {found.st_mtime_ns}\n"
+            made.update(line.encode())
+    return made.hexdigest()
+
+
+def find(key: str) -> Executable | None:
+    """The program, now the most recently used; None where it is absent or damaged."""
+    path = _path(key)
+    if not path.exists():
+        return None
+    try:
+        found = open_archive(path)
+        os.utime(path)
+    except (Error, OSError):
+        path.unlink(missing_ok=True)
+        return None
+    return found
+
+
+def keep(key: str, program: Executable) -> None:
+    """Write a program, then evict what exceeds the limit; a failure to write is silent."""
+    from .build import CpuExecutable
+
+    if not isinstance(program, CpuExecutable) or program.weights.nbytes > LARGEST:
+        return
+    path = _path(key)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        program.save(path)
+        evict(path.parent, "*", LIMIT)
+    except (Error, OSError):
+        return
+
+
+def _path(key: str) -> Path:
+    return cache_dir() / "programs" / f"{key}.ircx"
+
+
+__all__ = ["LARGEST", "LIMIT", "find", "keep", "program_key", "sources"]
