@@ -9,7 +9,6 @@ May import: ir, passes.
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,10 +55,9 @@ _KEPT_FORMS = {power, division_by_power_of_two, later_reshape}
 def spread(number: np.ndarray, type: TensorType) -> Const:
     """A constant of one number repeated; the array is a view."""
     shape = [e for e in type.shape if isinstance(e, int)]
-    blob = Blob(np.broadcast_to(number.reshape(()), shape), type)
-    if blob.nbytes > LIMIT:  # it becomes a broadcast again before anybody reads its digest
-        blob.digest = hashlib.sha256(f"{type} of {number.tobytes().hex()}".encode()).hexdigest()
-    return Const(blob)
+    number = number.reshape(())
+    key = ("repeated", type.dtype.name, number.tobytes())  # equal ones need not be read
+    return Const(Blob(np.broadcast_to(number, shape), type, key=key))
 
 
 def number_of(value: Value | None) -> np.ndarray | None:
