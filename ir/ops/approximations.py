@@ -408,6 +408,6 @@ def integer_pow(b: Builder, x: Value, y: Value) -> Value:
 
 
 __all__ = [
-    "F32", "F64", "ROOTS", "Expansion", "Format", "cos", "erf", "exp", "expm1", "integer_pow", "log",
-    "log1p", "pow", "rem", "root_pow", "sigmoid", "sin", "tanh",
+    "F32", "F64", "ROOTS", "Expansion", "Format", "cos", "erf", "exp", "expm1", "integer_pow",
+    "log", "log1p", "pow", "rem", "root_pow", "sigmoid", "sin", "tanh",
 ]  # fmt: skip
