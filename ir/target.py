@@ -51,6 +51,8 @@ class Target:
     features: frozenset[str] = frozenset()
     stream_bytes: int = 0
     """Results from this size on are written past the caches (0: never)."""
+    widen: bool = False
+    """f16 and bf16 are computed in f32: there is no arithmetic in them."""
     host: bool = True
     """Host steps (data-dependent shapes, strings) are possible."""
     schedule: Schedule = plain_schedule

@@ -42,6 +42,7 @@ from .lower.kernels import LowerKernels
 from .options import PASSES, Pass, parse_pipeline, pipeline_text
 from .plan import Planned, plan
 from .specialise import specialise
+from .widen import Widen
 
 PHASES = ("import", "canonical", "layout", "fused", "generic", "loops", "planned")
 
@@ -55,7 +56,8 @@ def passes_of(phase: str, target: Target) -> list[Pass]:
             panel = 2 * target.lanes(32) if target.layout_block else 0
             layout = Layout(block=target.layout_block, panel=panel, target=target)
             convolutions = Decompose(only=("conv_transpose",))
-            return [convolutions, Canonicalize(), layout, Canonicalize(), Cse()]
+            widened = [Widen()] if target.widen else []
+            return [*widened, convolutions, Canonicalize(), layout, Canonicalize(), Cse()]
         case "fused":
             return [
                 Decompose(),

@@ -83,6 +83,7 @@ def _target(name: str, codegen: CodegenTarget, threads: int) -> Target:
         expand=True,
         threads=threads,
         layout_block=bits // 32,
+        widen=not features & {"avx512fp16", "fullfp16"},
         features=features,
         schedule=schedule,
     )
