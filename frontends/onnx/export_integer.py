@@ -13,7 +13,7 @@ import numpy as np
 from ...ir.blobs import Blob
 from ...ir.core import Op, Value
 from ...ir.ops.core import Const
-from ...ir.types import DType, i8, i32, u8
+from ...ir.types import DType, f32, i8, i32, u8
 from .export_compute import conv_attrs
 from .export_graph import Array, Place, Row
 
@@ -108,4 +108,49 @@ def _zero(value: Value, dtype: DType, which: int, op: Op) -> Value | Array | Non
     return source if fits else None
 
 
-__all__ = ["integer_product"]
+# ---- quantization by the range of the data itself
+
+
+def dynamic_range(op: Op) -> tuple[Op, ...] | None:
+    """The ops that choose the scale and the zero point of a `quantize` as DynamicQuantizeLinear
+    does: the last two give them.  None where they do anything else.
+    """
+    x, scale, point = (*op.operands, None, None)[:3]
+    if op.attributes["to"] is not u8 or x is None or x.tensor.dtype is not f32 or point is None:
+        return None
+    seen: list[Op] = []
+
+    def made(value: Value | None, name: str) -> tuple[Value, ...]:
+        """The operands of the op called `name` that makes a value, constants of one number last."""
+        maker = value.op if value is not None else None
+        if maker is None or maker.name != name:
+            raise LookupError(name)
+        seen.append(maker)
+        return tuple(sorted(maker.operands, key=lambda v: _array(v) is not None))
+
+    def bounded(value: Value, name: str, bound: float) -> Value:
+        inner, end = made(value, name)
+        known = _array(end)
+        if known is None or known.size != 1 or float(known.reshape(-1)[0]) != bound:
+            raise LookupError(name)
+        return inner
+
+    try:
+        held = bounded(bounded(made(point, "cast")[0], "max", 0.0), "min", 255.0)
+        below, by = made(made(held, "round_even")[0], "div")
+        low = made(below, "neg")[0]
+        high, less = made(bounded(scale, "div", 255.0), "sub")
+        ends = bounded(low, "min", 0.0), bounded(high, "max", 0.0)
+        whole = [made(e, n) == (x,) for e, n in zip(ends, ("reduce_min", "reduce_max"))]
+    except LookupError:
+        return None
+    reduced = [e.op for e in ends]
+    every = all([r is not None and len(r.attributes["axes"]) == x.tensor.rank for r in reduced])
+    if by is not scale or less is not low or not all(whole) or not every or scale.op is None:
+        return None
+    assert point.op is not None
+    inner = [o for o in seen if o not in (scale.op, point.op)]
+    return (*dict.fromkeys(inner), scale.op, point.op)
+
+
+__all__ = ["dynamic_range", "integer_product"]

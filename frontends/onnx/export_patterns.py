@@ -20,7 +20,7 @@ from ...ir.types import TensorType, f32
 from .export_compute import conv_attrs, pool_attrs, transpose_attrs
 from .export_dims import numbers
 from .export_graph import Array, Place, Row
-from .export_integer import integer_product
+from .export_integer import dynamic_range, integer_product
 
 VECTOR_LIMIT = 1 << 16
 """Elements of the longest vector that is made from one number."""
@@ -310,10 +310,31 @@ def integers(op: Op) -> Fusion | None:
     return None if row is None else Fusion((), row)
 
 
+def dynamic(op: Op) -> Fusion | None:
+    """DynamicQuantizeLinear, where nothing reads scale or zero point before it."""
+    chain = dynamic_range(op)
+    if chain is None:
+        return None
+    scale, point = chain[-2], chain[-1]
+    readers = [u for o in chain for u in o.results[0].users if u not in chain and u is not op]
+    outer = {u for o in chain[:-2] for u in o.results[0].users} - {*chain}
+    if outer or any([u.block is op.block and not _before(op, u) for u in readers]):
+        return None
+
+    def write(p: Place) -> str:
+        name, *rest = p.nodes("DynamicQuantizeLinear", 3, p.x())
+        for maker, told in zip((scale, point), rest):
+            p.graph.give(maker.results[0], told)
+        return name
+
+    return Fusion(chain, write)
+
+
 PATTERNS: Mapping[str, Sequence[Pattern]] = {
     "add": (convolution_bias, linear, scale_and_shift),
     "reshape": (picked,),
     "slice": (parts,),
+    "quantize": (dynamic,),
     "matmul": (integers,),
     "conv": (integers,),
     "max_pool": (positions,),

@@ -175,6 +175,31 @@ def test_ops_that_are_one_node(build: Any, want: dict[str, int]) -> None:
     assert nodes(there_and_back(module, [random(2, 3, 5, 5)])) == want
 
 
+def quantized_model(zeros: Any = 128) -> Any:
+    """A product as dynamic quantization makes it."""
+    node = onnx.helper.make_node
+    made = [
+        node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        node("MatMulInteger", ["q", "w", "z", "wz"], ["i"]),
+        node("Cast", ["i"], ["f"], to=1),
+        node("Mul", ["f", "s"], ["y"]),
+    ]
+    info = onnx.helper.make_tensor_value_info
+    weights = np.random.default_rng(0).integers(0, 255, (8, 5), np.uint8)
+    constants = {"w": weights, "wz": np.asarray(zeros, np.uint8)}
+    graph = onnx.helper.make_graph(
+        made, "g", [info("x", 1, [3, 8])], [info("y", 1, [3, 5])],
+        [onnx.numpy_helper.from_array(a, n) for n, a in constants.items()],
+    )  # fmt: skip
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+
+
+@pytest.mark.parametrize("zeros", [128, [1, 2, 3, 4, 5]])
+def test_dynamic_quantization_is_found_again(zeros: Any) -> None:
+    proto = there_and_back(load(quantized_model(zeros)), [random(3, 8)])
+    assert nodes(proto) == {"DynamicQuantizeLinear": 1, "MatMulInteger": 1, "Cast": 1, "Mul": 1}
+
+
 def test_a_value_that_others_use_keeps_its_node() -> None:
     def build(b: Builder, x: Value) -> list[Value]:
         y = b.conv(x, b.insert(Const(random(4, 3, 3, 3))).result)
