@@ -2,7 +2,7 @@
 
 A place of the kinds `inputs`, `constants`, `bypass` and `end` is an op of `main` that is no
 constant; of `weights` a constant of several elements that are not all equal; of `extents` a pair
-(extent, smaller one).
+(extent, smaller one); of `inline` a region of a fused op or a branch of an if.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from ..ir.blobs import Blob
 from ..ir.core import Op, Value
 from ..ir.errors import Error
 from ..ir.interpret import run
-from ..ir.ops.core import Const, Module
+from ..ir.ops.control import If
+from ..ir.ops.core import Const, Fused, Module
 from ..ir.types import TensorType
 from ..ir.verify import verify
 from .resize import resized
@@ -36,6 +37,7 @@ class ModuleProgram:
         self._edits: dict[str, Callable[[Sequence[int]], Module | None]] = {
             "outputs": self._fewer_outputs,
             "weights": self._plain_weights,
+            "inline": self._inlined,
             "end": self._ended,
             "inputs": self._cut,
             "bypass": self._bypassed,
@@ -65,6 +67,14 @@ class ModuleProgram:
         }  # fmt: skip
         return [(e, less) for e in sorted(found, reverse=True) for less in _less(e)]
 
+    @cached_property
+    def regions(self) -> list[tuple[int, int]]:
+        """(place of an op, region) of what can be inlined."""
+        return [
+            (place, k) for place, op in enumerate(self.ops) if isinstance(op, (Fused, If))
+            for k in range(len(op.regions))
+        ]  # fmt: skip
+
     @property
     def size(self) -> int:
         """Ops of `main`, constants not counted."""
@@ -76,6 +86,8 @@ class ModuleProgram:
             return len(self.module.main.returned)
         if kind == "weights":
             return len(self.weights)
+        if kind == "inline":
+            return len(self.regions)
         return len(self.extents) if kind == "extents" else len(self.ops)
 
     def edited(self, kind: str, chosen: Sequence[int]) -> ModuleProgram | None:
@@ -109,6 +121,21 @@ class ModuleProgram:
         if not ends(op) or set(op.results) == set(self.module.main.returned):
             return None
         return sliced(self.module, op.results)
+
+    def _inlined(self, chosen: Sequence[int]) -> Module | None:
+        (c,) = chosen
+        place, k = self.regions[c]
+        made = self.module.clone()
+        op = ModuleProgram(made, self.feeds).ops[place]
+        assert op.block is not None
+        region = op.regions[k]
+        env = dict(zip(region.args, op.operands, strict=False))
+        for inner in region:
+            if inner.terminator:
+                op.replace_by([env.get(v, v) for v in inner.operands])
+            else:
+                op.block.insert_before(inner.copy(env), op)
+        return ModuleProgram(made, self.feeds)._same_outputs()
 
     def _cut(self, chosen: Sequence[int]) -> Module | None:
         taken = set(self.module.main.inputs)

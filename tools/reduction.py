@@ -47,6 +47,7 @@ class Kind:
 KINDS = (
     Kind("outputs", "an output less"),
     Kind("weights", "all constants have equal elements", whole=True),
+    Kind("inline", "a region's ops stand in its place", alone=True),
     Kind("end", "the program ends at an op", first=True),
     Kind("inputs", "an op's results become inputs"),
     Kind("bypass", "an op gives what it takes"),

@@ -104,6 +104,7 @@ class OnnxProgram:
             "weights": len(self.weights),
             "extents": len(self.extents),
             "constants": 0,
+            "inline": 0,
         }.get(kind, len(self.graph.node))
 
     def edited(self, kind: str, chosen: Sequence[int]) -> OnnxProgram | None:

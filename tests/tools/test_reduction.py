@@ -13,16 +13,20 @@ from onnx import TensorProto, helper, numpy_helper
 
 import irc
 from irc.frontends.onnx.shrink import OnnxProgram
-from irc.ir.core import Builder
+from irc.ir.core import Block, Builder
 from irc.ir.errors import Error
-from irc.ir.ops.core import Const, Func, Module, Return
-from irc.ir.types import TensorType, f32
+from irc.ir.ops.control import If
+from irc.ir.ops.core import Const, Func, Module, Return, Yield
+from irc.ir.types import TensorType, boolean, f32
 from irc.passes.cse import Cse
+from irc.passes.pipeline import Options
+from irc.tools import driver
 from irc.tools.bench.models import small_cnn
 from irc.tools.main import run
 from irc.tools.program_module import ModuleProgram
 from irc.tools.reduction import Program, Search
 from irc.tools.resize import resized
+from irc.tools.targets import choose
 from irc.tools.verdicts import Conditions, Judge, Verdict, command_verdict, inputs_of, judge
 
 Capture = pytest.CaptureFixture[str]
@@ -105,6 +109,27 @@ def test_every_edit_gives_a_program_that_runs() -> None:
             fields = [(n, v.type) for n, v in zip(main.inputs, main.args, strict=True)]
             assert irc.compile(found.module, target="reference").run(inputs_of(fields, GIVEN))
     assert made > 30
+
+
+def test_regions_and_branches_open() -> None:
+    """A fused program, and one with an if, are reduced to an op inside; else they stay closed."""
+    fused = driver.lower(network(), choose("cpu", 1), Options(to_phase="fused")).module
+    assert set(names(program(fused))) <= {"fused", "reshape"}
+    inside = lambda p: any(op.name == "tanh" for op in p.module.main.walk())  # noqa: E731
+    assert names(reduced(program(fused), inside)[0]) == ["tanh"]
+    closed = reduced(program(fused), lambda p: inside(p) and "fused" in names(p))[0]
+    assert names(closed) == ["fused"]
+
+    func = Func.make("main", [TensorType(boolean, ()), TensorType(f32, (3,))], ["c", "x"])
+    b = Builder(func.body)
+    branches = [Block(), Block()]
+    for block, op in zip(branches, ("exp", "tanh"), strict=True):
+        inner = Builder(block)
+        inner.emit(Yield, getattr(inner, op)(func.args[1]))
+    made = b.insert(If(func.args[0], regions=branches))
+    b.emit(Return, b.neg(made.result))
+    module = Module.make([func])
+    assert names(reduced(program(module), inside)[0]) == ["tanh"]
 
 
 def test_an_extent_shrinks_through_a_reshape() -> None:
