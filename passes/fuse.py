@@ -8,6 +8,7 @@ control flow, and reshapes, which only rename. May import: ir, fuse_kinds, fuse_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -30,6 +31,9 @@ from .fuse_kinds import (
     windows_apart,
 )
 from .options import Pass
+
+WINDOW = 4
+"""Elements of the largest pooling window that is worth keeping in registers."""
 
 
 class Refusal(NamedTuple):
@@ -259,6 +263,8 @@ class Grouping:
             return "a region has one anchor"
         if not windows_apart(op):
             return "overlapping windows would compute the contraction again"
+        if math.prod(op.attributes["kernel"]) > WINDOW:
+            return "its windows take more registers than they save memory"
         if not self._only_for(theirs, op):
             return "the unpooled value is needed elsewhere"
         return ""

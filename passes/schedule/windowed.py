@@ -8,6 +8,7 @@ steps beside it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ...ir.dims import DimLike, symbols_of
@@ -151,8 +152,7 @@ def _window_shape(found: Windowed) -> tuple[DimLike, ...]:
 
 def _window_rows(found: Windowed) -> int:
     """Rows of the window (all its dimensions but the innermost spatial one)."""
-    shape = [static(e) for e in _window_shape(found) if e != 1]
-    return shape[0] if len(shape) > 1 else 1
+    return math.prod([static(e) for e in _window_shape(found) if e != 1][:-1])
 
 
 def _span(found: Windowed, tile: int) -> int:

@@ -161,3 +161,15 @@ def test_time_is_linear() -> None:
     # machine may be busy.
     short, long = [min(seconds(count) for _ in range(3)) for count in (400, 1600)]
     assert long < 12 * short
+
+
+@pytest.mark.parametrize(("window", "kernels"), [((2, 2), 1), ((3, 3), 2)])
+def test_pools_of_large_windows_run_apart(window: tuple[int, int], kernels: int) -> None:
+    func = Func.make("main", [TensorType(f32, (1, 4, 12, 12)), TensorType(f32, (4, 4, 1, 1))])
+    b = Builder(func.body)
+    y = b.max_pool(b.conv(*func.args), kernel=window, strides=window)
+    b.emit(Return, y)
+    fuse = Fuse()
+    made = fuse.run(Module.make([func]))
+    assert sum(op.name == "fused" for op in made.main.body) == kernels
+    assert any("registers" in r.why for r in fuse.reasons) == (kernels == 2)
