@@ -27,6 +27,16 @@ def test_every_row_names_a_command() -> None:
         assert COMMANDS[name][1].endswith(".")
 
 
+def test_every_command_speaks_json_and_can_be_quiet() -> None:
+    """But the one that prints a shell's script."""
+    context = click.Context(group)
+    for name in set(COMMANDS) - {"completion"}:
+        command = group.get_command(context, name)
+        assert command is not None
+        flags = {flag for param in command.params for flag in param.opts}
+        assert {"--json", "--quiet", "--verbose"} <= flags, name
+
+
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
