@@ -134,6 +134,18 @@ def test_weights_of_one_number_stay_one_number(tmp_path: Path) -> None:
     assert (tmp_path / "m.irc").stat().st_size < 4000
 
 
+def test_a_bias_of_one_number_stays_one_number(tmp_path: Path) -> None:
+    def build(b: Builder, x: Value) -> Value:
+        w = b.broadcast_to(const(b, 0.5), shape=(4096, 2, 1, 1))
+        return b.add(b.conv(x, w), const(b, np.full((4096, 1, 1), 2.0)))
+
+    module = made(build, 1, 2, 2, 2)
+    path = tmp_path / "m.onnx"
+    export_onnx(optimized(module), path)
+    assert census(path).ops == {"ConstantOfShape": 2, "Conv": 1} and census(path).bytes < 1000
+    same(module, load(path), np.random.default_rng(0).random((1, 2, 2, 2), np.float32))
+
+
 def test_factors_that_differ_do_not_multiply_one_number() -> None:
     def build(b: Builder, x: Value) -> Value:
         w = b.broadcast_to(const(b, 0.5), shape=(64, 32, 3, 3))

@@ -200,6 +200,18 @@ def test_dynamic_quantization_is_found_again(zeros: Any) -> None:
     assert nodes(proto) == {"DynamicQuantizeLinear": 1, "MatMulInteger": 1, "Cast": 1, "Mul": 1}
 
 
+def test_zero_points_of_every_element_stay_a_difference() -> None:
+    def build(b: Builder, x: Value) -> Value:
+        zeros = np.random.default_rng(0).integers(0, 9, (3, 8), np.int32)
+        less = b.sub(b.cast(x, to=DType("i32")), b.insert(Const(zeros)).result)
+        w = np.random.default_rng(1).integers(-9, 9, (8, 5), np.int32)
+        return b.matmul(less, b.insert(Const(w)).result)
+
+    x = np.random.default_rng(2).integers(0, 255, (3, 8), np.uint8)
+    proto = there_and_back(made([TensorType(DType("u8"), (3, 8))], build), [x])
+    assert nodes(proto) == {"Cast": 1, "Sub": 1, "MatMul": 1}
+
+
 def test_a_value_that_others_use_keeps_its_node() -> None:
     def build(b: Builder, x: Value) -> list[Value]:
         y = b.conv(x, b.insert(Const(random(4, 3, 3, 3))).result)
@@ -218,7 +230,8 @@ def test_dims_stay_symbolic() -> None:
         last = b.slice(x, starts=(0, T - 1, 0), sizes=(N, 1, 4))
         spread = b.broadcast_to(last, shape=(N, T, 4))
         count = b.cast(b.dim_value(dim=N * T + 2), to=f32)
-        halves = b.reshape(joined, shape=(N, 2 * T, 2))
+        halves = b.reshape(b.reshape(x, shape=(N, 4 * T)), shape=(N, 2 * T, 2))
+        halves = b.mul(halves, b.reshape(joined, shape=(N, 2 * T, 2)))
         back = b.slice(x, starts=(0, T - 1, 0), sizes=(N, T, 4), steps=(1, -1, 1))
         return [b.add(b.add(spread, back), count), halves, b.iota(shape=(T, 2), axis=0)]
 
