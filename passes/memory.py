@@ -56,15 +56,23 @@ def align(size: int) -> int:
 
 def peak(sizes: Sequence[int], items: Sequence[Item]) -> int:
     """The largest total size of items alive at one time."""
-    events: dict[int, int] = {}
+    when = _fullest(sizes, items)
+    alive = [s for s, i in zip(sizes, items, strict=True) if i.first <= when <= i.last]
+    return sum(alive)
+
+
+def _fullest(sizes: Sequence[int], items: Sequence[Item]) -> int:
+    """A time at which the items alive are largest together."""
+    changes: dict[int, int] = {}
     for size, item in zip(sizes, items, strict=True):
-        events[item.first] = events.get(item.first, 0) + size
-        events[item.last + 1] = events.get(item.last + 1, 0) - size
-    best = now = 0
-    for time in sorted(events):
-        now += events[time]
-        best = max(best, now)
-    return best
+        changes[item.first] = changes.get(item.first, 0) + size
+        changes[item.last + 1] = changes.get(item.last + 1, 0) - size
+    now, best, when = 0, -1, 0
+    for time in sorted(changes):
+        now += changes[time]
+        if now > best:
+            best, when = now, time
+    return when
 
 
 def assign(items: Sequence[Item]) -> Layout:
@@ -104,6 +112,8 @@ def _pack(sizes: Sequence[int], items: Sequence[Item]) -> tuple[list[int], int]:
     clashes = _clashes(items)
     bound = peak(sizes, items)
     span = [i.last - i.first for i in items]
+    fullest = _fullest(sizes, items)
+    late = [not i.first <= fullest <= i.last for i in items]
     keys: list[Callable[[int], tuple[int, ...]]] = [
         lambda k: (-sizes[k], items[k].first),
         lambda k: (-sizes[k], -span[k], items[k].first),
@@ -112,6 +122,9 @@ def _pack(sizes: Sequence[int], items: Sequence[Item]) -> tuple[list[int], int]:
         lambda k: (items[k].first, -sizes[k]),
         lambda k: (items[k].first, -span[k], -sizes[k]),
         lambda k: (-items[k].last, -sizes[k]),
+        # What makes up the bound lies without a gap where it is placed before all else.
+        lambda k: (late[k], 0 if late[k] else -items[k].last, -sizes[k], items[k].first),
+        lambda k: (late[k], -sizes[k] if late[k] else sizes[k], items[k].first),
     ]
     best: tuple[int, list[int], list[int]] | None = None
     for key in keys:

@@ -102,3 +102,28 @@ def test_an_overlap_at_some_extent_is_found() -> None:
     with pytest.raises(Error, match="E0435"):
         verify_layout([("a", 0, n * 64, 0, 5), ("b", 128, 64, 5, 6)])
     verify_layout([("a", 0, n * 64, 0, 5), ("b", n * 64, 64, 5, 6)])
+
+
+def densely_connected(layers: tuple[int, ...], growth: int = 32) -> list[Item]:
+    """Blocks in which each layer keeps a slice until all of them are needed at once."""
+    items: list[Item] = []
+    now, channels, side = 10, 64, 56
+    for count in layers:
+        area, end = 4 * side * side, now + 11 * count
+        items.append(Item(f"first{side}", channels * area, now - 1, end))
+        for t in range(now, end, 11):
+            if t > now:
+                items.append(Item(f"gathered{t}", channels * area, t, t + 8))
+            items.append(Item(f"narrow{t}", 128 * area, t + 8, t + 10))
+            items.append(Item(f"padded{t}", 128 * 4 * (side + 2) ** 2, t + 10, t + 10))
+            items.append(Item(f"slice{t}", growth * area, t + 10, end))
+            channels += growth
+        items.append(Item(f"joined{side}", channels * area, end, end + 8))
+        channels, side, now = channels // 2, side // 2, end + 11
+        items.append(Item(f"half{side}", channels * area, end + 8, end + 9))
+    return items
+
+
+def test_what_is_alive_at_the_fullest_time_lies_without_a_gap() -> None:
+    layout = assign(densely_connected((6, 12, 24)))
+    assert layout.arena == layout.lower_bound()
