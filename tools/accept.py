@@ -88,7 +88,8 @@ def main(topic: str, lines: tuple[str, ...], as_json: bool) -> None:
     for line in chosen_lines(topic, lines):
         click.echo(f"{line.name} ...", err=True)
         verdicts.append(measure(line))
-    path = save(topic, verdicts)
+        path = save(topic, verdicts)  # each at once: some take many minutes
+        click.echo(f"  {verdicts[-1].verdict}: {verdicts[-1].figure}", err=True)
     if as_json:
         click.echo(json.dumps([asdict(v) for v in verdicts], indent=1, default=str))
     else:
