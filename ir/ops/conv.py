@@ -208,7 +208,11 @@ class Conv(Op):
         sample((1, 2, 6, 6, 4), (2, 3, 3, 4), channel_block=4, groups=7, pads=(1, 1, 1, 1)),
         sample((1, 4, 5, 6, 4), (2, 2, 3, 3, 4, 4), channel_block=4, groups=2, pads=(1, 1, 1, 1)),
         sample(
-            (1, 3, 5, 5, 4), (6, 1, 1, 1, 4, 8), channel_block=4, out_block=8, groups=3,
+            (1, 3, 5, 5, 4),
+            (6, 1, 1, 1, 4, 8),
+            channel_block=4,
+            out_block=8,
+            groups=3,
             out_channels=48,
         ),
     )
