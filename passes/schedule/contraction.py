@@ -18,6 +18,7 @@ from .aliasing import spread_rows
 from .memory import ComputeAt, Place, Stage
 from .microtile import finish_tile
 from .nests import child_of, contains, perfect_chain
+from .remainder import divide_rows
 from .scheduler import Scheduler, depends, static, stride
 from .steps import Partition, Reorder, Tile, parallel
 
@@ -285,6 +286,7 @@ def schedule_contraction(s: Scheduler, label: str) -> bool:
         _pack(s, c, tiling, panel, source)
     tiled = zip(c.dims, tiling.sizes, strict=True)
     split_tails(s, {f"{var}.o": extent // size for (_, var, extent), size in tiled}, outer)
+    divide_rows(s, label, tiling.vector)
     finish_tile(s, {label: tiling.vector}, tiling.columns)
     _threads(s, c, outer)
     return True

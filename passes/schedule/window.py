@@ -19,6 +19,7 @@ from ...ir.dims import (
     extremes,
     max_,
     min_,
+    nonneg,
     simplify,
     substitute,
     sym,
@@ -113,13 +114,15 @@ def sink(alloc: Alloc, target: For | None, space: str, clip: bool) -> None:
     reads, producers = split_users(alloc, target)
     if any([under_guard(r) for r in reads]):
         raise Refused(f"{alloc.label} is read in a guarded region")
-    for nest in producers:
-        covers(nest, buffer)
     home = target.body if target is not None else alloc.block
     assert home is not None and alloc.block is not None
     shape = buffer.buffer.shape
     guarded = clip and any([r.where for r in reads])
     box = window(reads, target, shape if guarded else None)
+    ranges = ranges_around(target, inclusive=True) if target is not None else {}
+    ends = [lo + extent for lo, extent in zip(box.lows, box.extents, strict=True)]
+    for nest in producers:
+        covers(nest, buffer, ends, ranges)
     for read in reads:
         read.set_attr("index", _shifted(read.index, box, ranges_around(read)))
     first = min([child_of(r, home) for r in reads], key=position)
@@ -194,19 +197,28 @@ def _shifted(
     return tuple([simplify(e - lo, ranges) for e, lo in zip(index, box.lows, strict=True)])
 
 
-def covers(nest: Op, buffer: Value) -> None:
-    """Refuse unless every store of the nest runs over the whole buffer, one loop per dimension."""
+def covers(
+    nest: Op,
+    buffer: Value,
+    ends: Sequence[DimLike] | None = None,
+    ranges: dict[str, Range] | None = None,
+) -> None:
+    """Refuse unless every store of the nest runs over the whole buffer, one loop per dimension; or
+    at least up to `ends`, where the reads end.
+    """
     loops = {loop.var: loop for loop in nest.walk() if isinstance(loop, For)}
     for op in nest.walk():
         if not isinstance(op, Store) or op.target is not buffer:
             continue
-        for e, extent in zip(op.index, buffer.buffer.shape, strict=True):
+        for d, (e, extent) in enumerate(zip(op.index, buffer.buffer.shape, strict=True)):
             loop = loops.get(str(e))
             whole = (
                 extent == 1
                 if isinstance(e, int)
                 else loop is not None and (loop.lo, loop.extent) == (0, extent)
             )
+            if not whole and ends is not None and loop is not None and loop.lo == 0:
+                whole = nonneg(loop.extent - ends[d], ranges or {}) is True
             if not whole:
                 raise Refused(
                     f"the producer's index {e} does not run over the whole of {buffer.name}"
