@@ -305,9 +305,31 @@ def transposed_constant(op: Op, b: Builder) -> Value | None:
     return b.matmul(op.operands[0], turned, out=op.attributes["out"])  # type: ignore[no-any-return]
 
 
+def stored_weights(op: Op, b: Builder) -> Value | None:
+    """Weights that are one repeated number are stored all the same: kernels want them in panels."""
+    x, w = op.operands
+    fill = w.op
+    if fill is None or fill.name != "broadcast_to" or not is_constant(fill.operands[0]):
+        return None
+    if not w.tensor.is_static or is_constant(x):
+        return None
+    shape = tuple([int(str(e)) for e in w.tensor.shape])
+
+    def repeat(array: Array) -> Array:
+        return np.ascontiguousarray(np.broadcast_to(array, shape))
+
+    source = fill.operands[0].owner.value
+    if w.tensor.size * w.tensor.dtype.bytes < LATE:
+        stored = make_constant(b, repeat(source.array), w.tensor)
+    else:
+        stored = derived_constant(b, source, w.tensor, repeat)
+    return b.emit(type(op), x, stored, **op.attributes)  # type: ignore[no-any-return]
+
+
 def weight_rules(scales: bool) -> RuleTable:
     """The table of this file."""
     always = table(
+        (classes("conv", "matmul"), [stored_weights]),
         (classes("conv"), [conv_of_pad]),
         (classes("max_pool"), [pool_of_pad]),
         (classes("matmul", "contract"), [contract_transpose]),

@@ -282,3 +282,17 @@ def test_a_transposed_convolution_stays_in_blocks() -> None:
     passes = "canonicalize,decompose{only=conv_transpose}," + BLOCKED
     _, names = after(program((1, 8, 4, 4), fill), passes)
     assert names.count("pack") == 1 and names.count("unpack") == 1
+
+
+@pytest.mark.parametrize("outs", [16, 512])
+def test_weights_that_repeat_one_number_are_packed(outs: int) -> None:
+    """Also where they are larger than what folding stores."""
+
+    def fill(b: Builder, x: Value) -> Value:
+        one = b.insert(Const(np.float32(0.25))).result
+        w = b.broadcast_to(one, shape=(outs, 16, 3, 3))
+        return b.conv(x, w, pads=(1, 1, 1, 1))
+
+    passes = "canonicalize,fold_weights," + BLOCKED
+    _, names = after(program((1, 16, 6, 6), fill), passes)
+    assert names == ["pack", "conv", "unpack"]
