@@ -293,6 +293,6 @@ def test_weights_that_repeat_one_number_are_packed(outs: int) -> None:
         w = b.broadcast_to(one, shape=(outs, 16, 3, 3))
         return b.conv(x, w, pads=(1, 1, 1, 1))
 
-    passes = "canonicalize,fold_weights," + BLOCKED
+    passes = "canonicalize,fold-weights," + BLOCKED
     _, names = after(program((1, 16, 6, 6), fill), passes)
     assert names == ["pack", "conv", "unpack"]
