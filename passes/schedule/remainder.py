@@ -36,16 +36,20 @@ def _open_rows(alloc: Alloc, lanes: int) -> str:
     """The one loop without a static extent of the nest that reads the tile; empty if there is none,
     or it is that of the lanes.
     """
+    loops = _open_loops(alloc)
+    if len(loops) != 1:
+        return ""
+    indices = [u.attributes["index"][lanes] for u in alloc.result.users]
+    return "" if any([loops[0] in symbols_of(e) for e in indices]) else loops[0]
+
+
+def _open_loops(alloc: Alloc) -> list[str]:
+    """The loops without a static extent of the nest that only reads the tile."""
     for head in alloc.block or ():
-        if not isinstance(head, For):
-            continue
         mine = [op for op in accesses(head) if op.operands[-1] is alloc.result]
-        if not mine or any([isinstance(op, Store) for op in mine]):
-            continue
-        loops = [l.var for l in perfect_chain(head) if not isinstance(l.extent, int)]
-        lane = symbols_of(mine[0].index[lanes])
-        return loops[0] if len(loops) == 1 and loops[0] not in lane else ""
-    return ""
+        if isinstance(head, For) and mine and not any([isinstance(op, Store) for op in mine]):
+            return [l.var for l in perfect_chain(head) if not isinstance(l.extent, int)]
+    return []
 
 
 def _divide(s: Scheduler, label: str, rows: str, size: int = FEW) -> None:
@@ -59,7 +63,11 @@ def _divide(s: Scheduler, label: str, rows: str, size: int = FEW) -> None:
     if not s.attempt(ComputeAt(label, f"{rows}.o", "register")):
         return
     if s.attempt(Partition(f"{rows}.o", count // size)):
-        _divide(s, f"{label}.t", f"{rows}.i.t", size // 2)
+        rest = find_loop(s.kernel, f"{rows}.o").next
+        copies = [op for op in rest.walk() if isinstance(op, Alloc)] if rest is not None else []
+        inner = [l for a in copies for l in _open_loops(a)]
+        if len(copies) == 1 and len(inner) == 1:
+            _divide(s, copies[0].label, inner[0], size // 2)
 
 
 __all__ = ["divide_rows"]

@@ -17,6 +17,7 @@ from irc.passes.lower.finish import finish
 from irc.passes.lower.loops import lower_fused
 from irc.passes.lower.scratch import hoist_scratch
 from irc.passes.schedule.choose import choose
+from irc.passes.schedule.memory import ComputeAt
 
 NARROW = Target("t", vector_bits=128, registers=16, fma=True, expand=True)
 
@@ -53,3 +54,25 @@ def test_accumulators_are_registers(kernel: Func) -> None:
     allocs = [op for op in kernel.walk() if isinstance(op, Alloc)]
     assert {a.result.buffer.space for a in allocs} == {"register"}
     assert {a.result.buffer.shape[0] for a in allocs} == {6, 4, 2, 1}
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 9), (13, 8), (7, 21)])
+def test_rows_and_columns_known_at_run_time(rows: int, columns: int) -> None:
+    types = [TensorType(f32, s) for s in ((sym("M"), 5), (5, sym("N")))]
+    block = Block(types)
+    b = Builder(block)
+    b.emit(Yield, b.matmul(*block.args))
+    for op in list(block):
+        if hasattr(op, "generic"):
+            op.replace_by((op.generic(Builder(block, op), *op.operands),))
+    plain = lower_fused(Fused(*Block(types).args, regions=[block]), "k")
+    chosen = choose(plain, NARROW)
+    assert any([isinstance(step, ComputeAt) for step in chosen.steps])
+    finish(chosen.kernel, NARROW)
+    hoist_scratch(chosen.kernel)
+    verify(chosen.kernel)
+    rng = np.random.default_rng(rows)
+    x, w = [rng.standard_normal(s).astype(np.float32) for s in ((rows, 5), (5, columns))]
+    y = np.full((rows, columns), np.nan, np.float32)
+    assert run_kernel(chosen.kernel, [x, w, y]) == 0
+    np.testing.assert_allclose(y, x @ w, rtol=2e-5, atol=2e-6)
