@@ -23,7 +23,7 @@ ROWS_SHOWN = 24
 @click.command()
 @model_argument(*MODELS)
 @click.option("-o", "--output", required=True, help="The file to write: .onnx, .irc or .ir.")
-@click.option("--opset", type=int, default=None, help="Of the .onnx file; without it 18 or newer.")
+@click.option("--opset", type=int, default=None, help="Of the .onnx file; without it 17 or newer.")
 @click.option("--f16", is_flag=True, help="Weights and arithmetic in float16; inputs stay.")
 @shape_option
 @json_flag

@@ -35,9 +35,10 @@ from . import (
 from .export_graph import Graph, Model, NeedsOpset, Node, Place, Row, code_of
 from .export_patterns import fusions
 
-OLDEST, USUAL, NEWEST = 17, 18, 26
+OLDEST, USUAL, NEWEST = 17, 17, 26
 """The opsets that the rows are written for, and the one that is written where none is asked for:
-runtimes have their fastest kernels for it (the average pools of newer ones are slower).
+runtimes have their fastest kernels for it.  In newer ones average pools are slower, and a Relu in
+half precision is taken apart.
 """
 WORTH = {"gelu": 20}
 """Ops for which a newer opset is written, as it has them."""
@@ -69,7 +70,7 @@ def export_onnx(
 ) -> int:
     """Write the module's main function as an inference graph; gives the opset.
 
-    Inputs and outputs keep their names, symbolic dims stay symbolic.  Without `opset` it is 18, or
+    Inputs and outputs keep their names, symbolic dims stay symbolic.  Without `opset` it is 17, or
     the newer one that an op needs.  Weights beyond `external_bytes` go to PATH.data.  Raises E0118
     for an op that ONNX cannot say, E0119 for such an element type, E0120 for an opset too old or
     unknown, E0264 where the file cannot be written; the file is replaced when all is well.

@@ -26,9 +26,9 @@ from . import Line, Measured
 from .networks import models_folder
 
 TOLERANCE = {"float32": 1e-5, "float16": 1e-2}
-NOISE = 1.03
-"""What the ratio of equal models has been seen to differ from 1 by."""
-ROUNDS, TURNS = 8, 3
+NOISE = 1.05
+"""The ratio that two sessions of one model have been seen to have."""
+ROUNDS, TURNS = 8, 4
 LARGEST = ("alexnet", "vgg19", "zfnet512")
 """Light models of more than 200 MB of weights: measured as they are only."""
 
