@@ -24,6 +24,7 @@ from .layout_moves import (
     layout_of,
     sunk_concat,
     sunk_pad,
+    sunk_resample,
     sunk_reshape,
     sunk_slice,
     sunk_transpose,
@@ -73,7 +74,8 @@ class Layout(Pass):
         folds: RuleTable = {cls: folding[cls] for cls in classes("pack", "reshape")}
         made = table(
             ([*elementwise, *classes("clip")], [sunk_elementwise, sunk_split]),
-            (classes("max_pool", "avg_pool"), [sunk_pool]),
+            (classes("max_pool", "avg_pool", "lp_pool"), [sunk_pool]),
+            (classes("resample"), [sunk_resample]),
             (classes("reduce_mean", "reduce_sum", "reduce_max", "reduce_min"), [sunk_reduction]),
             (classes("concat"), [sunk_concat]),
             (classes("pad"), [sunk_pad]),

@@ -1,4 +1,5 @@
-"""How `unpack` sinks through ops that move elements: concat, pad, reshape, transpose, slice.
+"""How `unpack` sinks through ops that move elements: concat, pad, resample, reshape, transpose,
+slice.
 
 Each rule turns move(unpack(p)) into unpack(move'(p)), where blocks stay whole.  May import: ir.
 """
@@ -63,6 +64,16 @@ def sunk_pad(op: Op, b: Builder) -> Value | None:
         mode=given["mode"],
         value=given["value"],
     )
+    return _unpacked(b, made, *layout, op.results[0].tensor.shape)
+
+
+def sunk_resample(op: Op, b: Builder) -> Value | None:
+    """A resampling of other axes than the blocked one."""
+    x = op.operands[0]
+    layout = layout_of(x)
+    if layout is None or x.op is None or layout[0] in op.attributes["axes"]:
+        return None
+    made = b.emit(type(op), x.op.operands[0], *op.operands[1:], **op.attributes)
     return _unpacked(b, made, *layout, op.results[0].tensor.shape)
 
 
@@ -147,6 +158,7 @@ __all__ = [
     "segments",
     "sunk_concat",
     "sunk_pad",
+    "sunk_resample",
     "sunk_reshape",
     "sunk_slice",
     "sunk_transpose",

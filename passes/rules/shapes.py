@@ -251,6 +251,7 @@ def unpack_of_pack(op: Op, b: Builder) -> Value | None:
 
 _KEEP_ZERO = {
     "relu",
+    "resample",
     "leaky_relu",
     "max_pool",
     "avg_pool",

@@ -296,3 +296,15 @@ def test_weights_that_repeat_one_number_are_packed(outs: int) -> None:
     passes = "canonicalize,fold-weights," + BLOCKED
     _, names = after(program((1, 16, 6, 6), fill), passes)
     assert names == ["pack", "conv", "unpack"]
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_an_enlarged_image_stays_in_blocks(mode: str) -> None:
+    def fill(b: Builder, x: Value) -> Value:
+        y = b.relu(b.conv(x, weights(b, 13, 8, 1, 1)))
+        y = b.resize(y, axes=(2, 3), sizes=(8, 10), mode=mode)
+        return b.conv(y, weights(b, 8, 13, 1, 1))
+
+    passes = "canonicalize,decompose{only=resize}," + BLOCKED
+    _, names = after(program((1, 8, 4, 5), fill), passes)
+    assert names.count("pack") == 1 and names.count("unpack") == 1 and "resample" in names
