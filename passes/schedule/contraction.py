@@ -26,6 +26,8 @@ STACK_BYTES = 512 << 10
 """Largest packed panel kept on the stack of a thread."""
 MIN_USES = 4
 """Tiles that must share a panel before packing it pays."""
+FEW_ROWS = 16
+"""Rows up to which packing the other operand costs more than the product."""
 SMALL_WORK = 200_000
 """Multiply-adds below which one thread is faster than two."""
 
@@ -271,7 +273,7 @@ def schedule_contraction(s: Scheduler, label: str) -> bool:
     if c is not None and any(load.where for load in c.loads):
         return False
     tiling = choose_tiling(c, s) if c is not None and s.target.vector_bits else None
-    if c is None or tiling is None:
+    if c is None or tiling is None or _is_dot(c, tiling, s):
         return False
     if _spread(s, c, tiling):
         c = match_contraction(c.acc) or c
@@ -290,6 +292,19 @@ def schedule_contraction(s: Scheduler, label: str) -> bool:
     finish_tile(s, {label: tiling.vector}, tiling.columns)
     _threads(s, c, outer)
     return True
+
+
+def _is_dot(c: Contraction, tiling: Tiling, s: Scheduler) -> bool:
+    """Few rows against rows: sums along consecutive elements, which no tile of columns reuses."""
+    streamed, other = _sides(c, tiling.vector)
+    inner, depth = c.reductions[-1]
+    rows = 1
+    for var, _, extent in c.dims:
+        rows *= 1 if not var or depends(streamed, var) else static(extent)
+    along = stride(streamed, inner) == 1 and stride(other, inner) == 1
+    across = stride(streamed, c.dims[tiling.vector][0]) == 1
+    lanes = s.target.lanes(streamed.source.buffer.dtype.bits)
+    return along and not across and rows <= FEW_ROWS and static(depth) >= 2 * lanes
 
 
 def _tile_consumer(s: Scheduler, c: Contraction, tiling: Tiling) -> list[str]:

@@ -66,6 +66,7 @@ PROGRAMS: dict[str, tuple[list[Shape], Callable[..., Value]]] = {
     "matmul_panels": ([(7, 6), (3, 6, 8), (3, 8), (7, 21)], lambda b, x, w, c, y: b.add(
         b.unpack(b.add(b.contract(x, w, equation="ak,jkn->ajn"), c),
                  axes=(1,), blocks=(8,), shape=(7, 21)), y)),
+    "matmul_dots": ([(2, 45), (19, 45)], lambda b, x, y: b.contract(x, y, equation="mk,nk->mn")),
     "matmul_bias_relu": ([(5, 6), (6, 17), (17,)],
                          lambda b, x, y, z: b.relu(b.add(b.matmul(x, y), z))),
     "conv": ([(1, 3, 6, 7), (5, 3, 3, 3)], lambda b, x, w: b.conv(x, w, pads=(1, 1, 1, 1))),

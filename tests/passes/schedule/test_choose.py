@@ -94,3 +94,13 @@ def test_outputs_of_a_group_share_what_they_read(program, rows):
                 and a.result.buffer.space == "register")  # fmt: skip
     assert rows in tile.result.buffer.shape
     assert any(a.name == "loop.alloc" and ".pad" in a.label for a in made.kernel.walk())
+
+
+def test_few_rows_against_rows_sum_in_lanes():
+    """No panel is packed: the other operand is read once, along its rows."""
+    shapes, build = kernels.PROGRAMS["matmul_dots"]
+    chosen = choose(kernels.kernel(shapes, build), TARGETS["avx2"]).kernel
+    labels = [op.label for op in chosen.walk() if op.name == "loop.alloc"]
+    assert not any("panel" in label for label in labels)
+    lanes = [op for op in chosen.walk() if op.name == "loop.for" and op.kind == "vector"]
+    assert any(op.reduction or "s0.k" in op.var for op in lanes)
