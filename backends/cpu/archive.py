@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -42,6 +42,7 @@ from .host import host
 FORMAT = 1
 _WEIGHTS = "weights.bin"
 _ALIGN = 64
+_PIECE = 1 << 20
 _LOCAL = struct.Struct("<26xHH")
 
 
@@ -185,7 +186,10 @@ def _check_machine(source: Path, codegen: CodegenTarget) -> None:
 
 
 def _map_weights(source: Path, info: zipfile.ZipInfo, said: Mapping[str, Any]) -> Array:
-    """The weights, mapped read-only; their checksum is compared."""
+    """The weights, mapped read-only; their checksum is compared.
+
+    It is taken by reading, not through the map: pages that no run needs stay out of memory.
+    """
     if info.file_size != said["bytes"]:
         raise ValueError("the weights have another size")
     if info.file_size == 0:
@@ -193,11 +197,23 @@ def _map_weights(source: Path, info: zipfile.ZipInfo, said: Mapping[str, Any]) -
     with open(source, "rb") as file:
         file.seek(info.header_offset)
         name, extra = _LOCAL.unpack(file.read(_LOCAL.size))
-    start = info.header_offset + _LOCAL.size + name + extra
-    mapped = np.memmap(source, np.uint8, "r", start, (info.file_size,))
-    if zlib.crc32(memoryview(mapped)) != said["crc32"]:
-        raise ValueError("the checksum of the weights is wrong")
-    return np.asarray(mapped)
+        start = info.header_offset + _LOCAL.size + name + extra
+        if _checksum(file, start, info.file_size) != said["crc32"]:
+            raise ValueError("the checksum of the weights is wrong")
+    return np.asarray(np.memmap(source, np.uint8, "r", start, (info.file_size,)))
+
+
+def _checksum(file: BinaryIO, start: int, size: int) -> int:
+    """CRC-32 of a stretch of a file."""
+    file.seek(start)
+    found = 0
+    while size > 0:
+        piece = file.read(min(size, _PIECE))
+        if not piece:
+            break  # the file is shorter than it says
+        found = zlib.crc32(piece, found)
+        size -= len(piece)
+    return found
 
 
 def _built(manifest: Mapping[str, Any], objects: dict[str, bytes]) -> Built:

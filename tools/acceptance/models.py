@@ -109,6 +109,11 @@ LINES = (
         models_speed.compile_time,
     ),
     Line(
+        "compile-memory",
+        "peak at most 3x the weights + 300 MB on every network",
+        models_speed.compile_memory,
+    ),
+    Line(
         "c99",
         "squeezenet, shufflenet: no warning, right, sanitizers clean",
         models_accuracy.through_c,

@@ -84,6 +84,17 @@ def _within(found: dict[str, float], bar: float, what: str) -> Measured:
     return Measured(figure, bool(known) and not above and not missing, {"ratios": found})
 
 
+def compile_memory() -> Measured:
+    """Peak memory of compiling each network with an empty cache, over what it may be."""
+    found = {}
+    for r in rows():
+        weights = r.cold.facts.get("weight_bytes", 0)
+        most = COMPILE_MEMORY[0] * weights + COMPILE_MEMORY[1]
+        name = f"{r.race.name}, {r.race.threads} threads"
+        found[name] = float("nan") if r.cold.error else r.cold.memory / most
+    return _within(found, 1.0, "of 3x the weights + 300 MB")
+
+
 def compile_time() -> Measured:
     """`irc compile` of two networks in fresh processes: empty cache, then again."""
     parts, passed = [], True
@@ -107,4 +118,4 @@ def _compiled(name: str) -> tuple[Compiling, Compiling]:
         return compile_apart(each, plan, 1, cache), compile_apart(each, plan, 1, cache)
 
 
-__all__ = ["arenas", "compile_time", "latency", "memory", "rows"]
+__all__ = ["arenas", "compile_memory", "compile_time", "latency", "memory", "rows"]
