@@ -16,10 +16,9 @@ import pytest
 from irc.frontends.onnx import load
 from irc.frontends.onnx.export import model_of
 from irc.ir.errors import Error, UnsupportedError
-from irc.ir.interpret import run
 from irc.ir.verify import verify
 
-LEAST = 1700
+LEAST = 1760
 """Cases that are known to come back, of all; a change that loses any must say why."""
 FAULTS = ("E0118", "E0120", "E0121")
 
@@ -44,8 +43,8 @@ def there_and_back(case: Any, model: Any, without: frozenset[int]) -> None:
     again = load(model_of(load(model)))
     verify(again)
     for given, expected in case.data_sets:
-        kept = [SUITE.as_array(x) for k, x in enumerate(given) if k not in without]
-        SUITE.compare(case, run(again, kept), list(expected))
+        kept = [x for k, x in enumerate(given) if k not in without]
+        SUITE.compare(case, again, kept, list(expected))
 
 
 def outcome(case: Any) -> str:
