@@ -90,19 +90,21 @@ def show(facts: dict[str, Any]) -> None:
     from rich.table import Table
 
     before, after = facts["before"], facts["after"]
+    alike = ("opset" in before) == ("opset" in after)  # ONNX nodes and our ops are no pairs
     table = Table("", "before", "after", "change", box=None)
     for key in ("nodes", "bytes"):
         table.add_row(key, f"{before[key]:,}", f"{after[key]:,}", _change(before[key], after[key]))
     if "opset" in before and "opset" in after:
         table.add_row("opset", str(before["opset"]), str(after["opset"]), "")
     names = sorted(
-        {*before["ops"], *after["ops"]},
+        {*before["ops"], *after["ops"]} if alike else after["ops"],
         key=lambda n: (-abs(after["ops"].get(n, 0) - before["ops"].get(n, 0)), n),
     )
     table.add_section()
     for name in names[:ROWS_SHOWN]:
         old, new = before["ops"].get(name, 0), after["ops"].get(name, 0)
-        table.add_row(name, str(old), str(new), f"{new - old:+}" if new != old else "")
+        change = f"{new - old:+}" if new != old and alike else ""
+        table.add_row(name, str(old) if alike else "", str(new), change)
     if len(names) > ROWS_SHOWN:
         table.add_row(f"{len(names) - ROWS_SHOWN} more", "", "", "")
     for column in table.columns[1:]:
