@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..ir.core import Block, Op, Value
 from ..ir.dims import DimLike, Range, linear, nonneg, symbols_of
 from ..ir.ops.core import Func
-from ..ir.ops.loop import Bind, For, Load, Store, While
+from ..ir.ops.loop import Aligned, Bind, For, Load, Prefetch, Store, When, While
 from ..ir.symbols import loop_range, loops_around
 from ..ir.types import BufferType
 
@@ -41,10 +41,10 @@ def overwrites(kernel: Func, source: int, target: int) -> bool:
 
 
 def _accesses(buffer: Value, kind: type[Op], bound: set[str]) -> list[Access] | None:
-    """All users of the buffer; None if one is not a load (or store) at an index of loop variables
-    alone.
+    """All that touch elements of the buffer; None if one is not a load (or store) at an index of
+    loop variables alone.
     """
-    users = buffer.users
+    users = [u for u in buffer.users if not isinstance(u, (Prefetch, Aligned))]
     for user in users:
         if type(user) is not kind or (isinstance(user, Store) and user.value is buffer):
             return None
@@ -56,7 +56,7 @@ def _accesses(buffer: Value, kind: type[Op], bound: set[str]) -> list[Access] | 
             if isinstance(parent, While):
                 return None
             parent = parent.parent_op
-    return list(users)  # type: ignore[arg-type]
+    return users  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +225,10 @@ def _earlier(load: Op, store: Op, positions: dict[Op, int]) -> bool:
     op = store
     while op is not None and op.block is not None:
         first = chain.get(op.block)
+        if first is op:  # two regions of one op: of a condition's only one runs
+            return isinstance(op, When)
         if first is not None:
-            return first is not op and _before(first, op)
+            return _before(first, op)
         op = op.parent_op
     return False
 

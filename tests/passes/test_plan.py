@@ -16,13 +16,13 @@ import irc.ir.ops.contract  # noqa: F401
 import irc.ir.ops.conv  # noqa: F401
 import irc.ir.ops.reduce  # noqa: F401
 import irc.ir.ops.shape  # noqa: F401
-from irc.ir.core import Builder, Value
+from irc.ir.core import Block, Builder, Value
 from irc.ir.dims import sym
 from irc.ir.errors import Error
 from irc.ir.interpret import run
 from irc.ir.ops.control import ForLoop, If, Scan, While
 from irc.ir.ops.core import Const, Func, Module, Return
-from irc.ir.ops.loop import For, Load, Store
+from irc.ir.ops.loop import Aligned, For, Load, Prefetch, Store, When
 from irc.ir.ops.plan import Launch
 from irc.ir.target import Target
 from irc.ir.types import BufferType, TensorType, boolean, f32, i64
@@ -379,6 +379,25 @@ def test_a_row_may_be_read_several_times_before_it_is_written() -> None:
                 inner.emit(Store, value, target, index=(i, k))
 
     assert overwrites(loops([("i", 64)], row), 0, 1)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_of_two_branches_one_runs(after: bool) -> None:
+    """What one branch reads, the other does not overwrite; asking and fetching touch nothing."""
+
+    def either(b: Builder, source: Value, target: Value) -> None:
+        branches = [Block(), Block()]
+        for block in branches:
+            inner = Builder(block)
+            for name in ("i", "j"):
+                inner = Builder(inner.insert(For.make(name, 64)).body)
+            inner.emit(Prefetch, source, index=(i + 1, j))
+            move(inner, source, target, (i, j), (i, j))
+        b.insert(When(b.emit(Aligned, target), regions=branches))
+        if after:
+            move(b, source, target, (0, 0), (1, 0))
+
+    assert overwrites(loops([], either), 0, 1) is not after
 
 
 # Aliasing ----------------------------------------------------------------------------------------
