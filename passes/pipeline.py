@@ -166,7 +166,7 @@ def run_passes(
 def _planned(module: Module, options: Options, result: Compiled) -> Planned:
     start = time.perf_counter()
     with reproducer(module, "plan", options.crash_dir):
-        planned = plan(module)
+        planned = plan(module, consume=True)
         if options.verify_each:
             verify(planned.module)
     result.seconds["plan"] = time.perf_counter() - start

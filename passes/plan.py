@@ -85,11 +85,11 @@ class Planned:
         return self.layout.lower_bound()
 
 
-def plan(module: Module, name: str = "plan") -> Planned:
+def plan(module: Module, name: str = "plan", consume: bool = False) -> Planned:
     """Plan `main` of a module whose fused regions are kernels already; the module given stays as it
-    is.
+    is, or with `consume` hands over its kernels.
     """
-    planner = Planner(module, name)
+    planner = Planner(module, name, consume)
     planner.run()
     return planner.finished()
 
@@ -99,8 +99,9 @@ class Planner:
     yet.
     """
 
-    def __init__(self, module: Module, name: str) -> None:
+    def __init__(self, module: Module, name: str, consume: bool = False) -> None:
         self.main = module.main
+        self.consume = consume
         self.kernels = {f.sym: f for f in module.funcs if f.kind == "kernel"}
         self.times = Lifetimes(self.main)
         self.places: dict[Value, Place] = {}
@@ -358,7 +359,7 @@ class Planner:
         self.b.emit(Return)
         layout = self.memory.settle()
         verify_places(self.main, self.places, self.proved)
-        kernels = [f.copy() for f in self.kernels.values()]
+        kernels = [self._handed(f) for f in self.kernels.values()]
         if self._copied:
             kernels.append(copy_kernel())
         main = self.main
@@ -377,6 +378,13 @@ class Planner:
             overwriting=frozenset(self.overwriting),
             host_steps=self.host_steps,
         )
+
+    def _handed(self, kernel: Func) -> Func:
+        """The kernel itself, out of its module, or a copy."""
+        if not self.consume or kernel.block is None:
+            return kernel.copy()
+        kernel.block.remove(kernel)
+        return kernel
 
     def _row(self, storage: Storage) -> Buffer:
         """The row of the report; what is not in the arena is there all the time."""

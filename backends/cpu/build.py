@@ -7,7 +7,7 @@ May import: ir, passes, the llvm backend, the files beside it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...ir.core import Op
@@ -51,13 +51,16 @@ class Built:
 
 def texts(planned: Planned, bits: int) -> dict[str, str]:
     """The LLVM text of each kernel, of the plan and of the bridge to the thread pool."""
-    found = {}
+    return dict(_texts(planned, bits))
+
+
+def _texts(planned: Planned, bits: int) -> Iterator[tuple[str, str]]:
+    """The same, one by one."""
     for kernel in planned.kernels:
         apart = kernel.sym not in planned.overwriting
-        found[kernel.sym] = emit_func(kernel, vector_bits=bits, noalias=apart)
-    found["irc.plan"] = emit_func(planned.func, vector_bits=bits)
-    found["irc.context"] = BRIDGE
-    return found
+        yield kernel.sym, emit_func(kernel, vector_bits=bits, noalias=apart)
+    yield "irc.plan", emit_func(planned.func, vector_bits=bits)
+    yield "irc.context", BRIDGE
 
 
 def compile_plan(
@@ -72,7 +75,7 @@ def compile_plan(
     codegen = codegen or codegen_target()
     refuse_half(planned, codegen)
     bits = vector_bits(_present(codegen)) if bits is None else bits
-    objects = compile_many(texts(planned, bits), codegen, workers)
+    objects = compile_many(_texts(planned, bits), codegen, workers)
     return Built(Program.of(planned), objects, f"{planned.func.sym}.entry", codegen, threads)
 
 

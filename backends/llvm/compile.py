@@ -20,8 +20,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -293,7 +293,7 @@ def assembly(
 
 
 def compile_many(
-    named_texts: Mapping[str, str],
+    named_texts: Mapping[str, str] | Iterable[tuple[str, str]],
     target: CodegenTarget,
     workers: int | None = None,
     *,
@@ -301,29 +301,42 @@ def compile_many(
 ) -> dict[str, bytes]:
     """The object files of many modules, from the cache where it has them.
 
-    Identical texts are compiled once.  `workers` bounds the processes at work (default: the cores
-    this process may use).  The error raised is that of the first failing name in the order given,
-    after all others are done.
+    Texts may come one by one: each is compiled while the next is being made.  Identical texts are
+    compiled once.  `workers` bounds the processes at work (default: the cores this process may
+    use).  The error raised is that of the first failing name in the order given, after all others
+    are done.
     """
-    keys = {name: cache_key(text, target.key()) for name, text in named_texts.items()}
-    names = {key: name for name, key in reversed(keys.items())}
-    cache = kernel_cache()
-    objects = {key: cache.get(key) for key in dict.fromkeys(keys.values())}
-    missing = [key for key, body in objects.items() if body is None]
+    pairs = named_texts.items() if isinstance(named_texts, Mapping) else named_texts
+    count = workers or len(os.sched_getaffinity(0))
+    keys: dict[str, str] = {}
+    objects: dict[str, Future[bytes]] = {}
+    with ThreadPoolExecutor(max(1, count)) as threads:
+        for name, text in pairs:
+            key = keys[name] = cache_key(text, target.key())
+            if key not in objects:
+                objects[key] = _object(threads, key, name, text, target, timeout)
+    return {name: objects[key].result() for name, key in keys.items()}
 
-    def build(key: str) -> bytes:
-        body = compile_text(named_texts[names[key]], target, name=names[key], timeout=timeout)
+
+def _object(
+    threads: ThreadPoolExecutor,
+    key: str,
+    name: str,
+    text: str,
+    target: CodegenTarget,
+    timeout: float,
+) -> Future[bytes]:
+    """The object of one text: in the cache, or on its way from a worker process."""
+    cache = kernel_cache()
+    known = cache.get(key)
+    if known is not None:
+        done: Future[bytes] = Future()
+        done.set_result(known)
+        return done
+
+    def build() -> bytes:
+        body = compile_text(text, target, name=name, timeout=timeout)
         cache.put(key, body)
         return body
 
-    objects.update(zip(missing, _each(build, missing, workers), strict=True))
-    return {name: objects[key] or b"" for name, key in keys.items()}
-
-
-def _each(build: Callable[[str], bytes], keys: Sequence[str], workers: int | None) -> list[bytes]:
-    """`build` of each key, on as many threads as there are processes to wait for."""
-    count = min(len(keys), workers or len(os.sched_getaffinity(0)))
-    if count <= 1:
-        return [build(key) for key in keys]
-    with ThreadPoolExecutor(count) as threads:
-        return list(threads.map(build, keys))
+    return threads.submit(build)

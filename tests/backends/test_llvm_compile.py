@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from ctypes import CFUNCTYPE, c_double, c_int32
 from pathlib import Path
 
@@ -334,3 +335,17 @@ def test_quota_is_the_least_of_the_groups(tmp_path: Path) -> None:
     (root / "a" / "cpu.max").write_text("150000 100000\n")
     (root / "cpu.max").write_text("400000 100000\n")
     assert _cgroup_quota(root, membership) == 1.5
+
+
+def test_texts_are_compiled_while_others_are_made(tmp_path: Path) -> None:
+    """The second text comes only when the object of the first is there."""
+
+    def made() -> Iterator[tuple[str, str]]:
+        yield "a", times(2)
+        end = time.monotonic() + 60
+        while not list((tmp_path / "kernels").glob("??/*")) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert list((tmp_path / "kernels").glob("??/*"))
+        yield "b", times(3)
+
+    assert list(compile_many(made(), codegen_target(), 1)) == ["a", "b"]
