@@ -1,4 +1,4 @@
-"""Constant matrices in panels: the columns that a register tile holds stand together, row after row.
+"""Constant matrices in panels: the columns of a register tile stand together, row after row.
 
 The last panel may be filled up with zeros; what they give is dropped by the `unpack` behind the
 product, which stays a part of it.  May import: ir, passes.rules.

@@ -84,9 +84,9 @@ def match_contraction(acc: Alloc) -> Contraction | None:
 
 
 def split_blocks(s: Scheduler, acc: Alloc) -> None:
-    """Where an accumulator is read at (i // B, i % B), make two loops of i: blocks, and the lanes of
-    one.  Lanes beyond the extent are computed with the others and masked where they would be
-    written.
+    """Where an accumulator is read at (i // B, i % B), make two loops of i: blocks, and their lanes.
+
+    Lanes beyond the extent are computed with the others and masked where they would be written.
     """
     for load in [u for u in acc.result.users if isinstance(u, Load)]:
         loops = {loop.var for loop in loops_around(load)}

@@ -25,9 +25,7 @@ def sums() -> Func:
 
 
 @pytest.mark.parametrize(("most", "left"), [(1000, []), (60, ["j"]), (10, ["i", "j"])])
-def test_long_loops_stay_loops(
-    most: int, left: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_loops_stay_loops(most: int, left: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Reductions are kept as loops first."""
     monkeypatch.setattr(expand, "MOST_OPS", most)
     kernel = sums()

@@ -1,4 +1,4 @@
-"""Rows that share sets of the cache are copied further apart; others, and rows read once, are not."""
+"""Rows that share sets of the cache are copied further apart; others, and rows read once, not."""
 
 from __future__ import annotations
 

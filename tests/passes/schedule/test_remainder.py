@@ -1,4 +1,4 @@
-"""Products of a number of rows known only at run time: every remainder is right and in registers."""
+"""Products of a number of rows known at run time: every remainder is right and in registers."""
 
 from __future__ import annotations
 
