@@ -282,6 +282,11 @@ def _load_vector(w: Writer, op: loop.Load, memory: Memory) -> str:
         return _load_splat(w, op, memory, first, condition, mask)
     pass_ = fill if text == scalar_text(dtype) else f"splat ({text} {int(op.fill or 0)})"
     line = f"load {vector}, ptr {pointer}, align {align}"
+    steps = _lane_steps(e, op.lane, lanes)
+    if not pointer and not mask and steps and max(steps) - min(steps) < MOST_WINDOW * lanes:
+        first = substitute(e, {op.lane: 0})
+        make = lambda: from_memory(w, _window(w, memory, first, steps), dtype, lanes)  # noqa: E731
+        return _guarded_value(w, condition, type_text(type_), fill, make)
     if not pointer:
         pointers = _lane_pointers(w, memory, e, op.lane, lanes)
         many, on = f"<{lanes} x ptr>", f"<{lanes} x i1>"
@@ -336,12 +341,56 @@ def _load_splat(
     )
 
 
+MOST_WINDOW = 4
+"""Whole vectors up to which reading all between the lanes is faster than a gather."""
+
+
+def _lane_steps(e: DimLike, lane: str, lanes: int) -> list[int]:
+    """How far, in elements, each lane is from lane 0; none where that is not known."""
+    start = substitute(e, {lane: 0})
+    steps = [substitute(e, {lane: k}) - start for k in range(lanes)]
+    return [s for s in steps if isinstance(s, int)] if all_numbers(steps) else []
+
+
+def all_numbers(values: list[DimLike]) -> bool:
+    """Whether no symbol is among them."""
+    return all([isinstance(v, int) for v in values])
+
+
+def _window(w: Writer, memory: Memory, first: DimLike, steps: list[int]) -> str:
+    """Lanes picked out of the few whole vectors that lie between the first and the last of them.
+
+    `steps` are elements from `first`.  Nothing outside their range is read: the last vector ends at
+    the last lane.
+    """
+    text, lanes = memory_text(memory.type.dtype), len(steps)
+    low, align = min(steps), memory_bits(memory.type.dtype) // 8
+    span = max(steps) - low + 1
+    width = min(span, lanes)
+    starts = [min(k * lanes, span - width) for k in range(-(-span // lanes))]
+    made = ""
+    for start, beyond in zip(starts, [*starts[1:], span]):
+        pointer = w.address(memory, w.byte_offset(memory, first + (low + start)))
+        part = w.emit(f"load <{width} x {text}>, ptr {pointer}, align {align}")
+        places = [s - low - start if start <= s - low < beyond else None for s in steps]
+        if made:
+            pair = f"<{lanes} x {text}> {made}, <{lanes} x {text}> {part}"
+            order = [str(k if p is None else lanes + p) for k, p in enumerate(places)]
+        else:
+            pair = f"<{width} x {text}> {part}, <{width} x {text}> poison"
+            order = ["poison" if p is None else str(p) for p in places]
+        picks = ", ".join([f"i32 {k}" for k in order])
+        made = w.emit(f"shufflevector {pair}, <{lanes} x i32> <{picks}>")
+    return made
+
+
 def _lane_pointers(w: Writer, memory: Memory, e: DimLike, lane: str, lanes: int) -> str:
     """A vector of the lanes' addresses."""
     size = memory_bits(memory.type.dtype) // 8
     base = w.address(memory, w.byte_offset(memory, substitute(e, {lane: 0})))
-    steps = [substitute(e, {lane: k}) - substitute(e, {lane: 0}) for k in range(lanes)]
-    if all(isinstance(s, int) for s in steps):
+    start = substitute(e, {lane: 0})
+    steps = [substitute(e, {lane: k}) - start for k in range(lanes)]
+    if all_numbers(steps):
         offsets = ", ".join([f"i32 {s}" for s in steps])
         scale = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}[size]
         return w.emit(f"getelementptr {scale}, ptr {base}, <{lanes} x i32> <{offsets}>")

@@ -169,7 +169,7 @@ def _stage_padding(s: Scheduler, acc: Alloc) -> list[str]:
     may be over before its copy is), or where the guard differs from lane to lane.  Gives the copies
     that serve few results.
     """
-    found = match_update(acc)
+    found = match_update(acc) or _match_reduction(acc)
     if found is None:
         return []
     update, _, loads = found
@@ -184,6 +184,20 @@ def _stage_padding(s: Scheduler, acc: Alloc) -> list[str]:
             if s.attempt(Stage(load.source.name or "", "", label, "heap")) and reuse < FEW:
                 few.append(label)
     return few
+
+
+def _match_reduction(acc: Alloc) -> tuple[For, Store, tuple[Load, ...]] | None:
+    """The nest of any other reduction over windows, where lanes have guards: pools at the edge."""
+    for store in acc.result.users:
+        nest = child_of(store, acc.block) if acc.block is not None else None
+        if not isinstance(store, Store) or not isinstance(nest, For):
+            continue
+        loads = [op for op in nest.walk() if isinstance(op, Load) and op.source is not acc.result]
+        if any(l.reduction for l in perfect_chain(nest)) and any(
+            [_guards_lanes(load, acc) for load in loads]
+        ):
+            return nest, store, tuple(loads)
+    return None
 
 
 def _guards_lanes(load: Load, acc: Alloc) -> bool:

@@ -16,7 +16,7 @@ from ...ir.ops.loop import Alloc, For, Load, Store
 from ...ir.symbols import loop_names
 from .memory import Ahead, ComputeAt, Place, Rfactor
 from .nests import Refused, accesses, child_of, contains, find_loop, perfect_chain
-from .runs import jumps, moves_in_lanes
+from .runs import MOST_STRIDE, jumps, moves_in_lanes
 from .scheduler import Scheduler, depends, static, stride
 from .steps import Fuse, Partition, Reorder, Tile, parallel, unroll, vector
 
@@ -192,9 +192,19 @@ def _reduces_along_rows(s: Scheduler, needed: Sequence[Alloc]) -> bool:
                     isinstance(loop, For)
                     and loop.reduction
                     and any(stride(op, loop.var) == 1 for op in loads)
+                    and not (static(loop.extent) <= TAPS and _slides(alloc, loads))
                 ):
                     return True
     return False
+
+
+def _slides(alloc: Alloc, loads: Sequence[Load]) -> bool:
+    """Is each load a window that moves little from one result to the next, as in pooling?"""
+    stores = [u for u in alloc.result.users if isinstance(u, Store)]
+    lanes = {n for u in stores for e in u.index[-1:] for n in symbols_of(e)}
+    return bool(lanes) and all(
+        any(stride(load, lane) in range(1, MOST_STRIDE + 1) for lane in lanes) for load in loads
+    )
 
 
 def _split_pointwise(s: Scheduler, chain: Sequence[For], lane: str | None) -> list[str]:

@@ -16,6 +16,10 @@ MOST_RUNS = 3
 """Accesses up to which the split is faster than one access per lane."""
 
 
+MOST_STRIDE = 4
+"""Elements between lanes up to which reading whole vectors and picking is faster than a gather."""
+
+
 @dataclass(frozen=True)
 class Run:
     """Lanes low .. high - 1, in which every index moves by a fixed step per lane."""
@@ -55,9 +59,15 @@ def jumps(access: Load | Store, lane: str) -> bool:
 
 
 def moves_in_lanes(access: Load | Store, var: str, lanes: int) -> bool:
-    """Does the access move by one element or none per step of the loop, but for a few jumps?"""
-    if stride(access, var) in (0, 1):
+    """Does the access move by one element or none per step of the loop, but for a few jumps?
+
+    A load may also move by a few elements.
+    """
+    step = stride(access, var)
+    if step in (0, 1):
         return True
+    if isinstance(access, Load) and isinstance(step, int) and not access.where:
+        return -1 <= step <= MOST_STRIDE
     if not jumps(access, var):
         return False
     # Where the lanes jump depends on loops that will be written out; how often hardly does.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import mmap
 import subprocess
 import tempfile
 from pathlib import Path
@@ -43,6 +44,7 @@ from irc.backends.llvm.compile import CodegenTarget, assembly
 from irc.backends.llvm.emit import emit_module
 from irc.ir.blobs import Blob
 from irc.ir.core import Builder
+from irc.ir.dims import evaluate
 from irc.ir.errors import UnsupportedError
 from irc.ir.kernel_abi import dim_parameters
 from irc.ir.ops import compare, convert, elementwise, loop  # noqa: F401
@@ -419,3 +421,31 @@ def test_blobs_read_back() -> None:
                 else array
             )
             assert ctypes.string_at(get(), want.nbytes) == want.tobytes()
+
+
+@pytest.mark.parametrize("lanes", [4, 16])
+@pytest.mark.parametrize(
+    "index",
+    [lane * 2, lane * 3 + 1, lane * 4, 63 - lane, 60 - lane * 3, lane // 2, (lane * 5) % 7 + 2],
+)
+def test_lanes_a_few_elements_apart_are_picked_from_vectors(index: Any, lanes: int) -> None:
+    """No gather, and nothing read in front of the first or behind the last of them."""
+    f, b, (x, y) = kernel("picked", buf(f32, 64), buf(f32, lanes))
+    v = b.emit(loop.Load, x, index=(index,), lane="lane", lanes=lanes)
+    b.emit(loop.Store, v, y, index=(lane,), lane="lane")
+    text = emit_module([f], vector_bits=512)
+    assert "shufflevector" in text and "gather" not in text
+    page = mmap.mmap(-1, 3 * mmap.PAGESIZE)
+    places = [evaluate(index, {"lane": at}) for at in range(lanes)]
+    whole = np.frombuffer(page, np.float32)
+    ends = {0: mmap.PAGESIZE // 4 - min(places), 1: mmap.PAGESIZE // 2 - 1 - max(places)}
+    libc = ctypes.CDLL(None)
+    base = whole.ctypes.data
+    for edge, start in ends.items():
+        whole[mmap.PAGESIZE // 4 : mmap.PAGESIZE // 2] = floats(mmap.PAGESIZE // 4)
+        given, out = whole[start : start + 64], np.zeros(lanes, np.float32)
+        forbidden = base if edge == 0 else base + 2 * mmap.PAGESIZE
+        assert libc.mprotect(ctypes.c_void_p(forbidden), mmap.PAGESIZE, 0) == 0
+        assert call(load_llvm([f])("picked"), [given, out]) == 0
+        np.testing.assert_array_equal(out, given[places])
+        assert libc.mprotect(ctypes.c_void_p(forbidden), mmap.PAGESIZE, 3) == 0
