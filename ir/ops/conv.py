@@ -25,8 +25,9 @@ class Conv(Op):
     `pads` are (before ..., after ...), in zeros.  With `channel_block` = c the layouts are blocked:
     x [N, ceil(C/c), *S, c]; w [ceil(O/ob), ceil(C/c)/groups, *K, c, ob] with `out_block` ob a
     multiple of c (default c), or [ceil(C/c), *K, c] where `groups` is the channel count C
-    (depthwise); the result is [N, ceil(out_channels/c), *S', c].  Lanes that pad w with zeros give zeros.
-    `in_block` is x's own block where it differs: with 1, a plain image is x already (first layers).
+    (depthwise); the result is [N, ceil(out_channels/c), *S', c].  Lanes that pad w with zeros give
+    zeros.  `in_block` is x's own block where it differs: with 1, a plain image is x already (first
+    layers).
 
     C1: element types as for matmul.  C2: x and w have the ranks above, with a spatial axis.  C3:
     kernel extents are known; strides, dilations (>= 1) and pads (>= 0) fit their number.  C4: the
