@@ -84,7 +84,7 @@ def match_contraction(acc: Alloc) -> Contraction | None:
 
 
 def split_blocks(s: Scheduler, acc: Alloc) -> None:
-    """Where an accumulator is read at (i // B, i % B), make two loops of i: blocks, and their lanes.
+    """Where an accumulator is read at (i // B, i % B), make two loops of i: blocks and their lanes.
 
     Lanes beyond the extent are computed with the others and masked where they would be written.
     """
