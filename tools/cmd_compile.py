@@ -25,6 +25,7 @@ from .options import (
 from .progress import Say, working
 
 if TYPE_CHECKING:
+    from ..backends.executable import Program
     from ..ir.ops.core import Module
     from ..passes.options import Pass
     from ..passes.pipeline import Compiled, Options
@@ -71,26 +72,36 @@ def command(
         say(f"reading {model}")
         module = driver.load(model, shapes or None)
         options = watched(kind.phase, say, **watch)
-        compiled = driver.lower(module, choice, options, shapes)
-        if options.to_phase != kind.phase and name not in ("ir", "loops"):
-            raise Error(
-                "E0408",
-                f"{name} needs the phase {kind.phase}, --to stops behind {watch['to_phase']}",
-            )
-        if goal is None:
-            text, written = artifacts.text_of(name, compiled, choice, Path(model).stem), []
+        key = None
+        if name == "plan" and not watch["time_passes"] and not choice.lacking():
+            key = driver.program_key(module, choice, options, shapes)
+        known = driver.find_program(key)
+        if known is not None and goal is not None:
+            found, text, written = _facts(known.program), "", [goal]
+            known.save(goal)
         else:
-            say(f"{said(compiled)}code for {goal}")
-            text, written = "", artifacts.write(name, compiled, choice, goal)
+            compiled = driver.lower(module, choice, options, shapes)
+            if options.to_phase != kind.phase and name not in ("ir", "loops"):
+                raise Error(
+                    "E0408",
+                    f"{name} needs the phase {kind.phase}, --to stops behind {watch['to_phase']}",
+                )
+            found = figures(compiled)
+            if goal is None:
+                text, written = artifacts.text_of(name, compiled, choice, Path(model).stem), []
+            else:
+                say(f"{said(found)}code for {goal}")
+                text, written = "", artifacts.write(name, compiled, choice, goal)
+                driver.keep_program(key, goal, compiled)
+            if watch["time_passes"]:
+                show_times(compiled.seconds)
     click.echo(text, nl=False)
     seconds = time.perf_counter() - started
-    if watch["time_passes"]:
-        show_times(compiled.seconds)
     if as_json and goal is not None:
         facts = {"target": target, "emit": name, "files": [str(p) for p in written]}
-        click.echo(json.dumps(facts | figures(compiled) | {"seconds": round(seconds, 3)}, indent=1))
+        click.echo(json.dumps(facts | found | {"seconds": round(seconds, 3)}, indent=1))
     elif written:
-        note(f"{written[0]}: {written[0].stat().st_size} bytes, {said(compiled)}{seconds:.2f} s")
+        note(f"{written[0]}: {written[0].stat().st_size} bytes, {said(found)}{seconds:.2f} s")
 
 
 def watched(
@@ -142,22 +153,24 @@ def show_times(seconds: Mapping[str, float]) -> None:
 
 def figures(compiled: Compiled) -> dict[str, object]:
     """Memory and kernels of a planned module; empty before that phase."""
-    planned = compiled.planned
-    if planned is None:
-        return {}
-    arena = planned.arena_bytes
+    from ..backends.executable import Program
+
+    return {} if compiled.planned is None else _facts(Program.of(compiled.planned))
+
+
+def _facts(program: Program) -> dict[str, object]:
+    arena = program.layout.arena
     return {
         "arena_bytes": arena if isinstance(arena, int) else str(arena),
-        "lower_bound": planned.lower_bound if isinstance(arena, int) else None,
-        "weight_bytes": planned.weight_bytes,
-        "kernels": len(planned.kernels),
-        "host_steps": len(planned.host_steps),
+        "lower_bound": program.layout.lower_bound() if isinstance(arena, int) else None,
+        "weight_bytes": program.weight_bytes,
+        "kernels": len(program.kernels),
+        "host_steps": len(program.host_steps),
     }
 
 
-def said(compiled: Compiled) -> str:
+def said(found: Mapping[str, object]) -> str:
     """The same as a few words."""
-    found = figures(compiled)
     if not found:
         return ""
     return f"{found['kernels']} kernels, arena {found['arena_bytes']} bytes, "

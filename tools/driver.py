@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..ir.errors import Error, UnsupportedError
 
 if TYPE_CHECKING:
-    from ..backends.cpu.build import Built
+    from ..backends.cpu.build import Built, CpuExecutable
     from ..backends.cpu.mixed import MixedExecutable
     from ..backends.executable import Executable
     from ..backends.reference import ReferenceExecutable
@@ -182,20 +182,17 @@ def executable(
     shapes: Shapes | None = None,
 ) -> Executable | MixedExecutable:
     """The executable of a module, in this process; one compiled before is found on disk."""
-    from ..backends.executable import Executable
+    key = program_key(module, choice, options, shapes)
+    known = find_program(key)
+    if known is not None:
+        return known
+    from ..backends.cpu.build import CpuExecutable
 
-    key = _cache_key(module, choice, options, shapes)
-    if key is not None:
-        from ..backends.cpu.programs import find
-
-        known = find(key)
-        if known is not None:
-            return known
     made = compiled_now(module, choice, options, shapes)
-    if key is not None and isinstance(made, Executable):
+    if key is not None and isinstance(made, CpuExecutable):
         from ..backends.cpu.programs import keep
 
-        keep(key, made)
+        keep(key, made.save, made.program.weight_bytes)
     return made
 
 
@@ -222,7 +219,33 @@ def compiled_now(
     return build_mixed(lower(module, choice, until, shapes).module, choice.target)
 
 
-def _cache_key(
+def find_program(key: str | None) -> CpuExecutable | None:
+    """The program of that name on disk, if it was compiled before."""
+    if key is None:
+        return None
+    from ..backends.cpu.programs import find
+
+    return find(key)
+
+
+def keep_program(key: str | None, path: Path, compiled: Compiled) -> None:
+    """Keep the plan just written to `path` for the next time."""
+    if key is None or compiled.planned is None:
+        return
+    import shutil
+
+    from ..backends.cpu.programs import keep
+    from ..ir.archive import replacing
+
+    def save(place: Path) -> None:
+        with path.open("rb") as source, replacing(place) as copy:
+            shutil.copyfileobj(source, copy)
+
+    if path.is_file():
+        keep(key, save, compiled.planned.weight_bytes)
+
+
+def program_key(
     module: Module, choice: Choice, options: Options | None, shapes: Shapes | None
 ) -> str | None:
     """The name of the program on disk; None where it is not to be kept: other backends than cpu,
@@ -234,11 +257,11 @@ def _cache_key(
     plain = replace(options or Options(), on_pass=None, shapes=None)
     if choice.backend != "cpu" or choice.codegen is None or plain != Options():
         return None
-    from ..backends.cpu.programs import program_key
+    from ..backends.cpu import programs
 
     shapes = shapes or (options.shapes if options is not None else None)
     given = specialise(module, shapes) if shapes else module
-    return program_key(given, choice.target, choice.codegen)
+    return programs.program_key(given, choice.target, choice.codegen)
 
 
 def build(compiled: Compiled, choice: Choice) -> Executable:
@@ -278,8 +301,11 @@ __all__ = [
     "compile",
     "compiled_now",
     "executable",
+    "find_program",
+    "keep_program",
     "load",
     "lower",
     "open_plan",
+    "program_key",
     "reference",
 ]

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,8 @@ from ..llvm.version import llvm_version
 from .archive import open_archive
 
 if TYPE_CHECKING:
-    from ..executable import Executable
     from ..llvm.compile import CodegenTarget
+    from .build import CpuExecutable
 
 LIMIT = 4 << 30
 """Bytes that all programs may take."""
@@ -79,7 +80,7 @@ def sources() -> str:
     return made.hexdigest()
 
 
-def find(key: str) -> Executable | None:
+def find(key: str) -> CpuExecutable | None:
     """The program, now the most recently used; None where it is absent or damaged."""
     path = _path(key)
     if not path.exists():
@@ -93,16 +94,14 @@ def find(key: str) -> Executable | None:
     return found
 
 
-def keep(key: str, program: Executable) -> None:
-    """Write a program, then evict what exceeds the limit; a failure to write is silent."""
-    from .build import CpuExecutable
-
-    if not isinstance(program, CpuExecutable) or program.weights.nbytes > LARGEST:
+def keep(key: str, save: Callable[[Path], object], weight_bytes: int) -> None:
+    """Have `save` write a program, then evict what exceeds the limit; a failure is silent."""
+    if weight_bytes > LARGEST:
         return
     path = _path(key)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        program.save(path)
+        save(path)
         evict(path.parent, "*", LIMIT)
     except (Error, OSError):
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 
 import irc
 from irc.ir.text import print_op
@@ -136,3 +138,24 @@ def test_shapes_that_depend_on_data_run_beside_the_host(tmp_path: Path) -> None:
     with pytest.raises(irc.Error, match=r"E0510.*depend on data"):
         exe.save(str(tmp_path / "m.ircx"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_compiled_again_is_copied(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from irc.tools import cmd_compile
+
+    monkeypatch.setenv("IRC_CACHE_DIR", str(tmp_path))
+    said = []
+    for k in range(2):
+        found = CliRunner().invoke(
+            cmd_compile.command,
+            [str(archive), "-o", str(tmp_path / f"{k}.ircx"), "--threads", "1", "--json"],
+        )
+        assert found.exit_code == 0, found.output
+        said.append(json.loads(found.stdout))
+        monkeypatch.setattr(cmd_compile.driver, "lower", None)
+    assert (tmp_path / "0.ircx").read_bytes() == (tmp_path / "1.ircx").read_bytes()
+    for facts in said:
+        del facts["files"], facts["seconds"]
+    assert said[0] == said[1]
