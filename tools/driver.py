@@ -207,6 +207,10 @@ def compiled_now(
     Shapes that depend on data fit no plan; on a target with a host such a program runs op by op
     there, its kernels compiled.
     """
+    if choice.backend == "cpu":
+        from ..backends.llvm.compile import prepare
+
+        prepare()
     try:
         return build(lower(module, choice, options, shapes), choice)
     except UnsupportedError as refusal:

@@ -31,6 +31,9 @@ from .cache import cache_dir, cache_key, kernel_cache
 TIMEOUT = 120.0
 """Seconds that one module may take."""
 
+MOST_PREPARED = 4
+"""Processes started before there is work for them."""
+
 _WORKER = Path(__file__).with_name("worker.py")
 _HEADER = struct.Struct("<I")
 
@@ -174,6 +177,16 @@ def _acquire() -> _Worker:
         worker = _Worker()
         _all.add(worker)
         return worker
+
+
+def prepare(workers: int | None = None) -> None:
+    """Start the processes that will be wanted soon: they come up while texts are still made."""
+    count = workers or len(os.sched_getaffinity(0))
+    with _lock:
+        while len(_all) < min(count, MOST_PREPARED):
+            worker = _Worker()
+            _all.add(worker)
+            _idle.append(worker)
 
 
 def _discard(worker: _Worker) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...ir.core import Op, Value
-from ...ir.dims import sym
+from ...ir.dims import DimLike, sym
 from ...ir.errors import Error
 from ...ir.kernel_abi import dim_parameters
 from ...ir.ops.core import Func, Fused, Module
@@ -31,6 +31,15 @@ REFUSALS = ("E0410", "E0411")
 
 
 @dataclass(frozen=True)
+class _Made:
+    """What a launch needs to know of a kernel."""
+
+    name: str
+    scratch: tuple[BufferType, ...]
+    dims: tuple[DimLike, ...]
+
+
+@dataclass(frozen=True)
 class LowerKernels(Pass):
     """Make every `fused` a kernel function and a `launch` of it; `schedule=false` leaves plain
     loops.
@@ -44,16 +53,18 @@ class LowerKernels(Pass):
 
     def run(self, module: Module) -> Module:
         self.refused.clear()
-        made: dict[str, tuple[Func, tuple[BufferType, ...]]] = {}
+        made: dict[str, _Made] = {}
         for func in module.funcs:
             if func.kind != "func":
                 continue
             for fused in [op for op in func.walk() if isinstance(op, Fused)]:
                 key = content(fused)
                 if key not in made:
-                    made[key] = self.kernel(fused, kernel_name(fused, len(made)))
-                    module.body.append(made[key][0])
-                _launch(fused, *made[key])
+                    kernel, scratch = self.kernel(fused, kernel_name(fused, len(made)))
+                    module.body.append(kernel)
+                    dims = tuple([sym(name) for name in dim_parameters(kernel)])
+                    made[key] = _Made(kernel.sym, scratch, dims)
+                _launch(fused, made[key])
         return module
 
     def kernel(self, fused: Fused, name: str) -> tuple[Func, tuple[BufferType, ...]]:
@@ -107,10 +118,10 @@ def kernel_name(fused: Fused, number: int) -> str:
     return f"k{number}_{words}"[:48].rstrip("_") if words else f"k{number}"
 
 
-def _launch(fused: Fused, kernel: Func, scratch: Sequence[BufferType]) -> None:
+def _launch(fused: Fused, made: _Made) -> None:
     """Put a launch in the place of a region."""
-    dims = [sym(name) for name in dim_parameters(kernel)]
-    launch = Launch.make(kernel.sym, fused.operands, [r.type for r in fused.results], scratch, dims)
+    types = [r.type for r in fused.results]
+    launch = Launch.make(made.name, fused.operands, types, made.scratch, made.dims)
     launch.loc = fused.loc
     assert fused.block is not None
     fused.block.insert_before(launch, fused)

@@ -349,3 +349,14 @@ def test_texts_are_compiled_while_others_are_made(tmp_path: Path) -> None:
         yield "b", times(3)
 
     assert list(compile_many(made(), codegen_target(), 1)) == ["a", "b"]
+
+
+def test_processes_are_prepared_once() -> None:
+    compiling.shutdown()
+    compiling.prepare(2)
+    started = set(compiling._all)
+    compiling.prepare(2)
+    assert len(started) == 2
+    assert compiling._all == started
+    compile_text(times(2), codegen_target())
+    assert compiling._all == started
