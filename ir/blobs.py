@@ -34,53 +34,74 @@ _numbers = itertools.count()
 
 
 class FileBytes:
-    """A file mapped once, whose slices are read as they are used and may be dropped again.
+    """A file whose slices are mapped as they are used and may be dropped again.
 
+    With `hold` it is mapped at once and for good, so that it may be replaced or removed meanwhile;
+    without, only while slices are in use: weights in a thousand files take no thousand descriptors.
     E0109 where the file was changed since: its mapping would show other bytes, or end the process.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], hold: bool = False) -> None:
         self.path = str(path)
-        self._file = open(path, "rb")  # noqa: SIM115  kept open: `_state` asks the same file
+        self.state = _state(os.stat(path))
+        self.hold = hold
         self._map: mmap.mmap | None = None
-        self.state = self._state()
-        if self.size:
-            self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
-
-    def _state(self) -> tuple[int, int, int]:
-        found = os.fstat(self._file.fileno())
-        return found.st_size, found.st_mtime_ns, found.st_ino
+        if hold and self.size:
+            self._map = self._mapped()
 
     @property
     def size(self) -> int:
-        """Bytes of the file when it was opened."""
+        """Bytes of the file when it was first seen."""
         return self.state[0]
 
-    def __len__(self) -> int:
-        return self.size
+    def _mapped(self) -> mmap.mmap:
+        try:
+            with open(self.path, "rb") as file:
+                if _state(os.fstat(file.fileno())) != self.state:
+                    raise self._changed()
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError:
+            raise self._changed() from None
+
+    def _changed(self) -> Error:
+        return Error(
+            "E0109",
+            f"{self.path} has been changed since it was loaded",
+            hint="load the model again",
+        )
 
     def bytes(self, offset: int = 0, length: int | None = None) -> Array:
         """A slice as u8, read-only."""
-        if self._state() != self.state:
-            raise Error(
-                "E0109",
-                f"{self.path} has been changed since it was loaded",
-                hint="load the model again",
-            )
         length = self.size - offset if length is None else length
-        if self._map is None or not length:
+        if not length:
             return np.zeros(0, np.uint8)
+        if self._map is None:
+            self._map = self._mapped()
+        try:
+            now = _state(os.stat(self.path))
+        except OSError:
+            now = (0, 0, -1)
+        if now[2] == self.state[2] and now != self.state:  # the file itself, not one in its place
+            raise self._changed()
         return np.frombuffer(self._map, np.uint8, length, offset)
 
     def drop(self, offset: int = 0, length: int | None = None) -> None:
         """Give back the memory of a slice that was read; it is read again when it is used."""
-        if self._map is None or not hasattr(mmap, "MADV_DONTNEED"):
+        if self._map is None:
+            return
+        if not self.hold:
+            self._map = None  # unmapped with the last array that shows it
             return
         end = self.size if length is None else offset + length
         first = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
         last = end // mmap.PAGESIZE * mmap.PAGESIZE if end < self.size else end
-        if last > first:
+        if last > first and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def _state(found: os.stat_result) -> tuple[int, int, int]:
+    """What changes when a file does: size, time, and the file itself."""
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 class Blob:

@@ -86,7 +86,7 @@ def _read_file(path: Path) -> tuple[Any, Stored]:
     where = f"in {path}"
     if path.stat().st_size < SMALL_FILE or not path.is_file():
         return _parse(path.read_bytes(), where), {}
-    file = open_file(path)
+    file = open_file(path, hold=True)
     found = without_weights(memoryview(file.bytes()))
     if found is None:
         return _parse(path.read_bytes(), where), {}

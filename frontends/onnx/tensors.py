@@ -23,6 +23,8 @@ from ...ir.types import DType, TensorType
 Array = np.ndarray[Any, Any]
 MAX_RANK = 64
 MAX_BYTES = 1 << 40
+FEW_BYTES = 1 << 16
+"""Bytes below which external data is copied rather than kept mapped."""
 
 DTYPES = {
     "FLOAT": "f32", "DOUBLE": "f64", "FLOAT16": "f16", "BFLOAT16": "bf16",
@@ -57,10 +59,18 @@ class Slice:
     def blob(self, type_: TensorType) -> Blob:
         """The tensor of this type that the bytes are."""
         place = (self.offset, self.length)
+
+        def load() -> Array:
+            raw = self.file.bytes(*place)
+            if self.length < FEW_BYTES and not self.file.hold:
+                raw = raw.copy()  # what stays small must not keep its file open
+                self.file.drop()
+            return _from_bytes(raw, type_)
+
         return Blob(
             None,
             type_,
-            lambda: _from_bytes(self.file.bytes(*place), type_),
+            load,
             ((self.file.path, self.file.state), *place),
             lambda: self.file.drop(*place),
         )
@@ -69,13 +79,13 @@ class Slice:
 _open: weakref.WeakValueDictionary[object, FileBytes] = weakref.WeakValueDictionary()
 
 
-def open_file(path: Path) -> FileBytes:
+def open_file(path: Path, hold: bool = False) -> FileBytes:
     """The file, mapped once however many tensors lie in it."""
     found = path.stat()
-    key = (os.path.realpath(path), found.st_size, found.st_mtime_ns, found.st_ino)
+    key = (os.path.realpath(path), found.st_size, found.st_mtime_ns, found.st_ino, hold)
     file = _open.get(key)
     if file is None:
-        file = _open[key] = FileBytes(path)
+        file = _open[key] = FileBytes(path, hold)
     return file
 
 

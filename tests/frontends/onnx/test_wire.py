@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from irc.frontends.onnx import load
 from irc.frontends.onnx.reader import SMALL_FILE
-from irc.frontends.onnx.tensors import Slice, open_file
+from irc.frontends.onnx.tensors import FEW_BYTES, Slice, open_file
 from irc.frontends.onnx.wire import LARGE, without_weights
 from irc.ir.errors import Error
 from irc.ir.types import DType, TensorType
@@ -101,10 +101,11 @@ def test_other_bytes_are_left_to_protobuf(data: bytes) -> None:
     assert without_weights(memoryview(data)) is None
 
 
-def test_a_file_that_changed_is_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hold", [False, True])
+def test_a_file_that_changed_is_not_read(hold: bool, tmp_path: Path) -> None:
     path = tmp_path / "w.bin"
     path.write_bytes(bytes(range(8)))
-    blob = Slice(open_file(path), 2, 4).blob(TensorType(DType("u8"), (4,)))
+    blob = Slice(open_file(path, hold), 2, 4).blob(TensorType(DType("u8"), (4,)))
     assert blob.array.tolist() == [2, 3, 4, 5]
     blob.release()
     assert blob._array is None
@@ -112,3 +113,36 @@ def test_a_file_that_changed_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(Error) as caught:
         _ = blob.array
     assert caught.value.code == "E0109"
+
+
+def test_a_held_file_may_be_replaced(tmp_path: Path) -> None:
+    path, other = tmp_path / "w.bin", tmp_path / "other.bin"
+    path.write_bytes(bytes(range(8)))
+    other.write_bytes(bytes(8))
+    held, plain = [
+        Slice(open_file(path, hold), 2, 4).blob(TensorType(DType("u8"), (4,)))
+        for hold in (True, False)
+    ]
+    other.replace(path)
+    assert held.array.tolist() == [2, 3, 4, 5]
+    with pytest.raises(Error):
+        _ = plain.array
+    path.unlink()
+    held.release()
+    assert held.array.tolist() == [2, 3, 4, 5]
+
+
+def test_many_files_take_few_descriptors(tmp_path: Path) -> None:
+    blobs = []
+    for k, size in enumerate([4, FEW_BYTES] * 20):
+        path = tmp_path / f"w{k}.bin"
+        path.write_bytes(bytes([k]) * size)
+        blobs.append(Slice(open_file(path), 0, size).blob(TensorType(DType("u8"), (size,))))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    total = 0
+    for blob in blobs:
+        total += int(blob.array[-1])
+        if blob.nbytes >= FEW_BYTES:
+            blob.release()
+    assert total == sum(range(40))
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
