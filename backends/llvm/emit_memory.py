@@ -422,7 +422,12 @@ def _store_vector(w: Writer, op: loop.Store, memory: Memory) -> None:
     vector = f"<{lanes} x {text}>"
     if pointer:
         line = f"store {vector} {value}, ptr {pointer}, align {align}"
-        if mask:
+        only = _only_lane(mask)
+        if only is not None:
+            value = w.emit(f"extractelement {vector} {value}, i64 {only}")
+            pointer = w.emit(f"getelementptr {text}, ptr {pointer}, i64 {only}")
+            line = f"store {text} {value}, ptr {pointer}, align {align}"
+        elif mask:
             name = _intrinsic(
                 w,
                 "masked.store",
@@ -448,6 +453,16 @@ def _store_vector(w: Writer, op: loop.Store, memory: Memory) -> None:
             f"<{lanes} x i1> {mask or 'splat (i1 true)'})"
         )
     _guarded(w, condition, lambda: w.line(line))
+
+
+def _only_lane(mask: str) -> int | None:
+    """The lane that a constant mask of one lane selects.
+
+    LLVM 22 makes of a masked store of one truncated lane a store of the lane before truncation.
+    """
+    lanes = mask.removeprefix("<").removesuffix(">").split(", ")
+    on = [k for k, lane in enumerate(lanes) if lane == "i1 true"]
+    return on[0] if len(on) == 1 and mask.count("i1") == len(lanes) else None
 
 
 # Packed integers ---------------------------------------------------------------------------------

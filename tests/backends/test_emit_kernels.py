@@ -50,6 +50,7 @@ from irc.ir.kernel_abi import dim_parameters
 from irc.ir.ops import compare, convert, elementwise, loop  # noqa: F401
 from irc.ir.ops.core import Func
 from irc.ir.types import (
+    bf16,
     f32,
     i8,
     i32,
@@ -449,3 +450,17 @@ def test_lanes_a_few_elements_apart_are_picked_from_vectors(index: Any, lanes: i
         assert call(load_llvm([f])("picked"), [given, out]) == 0
         np.testing.assert_array_equal(out, given[places])
         assert libc.mprotect(ctypes.c_void_p(forbidden), mmap.PAGESIZE, 3) == 0
+
+
+@pytest.mark.parametrize(("lanes", "only"), [(16, 0), (16, 15), (4, 0)])
+def test_a_mask_of_one_lane_writes_one_narrow_element(lanes: int, only: int) -> None:
+    """Lanes cut from wider ones: LLVM's own lowering of such a store writes two elements."""
+    f, b, (x, y) = kernel("one", buf(f32, lanes), buf(bf16, lanes + 2))
+    v = b.cast(b.emit(loop.Load, x, index=(lane,), lane="lane", lanes=lanes), to=bf16)
+    where = (only - lane,) if only == 0 else (lane - only,)
+    b.emit(loop.Store, v, y, index=(lane,), lane="lane", where=where)
+    given, out = floats(lanes), np.full(lanes + 2, 7, ml_dtypes.bfloat16)
+    assert call(load_llvm([f])("one"), [given, out]) == 0
+    want = np.full(lanes + 2, 7, ml_dtypes.bfloat16)
+    want[only] = given[only].astype(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(out, want)
