@@ -226,7 +226,7 @@ def _name_outputs(graph: Graph, results: list[str], wanted: list[str], func: Fun
     for name, want, value in zip(results, wanted, func.returned):
         if name in own and name not in renamed:
             renamed[name] = want
-        else:
+        elif want not in (name, renamed.get(name)):
             node = graph.model.unique(f"{want}.copy")
             graph.nodes.append(Node("Identity", node, [name], [want], {}))
         graph.outputs.append((want, _tensor(value.type, want)))

@@ -325,6 +325,18 @@ def test_the_file_and_its_names(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
 
 
+def test_an_input_that_is_an_output_and_an_output_listed_twice_stay(tmp_path: Path) -> None:
+    tensor = onnx.helper.make_tensor_value_info
+    x, y = (tensor(name, onnx.TensorProto.FLOAT, [2, 3]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y, x])
+    graph.output.append(y)
+    source = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    proto = model_of(load(source.SerializeToString()))
+    assert [o.name for o in proto.graph.output] == ["y", "x", "y"]
+    assert [n.op_type for n in proto.graph.node] == ["Relu"]
+    onnx.checker.check_model(proto)
+
+
 def test_large_weights_lie_beside_the_model(tmp_path: Path) -> None:
     w = random(64, 64)
 
