@@ -93,11 +93,11 @@ def through_c() -> Measured:
     for name in C_MODELS:
         each = subject(name)
         expected = witness(each).expected
-        planned = driver.lower(driver.load(str(each.file)), choice).planned
-        assert planned is not None
-        exe = driver.build(driver.lower(driver.load(str(each.file)), choice), choice)
+        compiled = driver.lower(driver.load(str(each.file)), choice)
+        assert compiled.planned is not None
+        exe = driver.build(compiled, choice)
         found = exe.run({n: np.array(x) for n, x in each.inputs.items()})
-        clean = run_sanitized(planned, each.inputs)
+        clean = run_sanitized(compiled.planned, each.inputs)
         errors = [
             max([relative_error(y, ref) for y, ref in zip(ys, expected.values(), strict=True)])
             for ys in (found, clean)
