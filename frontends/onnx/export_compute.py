@@ -131,7 +131,7 @@ def max_pool_indices(p: Place) -> str:
 
 
 def resize(p: Place) -> str | None:
-    """Scales where the extents follow from them, else the extents."""
+    """The extents where they are known and the scales are their ratios, else the scales."""
     given, x = p.attrs, p.type()
     if any([isinstance(e, int) and e == 0 for e in p.out.shape]):
         nothing = np.zeros(1, x.dtype.np)
@@ -139,6 +139,8 @@ def resize(p: Place) -> str | None:
     axes = [a % x.rank for a in given["axes"]]
     at = dict(zip(axes, given["sizes"]))
     factors = dict(zip(axes, given["scales"]))
+    if all([_ratio(x.shape[a], factors[a], at[a]) for a in factors]):
+        factors = {}
     if any([not _follows(x.shape[a], factors[a], at[a]) for a in factors]):
         return None
     roi = ""
@@ -165,10 +167,16 @@ def resize(p: Place) -> str | None:
     )  # fmt: skip
 
 
+def _ratio(extent: DimLike, scale: float, size: DimLike) -> bool:
+    """The scale is size over extent, as a float of ONNX."""
+    known = isinstance(extent, int) and isinstance(size, int) and extent > 0
+    return known and bool(np.float32(size / extent) == np.float32(scale))
+
+
 def _follows(extent: DimLike, scale: float, size: DimLike) -> bool:
-    """ONNX computes this size from the scale."""
+    """ONNX computes this size from the scale, which it holds as a 32-bit float."""
     if isinstance(extent, int):
-        return isinstance(size, int) and math.floor(extent * scale) == size
+        return isinstance(size, int) and math.floor(extent * float(np.float32(scale))) == size
     return True
 
 

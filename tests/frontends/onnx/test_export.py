@@ -337,6 +337,13 @@ def test_an_input_that_is_an_output_and_an_output_listed_twice_stay(tmp_path: Pa
     onnx.checker.check_model(proto)
 
 
+def test_extents_that_a_rounded_scale_would_miss() -> None:
+    def build(b: Builder, x: Value) -> Value:
+        return b.resize(x, axes=(2, 3), sizes=(7, 9), scales=(7 / 5, 9 / 6), mode="linear")
+
+    there_and_back(made([TensorType(f32, (1, 2, 5, 6))], build), [random(1, 2, 5, 6)])
+
+
 def test_large_weights_lie_beside_the_model(tmp_path: Path) -> None:
     w = random(64, 64)
 
