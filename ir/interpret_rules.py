@@ -304,6 +304,11 @@ def _reduce_lanes(t: Translator, op: loop.ReduceLanes) -> None:
     t.emit(f"{t.define(op.result)} = rt.reduce_lanes({t.read(op.x)}, {op.combiner!r})")
 
 
+def _transpose_lanes(t: Translator, op: loop.TransposeLanes) -> None:
+    results = "".join([t.define(r) + ", " for r in op.results])
+    t.emit(f"{results}= np.stack([{', '.join([t.read(v) for v in op.rows])}], axis=1)")
+
+
 def _call(t: Translator, op: loop.Call | loop.HostCall) -> None:
     args = "[" + ", ".join([t.read(v) for v in op.args]) + "]"
     if isinstance(op, loop.HostCall):
@@ -322,7 +327,7 @@ PLAIN: dict[type[Op], Rule] = {
     loop.Alloc: _alloc, loop.View: _view, loop.Load: _load, loop.Store: _store,
     loop.IndexValue: _index_value, loop.Bind: _bind, loop.Fail: _fail, loop.Splat: _splat,
     loop.Prefetch: _nothing, loop.Fence: _nothing, loop.Aligned: _aligned,
-    loop.ReduceLanes: _reduce_lanes,
+    loop.ReduceLanes: _reduce_lanes, loop.TransposeLanes: _transpose_lanes,
     loop.Call: _call, loop.HostCall: _call,
 }  # fmt: skip
 

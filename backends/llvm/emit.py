@@ -17,11 +17,18 @@ from ...ir.types import BufferType
 from .emit_control import CONTROL_ROWS
 from .emit_index import Memory
 from .emit_instr import INSTR_ROWS
+from .emit_lanes import LANE_ROWS
 from .emit_memory import MEMORY_ROWS
 from .emit_ops import OP_ROWS
 from .emit_writer import ModuleText, Row, Writer
 
-ROWS: dict[str, Row] = {**CONTROL_ROWS, **MEMORY_ROWS, **OP_ROWS, **INSTR_ROWS}
+ROWS: dict[str, Row] = {
+    **CONTROL_ROWS,
+    **MEMORY_ROWS,
+    **OP_ROWS,
+    **LANE_ROWS,
+    **INSTR_ROWS,
+}
 
 _PARALLEL = """\
 define internal i32 @irc.parallel(ptr %ctx, ptr %fn, ptr %arg, i64 %n) #0 {

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from ..core import Any_, Block, Bool, Int, Op, Value, attr, operand, region, variadic
 from ..dims import DimLike
+from ..errors import Error
 from ..types import BufferType, DType, Type, VectorType, boolean, element, i64
 
 STATUS_OK = 0
@@ -261,6 +262,24 @@ class ReduceLanes(Op, name="loop.reduce_lanes"):
         return x.dtype
 
 
+class TransposeLanes(Op, name="loop.transpose_lanes"):
+    """Vector k of the results holds lane k of every row, in order.
+
+    C1: the rows are vectors of one type.  C2: their number is a power of two.
+    """
+
+    rows = variadic(Any_)
+
+    @staticmethod
+    def infer(*rows: VectorType) -> tuple[Type, ...]:
+        count = len(rows)
+        if not count or count & (count - 1):
+            raise Error("E0253", f"transpose_lanes (C2): {count} rows are no power of two")
+        if not isinstance(rows[0], VectorType) or any([row is not rows[0] for row in rows]):
+            raise Error("E0253", "transpose_lanes (C1): the rows are not vectors of one type")
+        return (VectorType(rows[0].dtype, count),) * rows[0].lanes
+
+
 class Call(Op, name="loop.call"):
     """Calls a kernel on buffers; `dims` are values for its extent symbols, in sorted order of their
     names.
@@ -421,6 +440,7 @@ __all__ = [
     "ReduceLanes",
     "Splat",
     "Store",
+    "TransposeLanes",
     "View",
     "Wait",
     "When",

@@ -15,6 +15,7 @@ from ..schedule.simplify import simplify_kernel
 from .expand import contract_fma, lanes_outward, unroll
 from .lanes import split_lanes
 from .math import expand_math
+from .transposes import transpose_tiles
 from .vectorize import vectorize
 
 
@@ -34,3 +35,4 @@ def finish(kernel: Func, target: Target) -> None:
         simplify_kernel(kernel)
     if target.expand:
         split_lanes(kernel)
+        transpose_tiles(kernel)

@@ -19,6 +19,7 @@ from .nests import Refused, accesses, child_of, contains, find_loop, perfect_cha
 from .runs import MOST_STRIDE, jumps, moves_in_lanes
 from .scheduler import Scheduler, depends, static, stride
 from .steps import Fuse, Partition, Reorder, Tile, parallel, unroll, vector
+from .transpose import find_crossing, schedule_crossing
 
 ROW_BYTES = 256 << 10
 """Largest intermediate row kept on the stack of a thread."""
@@ -37,6 +38,8 @@ TAPS = 16
 def schedule_rows(s: Scheduler, root: For) -> None:
     """Schedule the nest `root` together with the intermediates that only it needs."""
     needed = _intermediates(s, root)
+    if not needed and _cross(s, root):
+        return
     shared, lanes = _share(s, root, needed)
     top = find_loop(s.kernel, shared[0] if shared else root.var)
     if shared:
@@ -53,6 +56,22 @@ def schedule_rows(s: Scheduler, root: For) -> None:
         _fetch_ahead(s, names, shared)
     if shared and s.target.threads > 1 and _work(top) >= GRAIN:
         _share_among_threads(s, shared[0])
+
+
+def _cross(s: Scheduler, root: For) -> bool:
+    """Tile a copy whose results are dense along another loop than what it reads."""
+    chain, touched = perfect_chain(root), list(accesses(root))
+    stores = [op for op in touched if isinstance(op, Store)]
+    if not s.target.vector_bits or any([op.block is not chain[-1].body for op in touched]):
+        return False
+    lanes = s.target.lanes(min([o.target.buffer.dtype.bits for o in stores]))
+    moving = [l.var for l in chain if all([stride(o, l.var) == 1 for o in stores])]
+    found = find_crossing(chain, touched, moving[-1], lanes) if moving else None
+    before = loop_names(s.kernel)
+    if found is None or not schedule_crossing(s, chain, found):
+        return False
+    s.settled |= {l.var for l in chain} | loop_names(s.kernel) - before
+    return True
 
 
 def _share_among_threads(s: Scheduler, name: str) -> None:
@@ -291,6 +310,9 @@ def _find_lanes(
         _vector_loop(s, chain, moving[-1], lanes, chains)
         if jumping:
             _write_out(s, [moving[-1] + ".o", *[l.var for l in chain if l.reduction]])
+        return
+    crossing = find_crossing(chain, touched, moving[-1], lanes) if moving else None
+    if crossing is not None and schedule_crossing(s, chain, crossing):
         return
     reducing = [l for l in chain if l.reduction and any(stride(op, l.var) == 1 for op in touched)]
     if reducing and all(stride(op, reducing[-1].var) in (0, 1) for op in touched):
