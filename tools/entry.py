@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 
 INTERRUPTED = 130
@@ -20,11 +21,25 @@ def leave(number: int, frame: FrameType | None) -> None:
     os._exit(INTERRUPTED)
 
 
+def unraised(lost: sys.UnraisableHookArgs) -> None:
+    """Where Python cannot raise (a weak reference's callback) an interrupt is lost: send it anew.
+
+    A moment later, for here it would be lost again.
+    """
+    if lost.exc_type is not None and issubclass(lost.exc_type, KeyboardInterrupt):
+        target = threading.main_thread().ident
+        assert target is not None
+        threading.Timer(0.01, signal.pthread_kill, (target, signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def main() -> None:
     """Import and run the command; interrupts are ordinary exceptions while it works."""
     signal.signal(signal.SIGINT, leave)
     from .main import main as command
 
+    sys.unraisablehook = unraised
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         command()

@@ -20,8 +20,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,10 @@ class CodegenTarget:
         return self.triple.split("-", 1)[0]
 
 
+class _GivenUp(Exception):
+    """The process was ended by `_give_up` while it was at work."""
+
+
 class _WorkerDied(Exception):
     """The process is gone or was killed; the text says how."""
 
@@ -86,6 +91,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            process_group=0,  # Ctrl-C goes to the parent alone, who ends this one
         )
 
     def request(self, header: bytes, text: bytes, timeout: float) -> tuple[bytes, bytes]:
@@ -144,9 +150,13 @@ class _Worker:
         telling = [line for line in said if "error" in line.lower()] or said
         return ": ".join([f"LLVM ended with {how}", *telling[-1:]])
 
+    def kill(self) -> None:
+        """End the process; who waits for its answer sees the end of its stream."""
+        self._process.kill()
+
     def close(self) -> None:
         """Kill the process and reap it."""
-        self._process.kill()
+        self.kill()
         self._process.wait()
         self.forget()
 
@@ -205,6 +215,18 @@ def shutdown() -> None:
         worker.close()
 
 
+def _give_up() -> None:
+    """End every compiler process; one at work is closed by the thread that waits for it."""
+    with _lock:
+        idle, busy = list(_idle), _all.difference(_idle)
+        _all.clear()
+        _idle.clear()
+    for worker in idle:
+        worker.close()
+    for worker in busy:
+        worker.kill()
+
+
 def _forget_after_fork() -> None:
     """A forked child must not talk into its parent's pipes, nor keep them open."""
     global _lock
@@ -242,6 +264,11 @@ def _run(name: str, text: str, target: CodegenTarget, output: str, timeout: floa
     try:
         kind, answer = worker.request(json.dumps(request).encode(), text.encode(), timeout)
     except _WorkerDied as died:
+        with _lock:
+            given_up = worker not in _all
+        if given_up:
+            worker.close()
+            raise _GivenUp from None
         said = worker.said(everything=True)
         _discard(worker)
         _check_target(said, target)
@@ -317,18 +344,36 @@ def compile_many(
     Texts may come one by one: each is compiled while the next is being made.  Identical texts are
     compiled once.  `workers` bounds the processes at work (default: the cores this process may
     use).  The error raised is that of the first failing name in the order given, after all others
-    are done.
+    are done; an interrupt ends all processes at once.
     """
     pairs = named_texts.items() if isinstance(named_texts, Mapping) else named_texts
     count = workers or len(os.sched_getaffinity(0))
     keys: dict[str, str] = {}
     objects: dict[str, Future[bytes]] = {}
-    with ThreadPoolExecutor(max(1, count)) as threads:
+    with _threads(max(1, count)) as threads:
         for name, text in pairs:
             key = keys[name] = cache_key(text, target.key())
             if key not in objects:
                 objects[key] = _object(threads, key, name, text, target, timeout)
+        wait(objects.values())
     return {name: objects[key].result() for name, key in keys.items()}
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that are waited for, but where the block fails: then what has not begun is dropped,
+    and on an interrupt the processes at work are ended too.
+    """
+    threads = ThreadPoolExecutor(count)
+    try:
+        yield threads
+    except BaseException as failure:
+        threads.shutdown(wait=False, cancel_futures=True)
+        if not isinstance(failure, Exception):
+            _give_up()
+        raise
+    finally:
+        threads.shutdown()
 
 
 def _object(

@@ -197,6 +197,30 @@ def test_many_report_the_failing_kernel() -> None:
         compile_many({"a": times(2), "bad": "no llvm", "b": times(3)}, codegen_target(), 2)
 
 
+def test_an_interrupt_ends_the_work_at_once(tmp_path: Path) -> None:
+    """What is queued never starts, what is at work is killed, and nothing counts as a crash."""
+
+    def texts() -> Iterator[tuple[str, str]]:
+        for k in range(4):
+            yield f"k{k}", long_text(30_000).replace("@f", f"@f{k}", 1)
+        time.sleep(0.5)  # both processes are at work
+        raise KeyboardInterrupt
+
+    began = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        compile_many(texts(), codegen_target(), 2, timeout=100)
+    assert time.perf_counter() - began < 5
+    assert not list(tmp_path.rglob("*.ll"))
+    assert compile_many({"a": times(2)}, codegen_target())["a"]
+
+
+def test_workers_hear_no_interrupt() -> None:
+    """Ctrl-C goes to the terminal's process group; a process that still starts would die of it."""
+    compile_text(times(2), codegen_target())
+    (worker, *_) = compiling._all
+    assert os.getpgid(worker._process.pid) == worker._process.pid != os.getpgrp()
+
+
 def test_key_depends_on_text_and_target() -> None:
     assert len({cache_key("a", "t"), cache_key("b", "t"), cache_key("a", "u")}) == 3
 

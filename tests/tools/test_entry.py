@@ -47,6 +47,22 @@ def run(args):
     return guarded(call, args)
 main.run = run
 """,
+    "where Python cannot raise": f"""
+import time, weakref
+import irc.tools.main as main
+class Thing: pass
+def run(args):
+    from irc.tools.errors import guarded
+    def gone(reference):
+        {STOP}
+    def call():
+        thing = Thing()
+        reference = weakref.ref(thing, gone)
+        del thing
+        time.sleep(30)
+    return guarded(call, args)
+main.run = run
+""",
 }
 
 
