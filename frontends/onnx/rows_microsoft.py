@@ -35,10 +35,10 @@ def quick_gelu(n: Node) -> Result:
 
 
 def fused_matmul(n: Node) -> Result:
-    """alpha times a product of operands with their last two axes swapped where asked for."""
-    if n.attr("transBatchA", 0) or n.attr("transBatchB", 0):
-        raise n.unsupported(f"{n.op}: transposed batch axes are not supported")
-    x, y = [_swapped(n, n.x(k), n.attr(name, 0)) for k, name in ((0, "transA"), (1, "transB"))]
+    """alpha times a product of operands with their last two axes swapped where asked for; before
+    that the first axis may go behind the batch."""
+    moved = [_batch_first(n, n.x(k), n.attr(f"transBatch{'AB'[k]}", 0)) for k in (0, 1)]
+    x, y = [_swapped(n, moved[k], n.attr(f"trans{'AB'[k]}", 0)) for k in (0, 1)]
     out, alpha = product(n, x, y), n.attr("alpha", 1.0)
     return out if alpha == 1.0 else n.b.mul(out, n.like(out, alpha))
 
@@ -48,6 +48,14 @@ def _swapped(n: Node, x: Value, swap: int) -> Value:
     if not swap or rank < 2:
         return x
     return n.transpose(x, (*range(rank - 2), rank - 1, rank - 2))
+
+
+def _batch_first(n: Node, x: Value, move: int) -> Value:
+    """x with its first axis as the last but one, if asked for."""
+    rank = x.tensor.rank
+    if not move or rank < 3:
+        return x
+    return n.transpose(x, (*range(1, rank - 1), 0, rank - 1))
 
 
 def activated(n: Node, x: Value) -> Value:

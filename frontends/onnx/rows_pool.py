@@ -9,10 +9,10 @@ from .node import Node, Result, Row
 from .rows_linear import Geometry, geometry
 
 
-def _window(n: Node) -> Geometry:
-    if n.rank(0) < 3:
+def _window(n: Node, x: Value) -> Geometry:
+    if x.tensor.rank < 3:
         raise n.invalid("E0316", f"{n.op} takes [N, C, ...]")
-    return geometry(n, n.shape(0)[2:], n.required("kernel_shape"))
+    return geometry(n, x.tensor.shape[2:], n.required("kernel_shape"))
 
 
 def _pooled(n: Node, x: Value, op: str, win: Geometry, **more: int) -> Value:
@@ -24,7 +24,8 @@ def _pooled(n: Node, x: Value, op: str, win: Geometry, **more: int) -> Value:
 
 def max_pool(n: Node) -> Result:
     """The values, and where wanted their positions in x laid flat."""
-    x, win = n.x(0), _window(n)
+    x = n.x(0)
+    win = _window(n, x)
     values = _pooled(n, x, "max_pool", win)
     if len(n.proto.output) < 2 or not n.proto.output[1]:
         return values
@@ -32,15 +33,20 @@ def max_pool(n: Node) -> Result:
     return values, _pooled(n, x, "max_pool_indices", win, column_major=columns)
 
 
-def average_pool(n: Node) -> Result:
-    """Means of windows; pads count where asked for."""
+def average_pooled(n: Node, x: Value) -> Value:
+    """Means of x's windows; pads count where asked for."""
     include = bool(n.attr("count_include_pad", 0))
-    return _pooled(n, n.x(0), "avg_pool", _window(n), count_include_pad=include)
+    return _pooled(n, x, "avg_pool", _window(n, x), count_include_pad=include)
+
+
+def average_pool(n: Node) -> Result:
+    """Means of windows."""
+    return average_pooled(n, n.x(0))
 
 
 def lp_pool(n: Node) -> Result:
     """The p-norm of each window."""
-    return _pooled(n, n.x(0), "lp_pool", _window(n), p=n.attr("p", 2))
+    return _pooled(n, n.x(0), "lp_pool", _window(n, n.x(0)), p=n.attr("p", 2))
 
 
 def global_pool(op: str) -> Row:

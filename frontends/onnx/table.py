@@ -17,6 +17,7 @@ from . import (
     rows_index,
     rows_linear,
     rows_microsoft,
+    rows_microsoft_quant,
     rows_normalize,
     rows_pool,
     rows_quant,
@@ -107,7 +108,7 @@ def rows_of() -> list[tuple[str, str, int]]:
 for _family in FAMILIES:
     for _type, _since, _row in _family:
         register_onnx_op("", _type, _since, _row)
-for _type, _since, _row in rows_microsoft.ROWS:
+for _type, _since, _row in (*rows_microsoft.ROWS, *rows_microsoft_quant.ROWS):
     register_onnx_op(rows_microsoft.DOMAIN, _type, _since, _row)
 
 __all__ = ["FAMILIES", "MAX_OPSET", "has_row", "lookup", "register_onnx_op", "rows_of",

@@ -17,10 +17,22 @@ def f(*shape: int) -> Any:
     return RNG.standard_normal(shape).astype(F)
 
 
+def small(dtype: Any, *shape: int) -> Any:
+    return RNG.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+
+
+def scale(value: float) -> Any:
+    return np.array(value, F)
+
+
 def ints(high: int, *shape: int) -> Any:
     return RNG.integers(0, high, shape).astype(np.int32)
 
 
+U, I = np.uint8, np.int8
+X = [scale(0.05), U(120)]
+"""Scale and zero point of an operand."""
+Y = [scale(0.11), U(90)]
 B, S, T, H, D = 2, 5, 7, 2, 4
 W = H * D
 CASES: list[tuple[str, list[Any], int, dict[str, Any]]] = [
@@ -30,6 +42,9 @@ CASES: list[tuple[str, list[Any], int, dict[str, Any]]] = [
     ("FastGelu", [f(3, 4), f(4)], 1, {}),
     ("QuickGelu", [f(3, 4)], 1, {"alpha": 1.3}),
     ("FusedMatMul", [f(2, 5, 3), f(2, 4, 5)], 1, {"transA": 1, "transB": 1, "alpha": 0.3}),
+    ("FusedMatMul", [f(5, 2, 3, 4), f(6, 2, 3, 4)], 1,
+     {"transBatchA": 1, "transBatchB": 1, "transB": 1, "alpha": 0.5}),
+    ("FusedMatMul", [f(5, 2, 6), f(2, 5, 3)], 1, {"transBatchA": 1, "transA": 1}),
     ("FusedGemm", [f(3, 4), f(5, 4), f(5)], 1, {"transB": 1, "activation": "Relu"}),
     ("FusedGemm", [f(3, 4), f(4, 5)], 1, {"activation": "LeakyRelu", "activation_alpha": 0.3}),
     ("FusedConv", [f(1, 3, 6, 6), f(4, 3, 3, 3), f(4)], 1, {"activation": "Relu"}),
@@ -55,6 +70,32 @@ CASES: list[tuple[str, list[Any], int, dict[str, Any]]] = [
     ("RotaryEmbedding", [f(B, H, S, D), ints(9, B, S).astype(np.int64), f(9, D // 2),
      f(9, D // 2)], 1, {"interleaved": 1}),
 ]  # fmt: skip
+QUANTIZED: list[tuple[str, list[Any], int, dict[str, Any]]] = [
+    ("QLinearAdd", [small(U, 2, 3, 4), *X, small(U, 3, 1), *Y, scale(0.2), U(100)], 1, {}),
+    ("QLinearMul", [small(I, 2, 3), scale(0.05), I(3), small(I, 3), scale(0.1), I(-4), scale(0.4),
+     I(0)], 1, {}),
+    ("QLinearSigmoid", [small(U, 2, 3), *X, scale(1 / 256), U(0)], 1, {}),
+    ("QLinearLeakyRelu", [small(I, 2, 30), scale(0.05), I(9), scale(0.04), I(-7)], 1,
+     {"alpha": 0.2}),
+    ("QLinearSoftmax", [small(U, 2, 5), *X, scale(1 / 256), U(0)], 1, {"axis": -1, "opset": 13}),
+    ("QLinearAveragePool", [small(U, 1, 2, 6, 7), *X, *Y], 1,
+     {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 1]}),
+    ("QLinearAveragePool", [small(U, 1, 6, 7, 2), *X, *Y], 1,
+     {"kernel_shape": [3, 2], "channels_last": 1}),
+    ("QLinearGlobalAveragePool", [small(U, 1, 3, 5, 5), *X, scale(0.02), U(128)], 1,
+     {"channels_last": 0}),
+    ("QLinearGlobalAveragePool", [small(U, 1, 5, 5, 3), *X, scale(0.02), U(128)], 1,
+     {"channels_last": 1}),
+    ("QLinearConcat", [*Y, small(U, 2, 3), *X, small(U, 2, 2), scale(0.09), U(128)], 1,
+     {"axis": 1}),
+    ("MatMulIntegerToFloat", [small(U, 3, 4), small(I, 4, 5), scale(0.1), abs(f(5)), U(7),
+     small(I, 5), f(5)], 1, {}),
+    ("MatMulIntegerToFloat", [small(U, 3, 4), small(U, 4, 5), scale(0.1), scale(0.2)], 1, {}),
+    ("DynamicQuantizeMatMul", [f(3, 4), small(I, 4, 5), scale(0.1), I(3), f(5)], 1, {}),
+    ("DynamicQuantizeMatMul", [f(3, 4), small(I, 4, 5), abs(f(5))], 1, {}),
+]  # fmt: skip
+"""As onnxruntime: its integer arithmetic may round to the neighbour."""
+CASES += QUANTIZED
 
 
 def model_of(make: Any, op: str, arrays: list[Any], results: int, attrs: Any) -> Any:
@@ -75,11 +116,12 @@ def test_against_onnxruntime(
     ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (extra `bench`)")
     op, arrays, results, attrs = case
     model = model_of(make, op, arrays, results, attrs)
-    given = [a for a in arrays if a is not None]
+    given = [np.asarray(a) for a in arrays if a is not None]
     options = ort.SessionOptions()
     options.log_severity_level = 4
     session = ort.InferenceSession(model.SerializeToString(), options)
     want = session.run(None, dict(zip([i.name for i in session.get_inputs()], given, strict=True)))
     for got, expected in zip(imported(model, given), want, strict=True):
         assert got.dtype == expected.dtype and got.shape == expected.shape
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-5)
+        off = 1 if expected.dtype in (U, I) else 2e-5
+        np.testing.assert_allclose(got.astype(F), expected.astype(F), rtol=1e-4, atol=off)
