@@ -175,10 +175,12 @@ def _planned(module: Module, options: Options, result: Compiled) -> Planned:
 
 def _dump(options: Options, phase: str, module: Module, wanted: bool = True) -> None:
     if options.dump_dir is not None and wanted:
-        folder = Path(options.dump_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"{PHASES.index(phase)}_{phase}.ir"
-        (folder / name).write_text(print_op(module) + "\n", encoding="utf-8")
+        goal = Path(options.dump_dir) / f"{PHASES.index(phase)}_{phase}.ir"
+        try:
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            goal.write_text(print_op(module) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise Error("E0264", f"cannot write {goal}: {error.strerror or error}") from None
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from typing import Any
@@ -14,7 +13,7 @@ from . import driver
 from .cmd_run import runnable
 from .completion import PLANS
 from .options import input_options, json_flag, model_argument, note, target_options, verbosity
-from .tables import show_table
+from .tables import show_json, show_table
 
 PEERS = ("onnxruntime",)
 
@@ -101,7 +100,7 @@ def profiled(
 def show(facts: dict[str, Any], against: str | None, as_json: bool) -> None:
     """The figures, as JSON or as text."""
     if as_json:
-        click.echo(json.dumps(facts, indent=1))
+        show_json(facts)
         return
     figures = ("median", "min", "p90")
     timed = {"irc": facts} | ({against: facts[against]} if against else {})

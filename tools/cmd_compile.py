@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from .options import (
     watch_options,
 )
 from .progress import Say, working
+from .tables import show_json
 
 if TYPE_CHECKING:
     from ..backends.executable import Program
@@ -95,12 +95,14 @@ def command(
                 driver.keep_program(key, goal, compiled)
             if watch["time_passes"]:
                 show_times(compiled.seconds)
-    click.echo(text, nl=False)
     seconds = time.perf_counter() - started
-    if as_json and goal is not None:
-        facts = {"target": target, "emit": name, "files": [str(p) for p in written]}
-        click.echo(json.dumps(facts | found | {"seconds": round(seconds, 3)}, indent=1))
-    elif written:
+    if as_json:
+        made = {"files": [str(p) for p in written]} if written else {"text": text}
+        facts = {"target": target, "emit": name} | made | found
+        show_json(facts | {"seconds": round(seconds, 3)})
+        return
+    click.echo(text, nl=False)
+    if written:
         note(f"{written[0]}: {written[0].stat().st_size} bytes, {said(found)}{seconds:.2f} s")
 
 

@@ -5,7 +5,6 @@ Versions come from package metadata, so nothing heavy is imported; only LLVM is 
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -20,6 +19,7 @@ from ..backends.llvm.version import llvm_version
 from .main import COMMANDS, group
 from .options import json_flag, verbosity
 from .settings import check_tables, defaults, read_settings, settings_file
+from .tables import show_json
 
 DISTRIBUTION = "tensor-irc"
 CPU_FLAGS = (
@@ -35,7 +35,7 @@ def command(as_json: bool) -> None:
     """Print versions, machine and installed extras; paste it into a bug report."""
     facts = environment()
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        show_json(facts)
         return
     for name, value in facts.items():
         click.echo(f"{name:<12}{_plain(value)}")

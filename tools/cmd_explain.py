@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ from ..ir.errors import Error
 from . import driver
 from .completion import MODELS
 from .options import json_flag, model_argument, target_options, verbosity
+from .tables import show_json
 
 
 @click.command()
@@ -50,7 +50,7 @@ def command(
             names = ", ".join(f.sym for f in compiled.planned.kernels)
             raise Error("E0409", f"no kernel is called '{kernel}'", details=(f"kernels: {names}",))
     if as_json:
-        click.echo(json.dumps(facts, indent=1))
+        show_json(facts)
         return
     show(facts, whole=kernel is None)
 

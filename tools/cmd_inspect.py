@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from ..ir.errors import Error, UnsupportedError
 from . import driver
 from .completion import PLANS
 from .options import json_flag, model_argument, target_options, verbosity
-from .tables import show_table
+from .tables import show_json, show_table
 
 if TYPE_CHECKING:
     from ..ir.ops.core import Module
@@ -58,7 +57,7 @@ def command(
             layout = None
     rows = buffers(layout) if layout is not None and (memory or as_json) else []
     if as_json:
-        click.echo(json.dumps(facts | {"buffers": rows}, indent=1))
+        show_json(facts | {"buffers": rows})
         return
     show(facts)
     if rows:

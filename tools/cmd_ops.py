@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import click
 from ..ir.errors import Error
 from .completion import op_names
 from .options import json_flag, note, verbosity
-from .tables import markdown_table, show_table
+from .tables import markdown_table, show_json, show_table
 
 if TYPE_CHECKING:
     from .op_table import Listed, ListedOnnx
@@ -41,7 +40,7 @@ def command(name: str | None, onnx: bool, markdown: bool, as_json: bool) -> None
     if name is not None:
         rows = matching(rows, name)
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in rows], indent=1))
+        show_json([asdict(row) for row in rows])
         return
     headers, cells = onnx_cells(rows) if onnx else ir_cells(rows)
     if markdown:

@@ -6,7 +6,6 @@ Invariant: starts quickly, so it imports neither llvmlite (unless a target is na
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import sys
 import time
@@ -20,6 +19,7 @@ from ..ir.errors import Error
 from . import completion, driver
 from .cmd_compile import show_times, watched
 from .options import json_flag, note, verbose, verbosity, watch_options
+from .tables import show_json
 
 if TYPE_CHECKING:
     from ..ir.ops.core import Module
@@ -88,7 +88,7 @@ def command(
             "ops_after": ops_of(module),
         }
         kept = {"text": print_op(module)} if output == "-" else {"file": output}
-        click.echo(json.dumps(facts | kept, indent=1))
+        show_json(facts | kept)
     elif output == "-":
         click.echo(print_op(module))
 
@@ -204,7 +204,7 @@ def list_passes(as_json: bool = False) -> None:
             name: {f.name: default_of(cls, f.name) for f in options_of(cls)}
             for name, cls in sorted(PASSES.items())
         }
-        click.echo(json.dumps({"passes": found, "phases": PHASES}, indent=1))
+        show_json({"passes": found, "phases": PHASES})
         return
     for name in sorted(PASSES):
         cls = PASSES[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 from . import driver
 from .completion import MODELS
 from .options import json_flag, model_argument, note, shape_option, verbosity
+from .tables import show_json
 
 if TYPE_CHECKING:
     from ..ir.ops.core import Module
@@ -59,7 +59,7 @@ def command(
     seconds = round(time.perf_counter() - start, 3)
     facts = {"output": output, "seconds": seconds, "before": before, "after": counted(output, made)}
     if as_json:
-        click.echo(json.dumps(facts, indent=1))
+        show_json(facts)
     else:
         show(facts)
         note(f"written to {output} in {seconds} s")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from .options import (
     verbosity,
 )
 from .progress import working
+from .tables import show_json
 from .verdicts import CHECKS, STAGES, Conditions, Judge, Verdict, command_verdict
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def command(
                 start, goal, trial, lambda path: command_verdict(check, path, timeout), most, say
             )
     if as_json:
-        click.echo(json.dumps(facts, indent=1))
+        show_json(facts)
     else:
         note("{file}: {before} ops to {after}, {checks} checks; {failure}".format(**facts))
 

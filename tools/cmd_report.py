@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import click
 from . import driver
 from .completion import MODELS
 from .options import json_flag, model_argument, note, target_options, verbosity
+from .tables import show_json
 
 
 @click.command()
@@ -58,4 +58,4 @@ def command(
         write(data, page)
         note(f"{page}: {page.stat().st_size >> 10} kB, {data['summary']['regions']} regions")
     if as_json:
-        click.echo(json.dumps(data, indent=1))
+        show_json(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +11,7 @@ from . import driver
 from .completion import PLANS
 from .options import input_options, json_flag, model_argument, note, target_options, verbosity
 from .progress import working
+from .tables import show_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +49,7 @@ def command(
         write_npz(output, named)
         note(f"written to {output}")
     if as_json:
-        click.echo(json.dumps({name: summary(y) for name, y in named.items()}, indent=1))
+        show_json({name: summary(y) for name, y in named.items()})
     elif output is None:
         for name, y in named.items():
             click.echo(f"{name} : {y.dtype}{list(y.shape)}\n{y}")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from .options import json_flag, note, verbosity
-from .tables import show_table
+from .tables import show_json, show_table
 
 
 @click.command()
@@ -22,7 +20,7 @@ def command(as_json: bool) -> None:
         lacking = choose(name).lacking()
         rows.append({"name": name, "runs": not lacking, "lacking": lacking, "meaning": meaning})
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        show_json(rows)
         return
     cells = [
         [row["name"], "runs here" if row["runs"] else "files only", row["meaning"]] for row in rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from .options import (
     target_options,
     verbosity,
 )
+from .tables import show_json
 
 if TYPE_CHECKING:
     from .bisection import Found
@@ -65,7 +65,7 @@ def command(
             raise click.UsageError("--bisect needs the model, not its plan")
         plan_repeats(model, input_file, seed, shapes)
         if as_json:
-            click.echo(json.dumps({"passed": True, "checksums": "right", "repeats": True}))
+            show_json({"passed": True, "checksums": "right", "repeats": True})
         return
     from . import verification
     from .feeds import feeds
@@ -112,7 +112,7 @@ def show(report: Report, as_json: bool, found: Found | None = None) -> None:
         each = [asdict(r) | {"passed": r.passed} for r in rows]
         facts = {"passed": report.passed, "worst": report.worst, "host_steps": report.host_steps}
         more = {"first_wrong": asdict(found)} if found is not None else {}
-        click.echo(json.dumps(facts | {"rows": each} | more, indent=1))
+        show_json(facts | {"rows": each} | more)
         return
     for r in rows:
         click.echo(f"{'ok  ' if r.passed else 'FAIL'} {r.error:9.2e}  {r.what}{_place(r)}")

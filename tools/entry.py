@@ -34,9 +34,22 @@ def unraised(lost: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(lost)
 
 
+def fill_streams() -> None:
+    """Put the null device where a standard stream is closed (`irc ... >&-`): the next file that is
+    opened would take its number, and Python has None in its place.
+    """
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(handle, True)
+    os.close(handle)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+
+
 def main() -> None:
     """Import and run the command; interrupts are ordinary exceptions while it works."""
     signal.signal(signal.SIGINT, leave)
+    fill_streams()
     from .main import main as command
 
     sys.unraisablehook = unraised

@@ -1,12 +1,16 @@
-"""Tables on stdout: drawn by rich on a terminal, aligned text in a pipe, so that both can be read.
+"""Tables on stdout: drawn by rich on a terminal, aligned text in a pipe, so that both can be read;
+and the documents of --json, for programs.
 
 rich is imported only for a terminal.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
@@ -51,4 +55,20 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Row]) -> str:
     return "\n".join([f"| {' | '.join(line)} |" for line in cells])
 
 
-__all__ = ["markdown_table", "plain_table", "show_table"]
+def show_json(facts: Any) -> None:
+    """Print a document."""
+    click.echo(json.dumps(finite(facts), indent=1, allow_nan=False))
+
+
+def finite(facts: Any) -> Any:
+    """The same with null for infinities and NaN, which JSON does not have."""
+    if isinstance(facts, float):
+        return facts if math.isfinite(facts) else None
+    if isinstance(facts, Mapping):
+        return {name: finite(fact) for name, fact in facts.items()}
+    if isinstance(facts, (list, tuple)):
+        return [finite(fact) for fact in facts]
+    return facts
+
+
+__all__ = ["finite", "markdown_table", "plain_table", "show_json", "show_table"]

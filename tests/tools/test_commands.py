@@ -53,6 +53,11 @@ def test_text_goes_to_stdout(
     assert mark in capsys.readouterr().out
 
 
+def test_text_in_a_document(archive: Path, capsys: Capture) -> None:
+    facts = json_of(capsys, "compile", str(archive), "--emit", "ir")
+    assert facts["emit"] == "ir" and "fused(" in str(facts["text"])
+
+
 def test_a_plan_is_written_and_runs_the_same(
     archive: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +223,15 @@ def test_check_finite(text_file: Path, tmp_path: Path) -> None:
         np.savez(tmp_path / "in.npz", x=np.full((2, 4), value, np.float32))
         args = ["--input", str(tmp_path / "in.npz"), "--check-finite"]
         assert run(["run", str(text_file), *args]) == code
+
+
+def test_json_has_no_infinities(text_file: Path, tmp_path: Path, capsys: Capture) -> None:
+    np.savez(tmp_path / "in.npz", x=np.array([[np.inf, np.nan, 1, 2]], np.float32))
+    assert run(["run", str(text_file), "--input", str(tmp_path / "in.npz"), "--json"]) == 0
+    said = capsys.readouterr().out
+    assert "NaN" not in said and "Infinity" not in said
+    (facts,) = json.loads(said).values()
+    assert facts["max"] is None
 
 
 def test_verify(onnx_files: dict[str, Path], capsys: Capture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -83,3 +84,11 @@ def test_an_interrupt_is_quiet(moment: str) -> None:
 def test_the_exit_code_is_the_command_s() -> None:
     shell = subprocess.run([sys.executable, "-P", "-m", "irc.tools.entry", "nope"])
     assert shell.returncode == 2
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_matter(closed: str) -> None:
+    line = f"{shlex.quote(sys.executable)} -P -m irc.tools.entry targets {closed}"
+    found = subprocess.run(line, shell=True, capture_output=True, text=True)
+    assert (found.returncode, found.stderr.count("Error")) == (0, 0)
+    assert ("aarch64-linux" in found.stdout) == (" >&-" not in f" {closed}")

@@ -17,6 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from ...ir.archive import replacing
+from ..tables import finite
 from .svg import graph_svg, memory_svg, short, size_text
 
 COLUMNS = (
@@ -81,7 +82,7 @@ def write(data: Mapping[str, Any], output: Path) -> None:
 
 def in_script(data: Any) -> str:
     """JSON that may stand inside a script element whatever it says."""
-    text = json.dumps(data, separators=(",", ":"))
+    text = json.dumps(finite(data), allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
