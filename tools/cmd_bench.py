@@ -12,7 +12,15 @@ from ..ir.errors import Error
 from . import driver
 from .cmd_run import runnable
 from .completion import PLANS
-from .options import input_options, json_flag, model_argument, note, target_options, verbosity
+from .options import (
+    FiniteRange,
+    input_options,
+    json_flag,
+    model_argument,
+    note,
+    target_options,
+    verbosity,
+)
 from .tables import show_json, show_table
 
 PEERS = ("onnxruntime",)
@@ -25,7 +33,7 @@ PEERS = ("onnxruntime",)
 @click.option(
     "--against", type=click.Choice(PEERS), default=None, help="An engine to compare with."
 )
-@click.option("--seconds", type=click.FloatRange(0), default=2.0, show_default=True,
+@click.option("--seconds", type=FiniteRange(0), default=2.0, show_default=True,
               help="How long to measure.")  # fmt: skip
 @click.option("--profile", is_flag=True, help="Time, GFLOP/s and GB/s of each kernel.")
 @json_flag

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..ir.ops.core import Module
     from ..passes.options import Pass
     from ..passes.pipeline import Compiled, Options
+    from .artifacts import Kind
 
 EMIT = ("plan", "ir", "loops", "llvm", "asm", "obj", "c")
 
@@ -72,6 +73,7 @@ def command(
         say(f"reading {model}")
         module = driver.load(model, shapes or None)
         options = watched(kind.phase, say, **watch)
+        check_phases(name, kind, options)
         key = None
         if name == "plan" and not watch["time_passes"] and not choice.lacking():
             key = driver.program_key(module, choice, options, shapes)
@@ -81,11 +83,6 @@ def command(
             known.save(goal)
         else:
             compiled = driver.lower(module, choice, options, shapes)
-            if options.to_phase != kind.phase and name not in ("ir", "loops"):
-                raise Error(
-                    "E0408",
-                    f"{name} needs the phase {kind.phase}, --to stops behind {watch['to_phase']}",
-                )
             found = figures(compiled)
             if goal is None:
                 text, written = artifacts.text_of(name, compiled, choice, Path(model).stem), []
@@ -104,6 +101,20 @@ def command(
     click.echo(text, nl=False)
     if written:
         note(f"{written[0]}: {written[0].stat().st_size} bytes, {said(found)}{seconds:.2f} s")
+
+
+def check_phases(name: str, kind: Kind, options: Options) -> None:
+    """Raise E0408 where an output is made in a phase that --from or --to leave out."""
+    if name in ("ir", "loops"):
+        return
+    phase = kind.phase
+    if options.to_phase != phase:
+        said = f"--to stops behind {options.to_phase}"
+    elif options.from_phase == phase:
+        said = f"--from begins behind {phase}"
+    else:
+        return
+    raise Error("E0408", f"{name} needs the phase {phase}, {said}")
 
 
 def watched(

@@ -14,6 +14,7 @@ from . import driver
 from .artifacts import check_writable
 from .completion import MODELS
 from .options import (
+    FiniteRange,
     detail,
     input_options,
     json_flag,
@@ -40,7 +41,7 @@ Check = Callable[[str], Verdict]
 @target_options
 @input_options
 @click.option(
-    "--tolerance", type=click.FloatRange(0), default=None, help="Of max|ref|  [f32: 1e-4]."
+    "--tolerance", type=FiniteRange(0), default=None, help="Of max|ref|  [f32: 1e-4]."
 )
 @click.option("--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True,
               help="Seconds after which a check counts as hanging.")  # fmt: skip

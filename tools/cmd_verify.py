@@ -12,6 +12,7 @@ from ..ir.errors import VerifyError
 from . import driver
 from .completion import PLANS
 from .options import (
+    FiniteRange,
     detail,
     input_options,
     json_flag,
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
 @target_options
 @input_options
 @click.option(
-    "--tolerance", type=click.FloatRange(0), default=None, help="Of max|ref|  [f32: 1e-4]."
+    "--tolerance", type=FiniteRange(0), default=None, help="Of max|ref|  [f32: 1e-4]."
 )
-@click.option("--noise", type=float, default=0.0, help="Perturb the compiled weights: must fail.")
+@click.option(
+    "--noise", type=FiniteRange(), default=0.0, help="Perturb the compiled weights: must fail."
+)
 @click.option("--bisect", is_flag=True, help="Name the first phase, pass and op that go wrong.")
 @json_flag
 @verbosity

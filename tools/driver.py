@@ -57,7 +57,7 @@ def _load_file(path: Path, shapes: Shapes | None) -> Module:
     """By suffix, and where that says nothing by the first bytes."""
     head = first_bytes(path)
     if path.suffix == PLAN_SUFFIX:
-        raise Error("E0102", f"{path} is a compiled plan", hint="irc.open reads it")
+        raise Error("E0102", f"{path} is a compiled plan", hint="irc.open reads it, and `irc run`")
     if path.suffix in TEXT_SUFFIXES or (head.startswith(b"PK") and path.suffix != ".onnx"):
         from ..ir.archive import load as load_archive
         from ..ir.verify import verify

@@ -106,7 +106,8 @@ def _write_report(text: str, args: Sequence[str]) -> Path | None:
         folder = cache_dir() / "crashes"
         path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"irc {' '.join(args)}\n\n{text}", encoding="utf-8")
+        said = f"irc {' '.join(args)}\n\n{text}"
+        path.write_bytes(said.encode(errors="backslashreplace"))  # names of files may be no text
     except (ImportError, OSError):
         return None
     return path

@@ -6,6 +6,7 @@ together: `verbose()` answers.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -50,6 +51,17 @@ def verbosity(function: _Function) -> _Function:
 def json_flag(function: _Function) -> _Function:
     """The flag --json, passed on as `as_json`: one JSON document on stdout, for programs."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds, and neither infinite nor NaN, which compare with no bound."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; a usage error for what is none."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return found
 
 
 def _shape(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:

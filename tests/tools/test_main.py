@@ -96,6 +96,7 @@ def _raising(error: BaseException) -> int:
         (InvalidModelError("E0102", "the file is cut short"), 4),
         (FileNotFoundError(2, "No such file or directory", "a.onnx"), 1),
         (PermissionError(13, "Permission denied", "out.ircx"), 1),
+        (OSError(28, "No space left on device"), 1),
         (MemoryError(), 1),
         (KeyboardInterrupt(), 130),
         (click.Abort(), 130),
@@ -134,6 +135,20 @@ def test_a_defect_leaves_a_report(
     text = report.read_text()
     assert "irc compile a.onnx" in text
     assert "Traceback" in text
+
+
+def test_a_defect_on_a_file_whose_name_is_no_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IRC_CACHE_DIR", str(tmp_path))
+    name = os.fsdecode(b"bad\xff.onnx")
+
+    def call() -> object:
+        raise KeyError(name)
+
+    assert guarded(call, ["compile", name]) == 70
+    (report,) = (tmp_path / "crashes").iterdir()
+    assert "bad\\udcff.onnx" in report.read_text()
 
 
 def test_a_defect_shows_its_traceback_when_asked(

@@ -77,7 +77,7 @@ def write(data: Mapping[str, Any], output: Path) -> None:
     """Write the page; an old file stays until the new one is whole.  Errors: E0264."""
     text = render(data)
     with replacing(output) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="replace"))  # names of files may be no text
 
 
 def in_script(data: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def test_a_page_is_written(text_file: Path, tmp_path: Path, capsys: Capture) -> 
     assert shown.out == "" and str(goal) in shown.err
     page = goal.read_text(encoding="utf-8")
     assert page.startswith("<!DOCTYPE html>") and "GFLOP/s" in page and "not run" not in page
+
+
+def test_a_model_whose_name_is_no_text(text_file: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"bad\xff.ir")
+    odd.write_bytes(text_file.read_bytes())
+    assert run(["report", str(odd), "--no-profile", "-o", str(tmp_path / "r.html")]) == 0
+    assert "bad?.ir" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 def test_the_default_name(
