@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...ir.core import Value
-from ...ir.types import i32
+from ...ir.types import f32, i32
 from .node import Node, Result, Row
 from .rows_linear import product, shifted
 from .rows_pool import average_pooled
-from .rows_quant import dynamic_quantize
+from .rows_quant import dequantized, dynamic_quantize
+from .rows_sequence import lstm
 
 
 def _real(n: Node, x: int, scale: int, zero: int) -> Value:
@@ -113,6 +114,30 @@ def dynamic_matmul(n: Node) -> Result:
     return n.b.add(y, n.x(4)) if n.has(4) else y  # type: ignore[no-any-return]
 
 
+def gemm(n: Node) -> Result:
+    """alpha times a product, plus a bias of i32; quantized where the result has a scale."""
+    turned = [bool(n.attr(f"trans{side}", 0)) for side in "AB"]
+    x, y = dequantized(n, 0, 1, 2, 0), dequantized(n, 3, 4, 5, 0 if turned[1] else 1)
+    x, y = [n.transpose(v, (1, 0)) if t else v for v, t in zip((x, y), turned)]
+    out, alpha = product(n, x, y), n.attr("alpha", 1.0)
+    if alpha != 1.0:
+        out = n.b.mul(out, n.like(out, alpha))
+    if n.has(6):
+        unit = n.b.mul(n.b.mul(n.x(1), n.x(4)), n.like(out, alpha))
+        out = n.b.add(out, n.b.mul(n.cast(n.x(6), f32), unit))
+    return _quantized(n, out, 7, 8, n.x(0).tensor.dtype) if n.has(7) else out
+
+
+def dynamic_lstm(n: Node) -> Result:
+    """The layer with its weights dequantized: x and the states stay as exact as they are."""
+    parts = []
+    for at, scale in ((1, 8), (2, 10)):
+        w, s, z = n.cast(n.x(at), f32), n.x(scale), n.cast(n.x(scale + 1), f32)
+        s, z = [n.reshape(v, (v.tensor.shape[0], 1, *(v.tensor.shape[1:] or (1,)))) for v in (s, z)]
+        parts.append(n.transpose(n.b.mul(n.b.sub(w, z), s), (0, 2, 1)))
+    return lstm(n, (parts[0], parts[1]))
+
+
 ROWS: Sequence[tuple[str, int, Row]] = (
     ("QLinearAdd", 1, pair("add")),
     ("QLinearMul", 1, pair("mul")),
@@ -124,4 +149,6 @@ ROWS: Sequence[tuple[str, int, Row]] = (
     ("QLinearConcat", 1, concat),
     ("MatMulIntegerToFloat", 1, matmul_to_float),
     ("DynamicQuantizeMatMul", 1, dynamic_matmul),
+    ("QGemm", 1, gemm),
+    ("DynamicQuantizeLSTM", 1, dynamic_lstm),
 )

@@ -64,8 +64,8 @@ def dynamic_quantize(n: Node) -> Result:
     return b.quantize(x, scale, point, to=u8), scale, point
 
 
-def _real(n: Node, at: int, scale: int, zero: int, axis: int) -> Value:
-    """Operand `at` dequantized."""
+def dequantized(n: Node, at: int, scale: int, zero: int, axis: int) -> Value:
+    """Operand `at` dequantized, as a whole or along an axis."""
     s, z = n.x(scale), n.opt(zero)
     if s.tensor.shape == (1,) or not s.tensor.rank:
         return n.b.dequantize(n.x(at), n.reshape(s, ()),
@@ -84,13 +84,13 @@ def _back(n: Node, y: Value, scale: int, zero: int) -> Value:
 
 def qlinear_matmul(n: Node) -> Result:
     """A product of dequantized operands, quantized."""
-    x, y = _real(n, 0, 1, 2, n.rank(0) - 2), _real(n, 3, 4, 5, n.rank(3) - 1)
+    x, y = dequantized(n, 0, 1, 2, n.rank(0) - 2), dequantized(n, 3, 4, 5, n.rank(3) - 1)
     return _back(n, product(n, x, y), 6, 7)
 
 
 def qlinear_conv(n: Node) -> Result:
     """A convolution of dequantized operands, quantized; the bias is i32."""
-    out = convolution(n, _real(n, 0, 1, 2, 1), _real(n, 3, 4, 5, 0))
+    out = convolution(n, dequantized(n, 0, 1, 2, 1), dequantized(n, 3, 4, 5, 0))
     if n.has(8):
         scale = n.b.mul(n.reshape(n.x(1), ()), n.x(4))
         scale = n.reshape(scale, ()) if scale.tensor.shape == (1,) else scale

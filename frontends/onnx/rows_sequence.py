@@ -38,13 +38,20 @@ def activations(n: Node) -> list[Any]:
     return out
 
 
-def recurrent(n: Node, op: str, operands: Sequence[int], states: int, **more: Any) -> Result:
+def recurrent(
+    n: Node,
+    op: str,
+    operands: Sequence[int],
+    states: int,
+    weights: tuple[Value, Value] | None = None,
+    **more: Any,
+) -> Result:
     """One of the IR's recurrent layers; with layout 1 batch comes first, and is moved.
 
     `operands` are the places of the optional ones in the IR's order, the initial states first
-    behind the bias.
+    behind the bias; `weights` stand for the node's own.
     """
-    x, w, r = n.x(0), n.x(1), n.x(2)
+    x, (w, r) = n.x(0), weights or (n.x(1), n.x(2))
     rest = [n.opt(k) for k in operands]
     batch_first = bool(n.attr("layout", 0))
     if batch_first:
@@ -63,10 +70,10 @@ def recurrent(n: Node, op: str, operands: Sequence[int], states: int, **more: An
     return out
 
 
-def lstm(n: Node) -> Result:
+def lstm(n: Node, weights: tuple[Value, Value] | None = None) -> Result:
     """The IR's `lstm`."""
     coupled = bool(n.attr("input_forget", 0))
-    return recurrent(n, "lstm", (3, 5, 6, 7, 4), 2, input_forget=coupled)
+    return recurrent(n, "lstm", (3, 5, 6, 7, 4), 2, weights, input_forget=coupled)
 
 
 def gru(n: Node) -> Result:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 F = np.float32
 RNG = np.random.default_rng(0)
@@ -93,9 +93,41 @@ QUANTIZED: list[tuple[str, list[Any], int, dict[str, Any]]] = [
     ("MatMulIntegerToFloat", [small(U, 3, 4), small(U, 4, 5), scale(0.1), scale(0.2)], 1, {}),
     ("DynamicQuantizeMatMul", [f(3, 4), small(I, 4, 5), scale(0.1), I(3), f(5)], 1, {}),
     ("DynamicQuantizeMatMul", [f(3, 4), small(I, 4, 5), abs(f(5))], 1, {}),
+    ("QGemm", [small(U, 3, 4), *X, small(I, 5, 4), abs(f(5)) / 9, np.zeros(5, I),
+     ints(900, 5), scale(0.9), U(110)], 1, {"transB": 1}),
+    ("QGemm", [small(U, 3, 4), *X, small(U, 4, 5), *Y, ints(900, 5)], 1, {}),
 ]  # fmt: skip
 """As onnxruntime: its integer arithmetic may round to the neighbour."""
 CASES += QUANTIZED
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("wide", [False, True])
+def test_an_lstm_with_quantized_weights(
+    make: Callable[..., Any], imported: Callable[..., Any], wide: bool
+) -> None:
+    """onnxruntime rounds x and the states to eight bits too, we do not: a wider tolerance."""
+    ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (extra `bench`)")
+    lies = (2, 16) if wide else (2,)
+    scales = [(abs(RNG.standard_normal(lies)) / 400 + 0.002).astype(F) for _ in range(2)]
+    points = [np.zeros(lies, I) for _ in range(2)]
+    weights = [small(I, 2, 3, 16), small(I, 2, 4, 16)]
+    arrays = [f(5, 2, 3), *weights, f(2, 32), None, None, None, None,
+              scales[0], points[0], scales[1], points[1]]  # fmt: skip
+    attrs = {"hidden_size": 4, "direction": "bidirectional"}
+    model = model_of(make, "DynamicQuantizeLSTM", arrays, 3, attrs)
+    for k in (1, 2, 8, 9, 10, 11):
+        model.graph.initializer.append(numpy_helper.from_array(arrays[k], f"x{k}"))
+    del model.graph.input[:]
+    for k in (0, 3):
+        type_ = helper.np_dtype_to_tensor_dtype(arrays[k].dtype)
+        model.graph.input.append(helper.make_tensor_value_info(f"x{k}", type_, arrays[k].shape))
+    given = [arrays[0], arrays[3]]
+    want = ort.InferenceSession(model.SerializeToString()).run(
+        None, {"x0": given[0], "x3": given[1]}
+    )
+    for got, expected in zip(imported(model, given), want, strict=True):
+        np.testing.assert_allclose(got, expected, atol=0.03)
 
 
 def model_of(make: Any, op: str, arrays: list[Any], results: int, attrs: Any) -> Any:
