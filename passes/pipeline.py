@@ -55,9 +55,9 @@ def passes_of(phase: str, target: Target) -> list[Pass]:
         case "layout":
             panel = 2 * target.lanes(32) if target.layout_block else 0
             layout = Layout(block=target.layout_block, panel=panel, target=target)
-            convolutions = Decompose(only=("conv_transpose",))
+            blocked = Decompose(only=("conv_transpose", "resize"))
             widened = [Widen()] if target.widen else []
-            return [*widened, convolutions, Canonicalize(), layout, Canonicalize(), Cse()]
+            return [*widened, blocked, Canonicalize(), layout, Canonicalize(), Cse()]
         case "fused":
             return [
                 Decompose(),

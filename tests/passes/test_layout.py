@@ -6,11 +6,12 @@ import pytest
 from irc.ir.core import Builder, Value
 from irc.ir.interpret import run
 from irc.ir.ops.core import Const, Func, Module, Return
+from irc.ir.target import Target
 from irc.ir.types import TensorType, f32
 from irc.ir.verify import verify
 from irc.passes.cost import blocked_pays, cost_of
 from irc.passes.layout_moves import segments
-from irc.passes.pipeline import parse_pipeline
+from irc.passes.pipeline import Options, compile_module, parse_pipeline
 
 rng = np.random.default_rng(3)
 
@@ -308,3 +309,19 @@ def test_an_enlarged_image_stays_in_blocks(mode: str) -> None:
     passes = "canonicalize,decompose{only=resize}," + BLOCKED
     _, names = after(program((1, 8, 4, 5), fill), passes)
     assert names.count("pack") == 1 and names.count("unpack") == 1 and "resample" in names
+
+
+@pytest.mark.parametrize("between", ["resize", "conv_transpose"])
+def test_the_pipeline_parts_what_would_stand_between_blocks(between: str) -> None:
+    def fill(b: Builder, x: Value) -> Value:
+        y = b.relu(b.conv(x, weights(b, 32, 16, 3, 3), pads=(1, 1, 1, 1)))
+        if between == "resize":
+            y = b.resize(y, axes=(2, 3), sizes=(16, 16))
+        else:
+            y = b.conv_transpose(y, weights(b, 32, 32, 2, 2), strides=(2, 2))
+        return b.conv(y, weights(b, 16, 32, 3, 3), pads=(1, 1, 1, 1))
+
+    target = Target("t", vector_bits=512, layout_block=16)
+    made = compile_module(program((1, 16, 8, 8), fill), target, Options(to_phase="layout")).module
+    names = [op.name for op in made.main.body]
+    assert names.count("pack") == names.count("unpack") == 1
