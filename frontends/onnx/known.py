@@ -21,7 +21,8 @@ from ...ir.ops.core import Const
 from .item import KNOWN_LIMIT, Array, is_symbolic
 from .node import Known, Node, Result, Row
 
-NEVER = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
+NEVER = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+                   "SplitToSequence"})  # fmt: skip
 
 
 class _Unknown(Exception):

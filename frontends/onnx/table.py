@@ -16,6 +16,7 @@ from . import (
     rows_elementwise,
     rows_index,
     rows_linear,
+    rows_lists,
     rows_microsoft,
     rows_microsoft_quant,
     rows_normalize,
@@ -54,6 +55,7 @@ FAMILIES: Sequence[Sequence[tuple[str, int, Row]]] = (
     rows_control.ROWS,
     rows_quant.ROWS,
     rows_random.ROWS,
+    rows_lists.ROWS,
     rows_select.ROWS,
 )
 
