@@ -19,7 +19,7 @@ import numpy as np
 from ..ir.core import Op
 from ..ir.dims import Dim, DimLike, coefficient, evaluate
 from ..ir.errors import Error
-from ..ir.interpret import bound
+from ..ir.interpret import bound, unordered
 from ..ir.kernel_abi import dim_parameters
 from ..ir.ops.loop import STATUS_INDEX, STATUS_OK, STATUS_SHAPE
 from ..ir.types import Shape, TensorType
@@ -216,7 +216,7 @@ class Executable:
             return list(inputs)
         if isinstance(inputs, Mapping):
             return self._ordered(dict(inputs))
-        raise self._missing((inputs,))
+        raise unordered(inputs, names)
 
     def _frame(self, given: Sequence[Array]) -> Frame:
         """This thread's frame for these shapes."""

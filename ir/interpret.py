@@ -63,6 +63,8 @@ def order_inputs(func: Func, inputs: Sequence[Any] | Mapping[str, Any]) -> list[
                 "E0501", f"@{func.sym} takes the inputs {', '.join(names) or 'none'}", details=said
             )
         inputs = [inputs[n] for n in names]
+    elif not isinstance(inputs, Sequence) or isinstance(inputs, (str, bytes)):
+        raise unordered(inputs, names)
     if len(inputs) != len(names):
         raise Error(
             "E0501",
@@ -72,13 +74,28 @@ def order_inputs(func: Func, inputs: Sequence[Any] | Mapping[str, Any]) -> list[
     return [as_input(x, v.type, n) for x, v, n in zip(inputs, func.args, names, strict=True)]
 
 
+def unordered(inputs: object, names: Sequence[str]) -> Error:
+    """E0501 for inputs that are neither named nor in order."""
+    return Error(
+        "E0501",
+        f"inputs are a dict by name or a list in order, found {type(inputs).__name__}",
+        details=(f"inputs: {', '.join(names) or 'none'}",),
+        hint="one array alone: run([x]), or call the executable with it",
+    )
+
+
 def as_input(x: Any, type: Type, name: str) -> Any:
     """`x` as an array of the type's element type; E0503 for an array of another one."""
     if not isinstance(type, (TensorType, DType)):
         return x
     dtype = type if isinstance(type, DType) else type.dtype
     if not isinstance(x, (np.ndarray, np.generic)):
-        return np.asarray(x, dtype.np)
+        try:
+            return np.asarray(x, dtype.np)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise Error(
+                "E0503", f"input '{name}' is no array of {dtype}", details=(str(error),)
+            ) from None
     x = np.asarray(x)
     if x.dtype != dtype.np:
         if dtype.kind == "string" and x.dtype.kind in "US":
@@ -265,4 +282,4 @@ def _last_uses(block: Block) -> dict[Op, list[Value]]:
     return dying
 
 
-__all__ = ["Interpreter", "Observer", "bound", "input_names", "run"]
+__all__ = ["Interpreter", "Observer", "bound", "input_names", "run", "unordered"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ def load(model: Any, shapes: Shapes | None = None) -> Module:
     """
     from ..ir.ops.core import Module
 
+    shapes = checked_shapes(shapes)
     if isinstance(model, Module):
         return model
     if isinstance(model, (bytes, bytearray, memoryview)) or hasattr(model, "SerializeToString"):
@@ -51,6 +53,19 @@ def load(model: Any, shapes: Shapes | None = None) -> Module:
             hint="a path, the bytes of an ONNX file, a ModelProto or an irc.Module",
         )
     return _load_file(Path(model), shapes)
+
+
+def checked_shapes(shapes: Any) -> Shapes | None:
+    """Extents by name as tuples of ints; E0320 for what is no such thing."""
+    try:
+        return {str(name): tuple([index(e) for e in shapes[name]]) for name in shapes or {}} or None
+    except (TypeError, LookupError):
+        raise Error(
+            "E0320",
+            "shapes are extents by the name of an input",
+            details=(f"found {shapes!r}"[:200],),
+            hint='shapes={"x": (1, 3, 224, 224)}',
+        ) from None
 
 
 def _load_file(path: Path, shapes: Shapes | None) -> Module:
@@ -75,8 +90,9 @@ def first_bytes(path: Path) -> bytes:
             raise Error("E0101", f"{path} is a folder", hint="name the model file in it")
         with path.open("rb") as file:
             return file.read(4)
-    except OSError as error:
-        raise Error("E0101", f"cannot read {path}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        said = getattr(error, "strerror", None) or error
+        raise Error("E0101", f"cannot read {path}: {said}") from None
 
 
 def _onnx(model: Any, shapes: Shapes | None) -> Module:
@@ -89,6 +105,8 @@ def open_plan(path: str | os.PathLike[str]) -> Executable:
     """The executable in an `.ircx` file; nothing is compiled.  Errors: E0508, E0509, E0497."""
     from ..backends.cpu.archive import open_archive
 
+    if not isinstance(path, (str, os.PathLike)):
+        raise Error("E0102", f"a {type(path).__name__} is no path of a plan")
     return open_archive(path)
 
 
@@ -111,6 +129,7 @@ def compile(
     choice = choose(target, threads)
     check_precision(precision, choice)
     check_runs(choice)
+    shapes = checked_shapes(shapes)
     module = load(model, shapes)
     if choice.backend == "reference":
         return reference(module, shapes)

@@ -26,7 +26,10 @@ ENVIRONMENT = {"threads": "IRC_NUM_THREADS"}
 
 def settings_file(start: Path | None = None) -> Path | None:
     """The nearest `irc.toml` in `start` (the current folder) or above; None where there is none."""
-    folder = (start or Path.cwd()).absolute()
+    try:
+        folder = (start or Path.cwd()).absolute()
+    except FileNotFoundError:  # the current folder has been deleted
+        return None
     home = Path(os.path.expanduser("~"))
     for place in (folder, *folder.parents):
         if (place / NAME).is_file():
@@ -96,6 +99,8 @@ def _check(path: Path, name: str, key: str, option: Any, value: Any) -> None:
     if option.multiple != isinstance(value, list):
         want = "a list" if option.multiple else "one value"
         raise _mistake(path, name, key, f"must be {want}, found {value!r}")
+    if isinstance(option.type, click.types.IntParamType) and isinstance(value, float):
+        raise _mistake(path, name, key, f"must be a whole number, found {value!r}")
     try:
         context = click.Context(click.Command(name), resilient_parsing=False)
         option.process_value(context, value)

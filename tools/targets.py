@@ -66,6 +66,8 @@ def thread_count(threads: int | None = None) -> int:
 def choose(name: str, threads: int | None = None) -> Choice:
     """The target called `name`; E0401 for an unknown one."""
     count = thread_count(threads)
+    if not isinstance(name, str):
+        raise UnsupportedError("E0401", f"a target is a name, found {name!r}", hint="irc targets")
     if name == "cpu":
         from ..backends.cpu.host import codegen_target
         from ..backends.cpu.target import cpu_target

@@ -298,6 +298,14 @@ class CExecutable(Executable):
         self.sources = made
         super().__init__(Program.of(planned), entry, weights, keep=library)
 
+    def save(self, path: str) -> None:
+        """What ships is the source: E0510."""
+        raise Error(
+            "E0510",
+            "a program compiled from C is not saved",
+            hint="its sources: exe.sources.write(folder), or `irc compile --target c`",
+        )
+
 
 def run_sanitized(
     planned: Planned, inputs: Mapping[str, Array], flags: Sequence[str] = SANITIZERS

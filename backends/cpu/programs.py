@@ -9,6 +9,7 @@ backend's cache, archive.py.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -87,11 +88,23 @@ def find(key: str) -> CpuExecutable | None:
         return None
     try:
         found = open_archive(path)
-        os.utime(path)
+        _touch(path)
+        return found
     except (Error, OSError):
-        path.unlink(missing_ok=True)
+        _drop(path)
         return None
-    return found
+
+
+def _touch(path: Path) -> None:
+    """Say that an entry is in use; in a folder that cannot be written this is left out."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
+def _drop(path: Path) -> None:
+    """Take a damaged entry away; where that cannot be done it is in the way of nothing else."""
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def keep(key: str, save: Callable[[Path], object], weight_bytes: int) -> None:

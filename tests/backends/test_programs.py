@@ -97,6 +97,25 @@ def test_the_folder_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert programs.find(key(module(factor=9.0), choose("cpu", 1))) is None
 
 
+def test_an_entry_that_cannot_be_taken_away(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read-only folder: what is whole serves, what is damaged is passed over."""
+
+    def refuse(*given: object, **more: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    first = driver.executable(module(), choose("cpu", 1))
+    (entry,) = folder.glob("*.ircx")
+    monkeypatch.setattr("os.utime", refuse)
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    assert programs.find(entry.stem) is not None
+    entry.write_bytes(b"")
+    assert programs.find(entry.stem) is None
+    again = driver.executable(module(), choose("cpu", 1))
+    np.testing.assert_array_equal(again.run([X])[0], first.run([X])[0])
+
+
 def test_no_folder_costs_only_time(folder: Path) -> None:
     folder.parent.mkdir(exist_ok=True)
     folder.write_text("a file where the folder should be")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -159,3 +160,33 @@ def test_a_model_compiled_again_is_copied(
     for facts in said:
         del facts["files"], facts["seconds"]
     assert said[0] == said[1]
+
+
+MISTAKES = {
+    "a name with a null character": (lambda m: irc.load("a\0b"), "E0101"),
+    "no path of a plan": (lambda m: irc.open(3), "E0102"),
+    "a target that is no name": (lambda m: irc.compile(m, target=None), "E0401"),
+    "shapes without names": (lambda m: irc.compile(m, shapes=[1, 2]), "E0320"),
+    "a number for a shape": (lambda m: irc.compile(m, shapes={"x": 5}), "E0320"),
+    "extents that are no numbers": (lambda m: irc.load(m, shapes={"x": ("a", 8)}), "E0320"),
+    "nothing to run on": (lambda m: irc.compile(m).run(None), "E0501"),
+    "an array where a list belongs": (lambda m: irc.compile(m).run(X), "E0501"),
+    "the same on numpy": (lambda m: irc.compile(m, target="reference").run(X), "E0501"),
+    "text for an array": (lambda m: irc.compile(m, target="reference")("x"), "E0503"),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_a_mistake_in_python_is_an_error_of_ours(
+    what: str, onnx_files: dict[str, Path]
+) -> None:
+    call, code = MISTAKES[what]
+    with pytest.raises(irc.Error) as caught:
+        call(onnx_files["mlp"])
+    assert caught.value.code == code
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_a_program_from_c_says_what_ships(onnx_files: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(irc.Error, match="sources"):
+        irc.compile(onnx_files["mlp"], target="c").save(str(tmp_path / "m.ircx"))

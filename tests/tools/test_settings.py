@@ -83,6 +83,7 @@ MISTAKES = [
     ("[run]\nshape = 'x:1'\n", "line 2", "must be a list"),
     ("[run]\nshape = ['x']\n", "line 2", "is not like x:1x3x224x224"),
     ("[run]\nseed = [1]\n", "line 2", "must be one value"),
+    ("[run]\nseed = 1.5\n", "line 2", "must be a whole number"),
     ("[run]\nquiet = true\n", "line 2", "is no option"),
     ("[run\n", "line 1", "is no TOML file"),
 ]
@@ -124,3 +125,8 @@ def test_arguments_are_no_options(tmp_path: Path) -> None:
     assert isinstance(command, click.Command)
     with pytest.raises(Error, match="is no option"):
         defaults(path, command, "run", {"model": "m.onnx"})
+
+
+def test_a_folder_that_has_been_deleted_has_none(folder: Path) -> None:
+    (folder / "inner").rmdir()
+    assert run(["targets"]) == 0
