@@ -1,34 +1,44 @@
 """Loads, stores and lanes as LLVM text.
 
 A vector access is contiguous when its flattened index moves one element per lane, a broadcast
-when it does not move, else a gather or scatter.  A guard free of the lane becomes a branch, one
-over the lanes a mask.
-Imports: ir, emit_writer, emit_types.
+when it does not move, a few vectors where the lanes are near each other (emit_window.py), else a
+gather or scatter.  Guards: emit_guards.py.
+Imports: ir, emit_guards, emit_window, emit_index, emit_writer, emit_types.
 """
 
 from __future__ import annotations
-
-import functools
-from typing import Any
 
 from ...ir.core import Op, Value
 from ...ir.dims import (
     Dim,
     DimLike,
-    ceildiv,
     coefficient,
     equal,
-    floordiv,
-    max_,
-    min_,
     mod,
     substitute,
 )
 from ...ir.errors import UnsupportedError
 from ...ir.ops import loop
 from ...ir.types import DType, boolean
+from .emit_guards import (
+    guarded,
+    guarded_value,
+    guards_of,
+    memory_intrinsic,
+    splat,
+    suffix_of,
+    vector_text,
+)
 from .emit_index import Memory
 from .emit_types import constant, literal, memory_bits, memory_text, scalar_text, type_text
+from .emit_window import (
+    MOST_WINDOW,
+    Reader,
+    all_numbers,
+    lane_steps,
+    read_window,
+    window_guards,
+)
 from .emit_writer import Row, Writer
 
 
@@ -52,105 +62,6 @@ def to_memory(w: Writer, text: str, dtype: DType, lanes: int = 0) -> str:
         (f"<{lanes} x {memory}>", f"<{lanes} x {register}>") if lanes else (memory, register)
     )
     return w.emit(f"{'sext' if dtype.kind == 'int' else 'zext'} {from_} {text} to {into}")
-
-
-def splat(w: Writer, type: str, lanes: int, text: str) -> str:
-    """A vector with `text` in every lane."""
-    if text[0] != "%":
-        return f"splat ({type} {text})"
-    return _splat_at(w, -1, type, lanes, text)
-
-
-def _splat_at(w: Writer, level: int, type: str, lanes: int, text: str) -> str:
-    """The same at the end of a scope (-1: the innermost)."""
-    vector = f"<{lanes} x {type}>"
-    one = w.emit_at(level, f"insertelement {vector} poison, {type} {text}, i64 0")
-    return w.emit_at(
-        level, f"shufflevector {vector} {one}, {vector} poison, <{lanes} x i32> zeroinitializer"
-    )
-
-
-def iota(lanes: int, step: int = 1, type: str = "i32") -> str:
-    """The constant vector 0, step, 2 * step ..."""
-    return "<" + ", ".join([f"{type} {k * step}" for k in range(lanes)]) + ">"
-
-
-# Guards ------------------------------------------------------------------------------------------
-
-
-def _mask(w: Writer, e: Dim, lane: str, lanes: int) -> str:
-    """The lanes in which e >= 0, as an operand of type <lanes x i1>."""
-    rest = {s for s in e.symbols if s != lane}
-    level = w.level(frozenset(rest))
-    memo = w.scopes[level].memo
-    known = memo.get(("mask", e, lane, lanes))
-    if known is None:
-        known = memo["mask", e, lane, lanes] = _new_mask(w, e, lane, lanes, level)
-    return known
-
-
-def _new_mask(w: Writer, e: Dim, lane: str, lanes: int, level: int) -> str:
-    form = coefficient(e, lane)
-    if form is None or not isinstance(form[0], int):
-        bits = [w.holds(substitute(e, {lane: k})) for k in range(lanes)]
-        known = "poison"
-        for k, bit in enumerate(bits):
-            known = w.emit_at(level, f"insertelement <{lanes} x i1> {known}, i1 {bit}, i64 {k}")
-        return known
-    slope, rest = form
-    if slope > 0:
-        limit, relation = min_(max_(ceildiv(-rest, slope), 0), lanes), "sge"
-    else:
-        limit, relation = min_(max_(floordiv(rest, -slope), -1), lanes - 1), "sle"
-    if isinstance(limit, int):
-        on = [k >= limit if relation == "sge" else k <= limit for k in range(lanes)]
-        return "<" + ", ".join([f"i1 {'true' if b else 'false'}" for b in on]) + ">"
-    narrow = w.emit_at(level, f"trunc i64 {w.dim(limit)} to i32")
-    return w.emit_at(
-        level,
-        f"icmp {relation} <{lanes} x i32> {iota(lanes)}, "
-        f"{_splat_at(w, level, 'i32', lanes, narrow)}",
-    )
-
-
-def _guards(w: Writer, where: tuple[DimLike, ...], lane: str, lanes: int) -> tuple[str, str]:
-    """(i1 operand for the guards free of the lane, mask operand or "" for the rest)."""
-    fixed = [e for e in where if not (isinstance(e, Dim) and lane in e.symbols)]
-    mask = ""
-    for e in where:
-        if isinstance(e, Dim) and lane in e.symbols:
-            one = _mask(w, e, lane, lanes)
-            mask = w.emit(f"and <{lanes} x i1> {mask}, {one}") if mask else one
-    return w.all_hold(fixed), mask
-
-
-def _guarded_value(w: Writer, condition: str, type: str, fill: str, make: Any) -> str:
-    """`make()` where the condition holds, else `fill`; operands must be computed before."""
-    if condition == "true":
-        return make()  # type: ignore[no-any-return]
-    if condition == "false":
-        return fill
-    then, join = w.label("load"), w.label("join")
-    before = w.scope.label
-    w.branch(condition, then, join)
-    w.start(then)
-    made = make()
-    after = w.scope.label
-    w.line(f"br label %{join}")
-    w.start(join)
-    return w.emit(f"phi {type} [ {made}, %{after} ], [ {fill}, %{before} ]")
-
-
-def _guarded(w: Writer, condition: str, make: Any) -> None:
-    if condition == "true":
-        make()
-    elif condition != "false":
-        then, join = w.label("store"), w.label("join")
-        w.branch(condition, then, join)
-        w.start(then)
-        make()
-        w.line(f"br label %{join}")
-        w.start(join)
 
 
 # Scalar accesses ---------------------------------------------------------------------------------
@@ -200,7 +111,7 @@ def _load_scalar(w: Writer, memory: Memory, e: DimLike, condition: str, fill: st
             raw = w.emit(f"lshr i8 {raw}, {narrow}")
         return from_memory(w, raw, dtype)
 
-    return _guarded_value(w, condition, scalar_text(dtype), fill, make)
+    return guarded_value(w, condition, scalar_text(dtype), fill, make)
 
 
 def _store(w: Writer, op: Op) -> None:
@@ -224,7 +135,7 @@ def _store_scalar(w: Writer, memory: Memory, e: DimLike, condition: str, value: 
         stored = _merged(w, raw, pointer, shift, bits) if bits < 8 else raw
         w.line(f"store {text} {stored}, ptr {pointer}, align {max(1, bits // 8)}")
 
-    _guarded(w, condition, make)
+    guarded(w, condition, make)
 
 
 def _merged(w: Writer, raw: str, pointer: str, shift: str, bits: int) -> str:
@@ -275,50 +186,38 @@ def _load_vector(w: Writer, op: loop.Load, memory: Memory) -> str:
     fill = constant(op.fill or 0, type_)
     if memory_bits(dtype) < 8:
         return _load_packed(w, op, memory, e, step, first)
-    condition, mask = _guards(w, op.where, op.lane, lanes)
+    condition, mask = guards_of(w, op.where, op.lane, lanes)
     text = memory_text(dtype)
     vector, align = f"<{lanes} x {text}>", memory_bits(dtype) // 8
     if step == 0:
         return _load_splat(w, op, memory, first, condition, mask)
     pass_ = fill if text == scalar_text(dtype) else f"splat ({text} {int(op.fill or 0)})"
     line = f"load {vector}, ptr {pointer}, align {align}"
-    steps = _lane_steps(e, op.lane, lanes)
-    if not pointer and not mask and steps and max(steps) - min(steps) < MOST_WINDOW * lanes:
+    steps = [] if pointer else lane_steps(e, op.lane, lanes)
+    guards = window_guards(op, steps) if mask else ()
+    if steps and guards is not None and max(steps) - min(steps) < MOST_WINDOW * lanes:
         first = substitute(e, {op.lane: 0})
-        make = lambda: from_memory(w, _window(w, memory, first, steps), dtype, lanes)  # noqa: E731
-        return _guarded_value(w, condition, type_text(type_), fill, make)
+        read = Reader(w, memory, first, op.lane, guards, pass_)
+        make = lambda: from_memory(w, read_window(read, steps), dtype, lanes)  # noqa: E731
+        return guarded_value(w, condition, type_text(type_), fill, make)
     if not pointer:
         pointers = _lane_pointers(w, memory, e, op.lane, lanes)
         many, on = f"<{lanes} x ptr>", f"<{lanes} x i1>"
         overload = f"{suffix_of(text, lanes)}.v{lanes}p0"
-        name = _intrinsic(w, "masked.gather", vector, overload, f"{many}, i32, {on}, {vector}")
+        name = memory_intrinsic(
+            w, "masked.gather", vector, overload, f"{many}, i32, {on}, {vector}"
+        )
         given = (
             f"{many} {pointers}, i32 {align}, {on} {mask or 'splat (i1 true)'}, {vector} {pass_}"
         )
         line = f"call {vector} {name}({given})"
     elif mask:
         on, overload = f"<{lanes} x i1>", f"{suffix_of(text, lanes)}.p0"
-        name = _intrinsic(w, "masked.load", vector, overload, f"ptr, i32, {on}, {vector}")
+        name = memory_intrinsic(w, "masked.load", vector, overload, f"ptr, i32, {on}, {vector}")
         line = f"call {vector} {name}(ptr {pointer}, i32 {align}, {on} {mask}, {vector} {pass_})"
-    return _guarded_value(
+    return guarded_value(
         w, condition, type_text(type_), fill, lambda: from_memory(w, w.emit(line), dtype, lanes)
     )
-
-
-@functools.cache
-def vector_text(dtype: DType, lanes: int) -> str:
-    """The type of a vector in memory."""
-    return f"<{lanes} x {memory_text(dtype)}>"
-
-
-def suffix_of(text: str, lanes: int) -> str:
-    """The overload suffix of a vector of memory type `text`."""
-    return f"v{lanes}" + {"float": "f32", "double": "f64", "half": "f16"}.get(text, text)
-
-
-def _intrinsic(w: Writer, name: str, result: str, overload: str, params: str) -> str:
-    w.declare(f"declare {result} @llvm.{name}.{overload}({params})")
-    return f"@llvm.{name}.{overload}"
 
 
 def _load_splat(
@@ -328,7 +227,7 @@ def _load_splat(
     dtype, lanes = memory.type.dtype, op.lanes
     fill = literal(op.fill or 0, dtype)
     if mask:
-        name = _intrinsic(w, "vector.reduce.or", "i1", f"v{lanes}i1", f"<{lanes} x i1>")
+        name = memory_intrinsic(w, "vector.reduce.or", "i1", f"v{lanes}i1", f"<{lanes} x i1>")
         some = w.emit(f"call i1 {name}(<{lanes} x i1> {mask})")
         condition = some if condition == "true" else w.emit(f"and i1 {some}, {condition}")
     value = splat(w, scalar_text(dtype), lanes, _load_scalar(w, memory, first, condition, fill))
@@ -339,49 +238,6 @@ def _load_splat(
         f"select <{lanes} x i1> {mask}, {vector} {value}, "
         f"{vector} {constant(op.fill or 0, op.result.type)}"
     )
-
-
-MOST_WINDOW = 4
-"""Whole vectors up to which reading all between the lanes is faster than a gather."""
-
-
-def _lane_steps(e: DimLike, lane: str, lanes: int) -> list[int]:
-    """How far, in elements, each lane is from lane 0; none where that is not known."""
-    start = substitute(e, {lane: 0})
-    steps = [substitute(e, {lane: k}) - start for k in range(lanes)]
-    return [s for s in steps if isinstance(s, int)] if all_numbers(steps) else []
-
-
-def all_numbers(values: list[DimLike]) -> bool:
-    """Whether no symbol is among them."""
-    return all([isinstance(v, int) for v in values])
-
-
-def _window(w: Writer, memory: Memory, first: DimLike, steps: list[int]) -> str:
-    """Lanes picked out of the few whole vectors that lie between the first and the last of them.
-
-    `steps` are elements from `first`.  Nothing outside their range is read: the last vector ends at
-    the last lane.
-    """
-    text, lanes = memory_text(memory.type.dtype), len(steps)
-    low, align = min(steps), memory_bits(memory.type.dtype) // 8
-    span = max(steps) - low + 1
-    width = min(span, lanes)
-    starts = [min(k * lanes, span - width) for k in range(-(-span // lanes))]
-    made = ""
-    for start, beyond in zip(starts, [*starts[1:], span]):
-        pointer = w.address(memory, w.byte_offset(memory, first + (low + start)))
-        part = w.emit(f"load <{width} x {text}>, ptr {pointer}, align {align}")
-        places = [s - low - start if start <= s - low < beyond else None for s in steps]
-        if made:
-            pair = f"<{lanes} x {text}> {made}, <{lanes} x {text}> {part}"
-            order = [str(k if p is None else lanes + p) for k, p in enumerate(places)]
-        else:
-            pair = f"<{width} x {text}> {part}, <{width} x {text}> poison"
-            order = ["poison" if p is None else str(p) for p in places]
-        picks = ", ".join([f"i32 {k}" for k in order])
-        made = w.emit(f"shufflevector {pair}, <{lanes} x i32> <{picks}>")
-    return made
 
 
 def _lane_pointers(w: Writer, memory: Memory, e: DimLike, lane: str, lanes: int) -> str:
@@ -416,7 +272,7 @@ def _store_vector(w: Writer, op: loop.Store, memory: Memory) -> None:
     if memory_bits(dtype) < 8:
         _store_packed(w, op, memory, e, step, first)
         return
-    condition, mask = _guards(w, op.where, op.lane, lanes)
+    condition, mask = guards_of(w, op.where, op.lane, lanes)
     value = to_memory(w, w.text(op.value), dtype, lanes)
     text, align = memory_text(dtype), memory_bits(dtype) // 8
     vector = f"<{lanes} x {text}>"
@@ -428,7 +284,7 @@ def _store_vector(w: Writer, op: loop.Store, memory: Memory) -> None:
             pointer = w.emit(f"getelementptr {text}, ptr {pointer}, i64 {only}")
             line = f"store {text} {value}, ptr {pointer}, align {align}"
         elif mask:
-            name = _intrinsic(
+            name = memory_intrinsic(
                 w,
                 "masked.store",
                 "void",
@@ -441,7 +297,7 @@ def _store_vector(w: Writer, op: loop.Store, memory: Memory) -> None:
         raise UnsupportedError("E0426", "a vector is stored to one element", where=Op.where(op))
     else:
         pointers = _lane_pointers(w, memory, e, op.lane, lanes)
-        name = _intrinsic(
+        name = memory_intrinsic(
             w,
             "masked.scatter",
             "void",
@@ -452,7 +308,7 @@ def _store_vector(w: Writer, op: loop.Store, memory: Memory) -> None:
             f"call void {name}({vector} {value}, <{lanes} x ptr> {pointers}, i32 {align}, "
             f"<{lanes} x i1> {mask or 'splat (i1 true)'})"
         )
-    _guarded(w, condition, lambda: w.line(line))
+    guarded(w, condition, lambda: w.line(line))
 
 
 def _only_lane(mask: str) -> int | None:
@@ -512,7 +368,7 @@ def _load_packed(
         return w.emit(f"trunc <{lanes} x i8> {low} to {register}")
 
     condition = w.all_hold(op.where)
-    return _guarded_value(w, condition, register, constant(op.fill or 0, op.result.type), make)
+    return guarded_value(w, condition, register, constant(op.fill or 0, op.result.type), make)
 
 
 def _store_packed(
@@ -542,7 +398,7 @@ def _store_packed(
             one = w.emit(f"shl <{count} x i8> {one}, splat (i8 {part * bits})")
         total = w.emit(f"or <{count} x i8> {total}, {one}") if total else one
     condition = w.all_hold(op.where)
-    _guarded(w, condition, lambda: w.line(f"store <{count} x i8> {total}, ptr {pointer}, align 1"))
+    guarded(w, condition, lambda: w.line(f"store <{count} x i8> {total}, ptr {pointer}, align 1"))
 
 
 MEMORY_ROWS: dict[str, Row] = {
@@ -553,4 +409,4 @@ MEMORY_ROWS: dict[str, Row] = {
     "loop.fence": _fence,
 }
 
-__all__ = ["MEMORY_ROWS", "from_memory", "iota", "lanes_of", "splat", "to_memory"]
+__all__ = ["MEMORY_ROWS", "from_memory", "lanes_of", "to_memory"]

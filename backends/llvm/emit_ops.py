@@ -14,7 +14,8 @@ from ...ir.dims import substitute
 from ...ir.errors import UnsupportedError
 from ...ir.ops import loop
 from ...ir.types import DType, Type, VectorType, bf16, boolean, element, f16, f32, f64, i64, like
-from .emit_memory import iota, lanes_of, splat
+from .emit_guards import iota, splat
+from .emit_memory import lanes_of
 from .emit_types import constant, literal, scalar_text, suffix, type_text
 from .emit_writer import Row, Writer
 
@@ -190,13 +191,14 @@ def _extremum(greater: bool) -> Rule:
         flag = type_text(like(type, boolean))
         if x[0] != "%":
             x, y = y, x
-        # An ordered comparison is false for NaN, so that the last operand is given: keep NaN there.
-        first = w.emit(f"fcmp {'ogt' if greater else 'olt'} {text} {y}, {x}")
-        most = w.emit(f"select {flag} {first}, {text} {y}, {text} {x}")
         if y[0] != "%" and not _is_nan(y):
-            return most
-        nan = w.emit(f"fcmp uno {text} {y}, {constant(0.0, type)}")
-        return w.emit(f"select {flag} {nan}, {text} {y}, {text} {most}")
+            # An ordered comparison is false for NaN, so that the last operand is given: x keeps it.
+            first = w.emit(f"fcmp {'ogt' if greater else 'olt'} {text} {y}, {x}")
+            return w.emit(f"select {flag} {first}, {text} {y}, {text} {x}")
+        # Processors without such an instruction test the first operand: not the running extremum.
+        name = f"@llvm.{'maximum' if greater else 'minimum'}.{suffix(type)}"
+        w.declare(f"declare {text} {name}({text}, {text})")
+        return w.emit(f"call nsz {text} {name}({text} {y}, {text} {x})")
 
     return rule
 

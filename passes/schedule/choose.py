@@ -21,6 +21,7 @@ from .memory import ComputeAt, Inline, Stage
 from .nests import Refused, child_of, contains, perfect_chain
 from .rows import schedule_rows, share_copies, vectorize_nest
 from .scheduler import Scheduler, depends, static
+from .sliding import schedule_sliding
 from .steps import Simplify, Step
 from .streaming import stream_results
 from .window import window
@@ -141,6 +142,8 @@ def _outputs(s: Scheduler) -> list[For]:
 
 def _schedule(s: Scheduler, root: For) -> None:
     """One output nest: a contraction with its epilogue, a contraction under a window, or rows."""
+    if schedule_sliding(s, root):
+        return
     once: list[str] = []
     for alloc in [a for a in s.allocs() if a.block is s.kernel.body]:
         once += _stage_padding(s, alloc)

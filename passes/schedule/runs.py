@@ -66,7 +66,7 @@ def moves_in_lanes(access: Load | Store, var: str, lanes: int) -> bool:
     step = stride(access, var)
     if step in (0, 1):
         return True
-    if isinstance(access, Load) and isinstance(step, int) and not access.where:
+    if isinstance(access, Load) and isinstance(step, int) and (step > 1 or not access.where):
         return -1 <= step <= MOST_STRIDE
     if not jumps(access, var):
         return False

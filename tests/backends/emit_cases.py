@@ -338,6 +338,27 @@ def reduce_lanes() -> Case:
     )
 
 
+@case
+def guarded_lanes_apart() -> Case:
+    """Lanes two and three elements apart, guards over lanes: what they hide is not read."""
+    f, b, (x, y) = kernel("apart", buf(f32, 10), buf(f32, 4, 8))
+    for at, (step, first, where) in enumerate((
+        (2, -3, (2 * lane - 3, 12 - 2 * lane)),
+        (2, 0, (4 - lane,)),
+        (3, -6, (lane - 2, 15 - 3 * lane)),
+        (2, -20, (3 * lane - 30, 14 - lane)),
+    )):  # fmt: skip
+        e = step * lane + first
+        v = b.emit(loop.Load, x, index=(e,), where=where, fill=5.0, lane="lane", lanes=8)
+        b.emit(loop.Store, v, y, index=(at, lane), lane="lane")
+    a = floats(10)
+    want = np.full((4, 8), 5.0, np.float32)
+    want[0, 2:7] = a[1::2]
+    want[1, :5] = a[::2]
+    want[2, 2:6] = a[::3]
+    return Case([f], [a, np.zeros_like(want)], [a, want], targets="llvm")
+
+
 def transpose_case(name: str, rows: int, lanes: int, dtype: DType) -> Case:
     """Rows of vectors turned into columns."""
     f, b, (x, y) = kernel(name, buf(dtype, rows, lanes), buf(dtype, lanes, rows))
