@@ -2,6 +2,7 @@
 
 from . import (
     activations,
+    argreduce,
     attention,
     col2im,
     compare,
@@ -40,6 +41,7 @@ from . import (
 
 __all__ = [
     "activations",
+    "argreduce",
     "attention",
     "col2im",
     "compare",
