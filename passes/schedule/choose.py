@@ -16,7 +16,13 @@ from ...ir.ops.core import Func
 from ...ir.ops.loop import Alloc, For, Load, Store
 from ...ir.symbols import loops_around
 from ...ir.target import Target
-from .contraction import match_contraction, match_update, schedule_contraction, split_blocks
+from .contraction import (
+    match_contraction,
+    match_update,
+    schedule_contraction,
+    shared,
+    split_blocks,
+)
 from .memory import ComputeAt, Inline, Stage
 from .nests import Refused, child_of, contains, perfect_chain
 from .rows import schedule_rows, share_copies, vectorize_nest
@@ -169,8 +175,8 @@ def _stage_padding(s: Scheduler, acc: Alloc) -> list[str]:
     """Give guarded operands (padding) a padded copy, so that the inner loops are free of guards.
 
     Only where an element is used for several results, as the target says (a depthwise convolution
-    may be over before its copy is), or where the guard differs from lane to lane.  Gives the copies
-    that serve few results.
+    may be over before its copy is), where neighbours in a group share it, or where the guard
+    differs from lane to lane.  Gives the copies that serve few results.
     """
     found = match_update(acc) or _match_reduction(acc)
     if found is None:
@@ -182,7 +188,7 @@ def _stage_padding(s: Scheduler, acc: Alloc) -> list[str]:
         for loop in perfect_chain(update):
             reuse *= 1 if loop.reduction or depends(load, loop.var) else static(loop.extent)
         label = f"{acc.label}.pad{k}"
-        used = reuse >= s.target.pad_reuse or _guards_lanes(load, acc)
+        used = reuse >= s.target.pad_reuse or _guards_lanes(load, acc) or _in_groups(load, update)
         if load.where and load.block is not None and used:
             if s.attempt(Stage(load.source.name or "", "", label, "heap")) and reuse < FEW:
                 few.append(label)
@@ -201,6 +207,12 @@ def _match_reduction(acc: Alloc) -> tuple[For, Store, tuple[Load, ...]] | None:
         ):
             return nest, store, tuple(loads)
     return None
+
+
+def _in_groups(load: Load, update: For) -> bool:
+    """Do neighbouring results read the same elements, channels of one group?"""
+    loops = [loop for loop in perfect_chain(update) if not loop.reduction]
+    return any([shared(load, loop.var, static(loop.extent, 1)) > 1 for loop in loops])
 
 
 def _guards_lanes(load: Load, acc: Alloc) -> bool:

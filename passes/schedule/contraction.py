@@ -165,7 +165,7 @@ def choose_tiling(c: Contraction, s: Scheduler) -> Tiling | None:
     )
     rows = [d for d, (var, _, _) in enumerate(c.dims) if not depends(streamed, var) and d != vector]
     shared = {
-        d: _shared(streamed, var, extent)
+        d: shared_by(streamed, var, extent)
         for d, (var, _, _) in enumerate(c.dims)
         if (extent := extents[d]) > 1 and d not in (vector, *rows, *columns)
     }
@@ -196,7 +196,7 @@ def choose_tiling(c: Contraction, s: Scheduler) -> Tiling | None:
     return Tiling(vector, tuple(sizes), columns)
 
 
-def _shared(streamed: Load, var: str, extent: int) -> int:
+def shared_by(streamed: Load, var: str, extent: int) -> int:
     """Neighbours along a loop that read the same of an operand: channels of one group."""
     if not any([isinstance(e, Dim) and coefficient(e, var) is None for e in streamed.index]):
         return 1
@@ -436,6 +436,7 @@ __all__ = [
     "match_update",
     "pick_rows",
     "schedule_contraction",
+    "shared",
     "split_blocks",
     "split_tails",
 ]

@@ -85,7 +85,10 @@ def test_lanes_beyond_the_last_column_are_computed_and_masked_at_the_end():
     assert any(op.type.space == "register" for op in chosen.walk() if op.name == "loop.alloc")
 
 
-@pytest.mark.parametrize(("program", "rows"), [("conv_grouped_padded", 4), ("conv_few_outputs", 2)])
+@pytest.mark.parametrize(
+    ("program", "rows"),
+    [("conv_grouped_padded", 4), ("conv_grouped_tall", 4), ("conv_few_outputs", 2)],
+)
 def test_outputs_of_a_group_share_what_they_read(program, rows):
     """A plain convolution in groups, or of few outputs, keeps a tile of outputs in registers."""
     made = choose(kernels.kernel(*kernels.PROGRAMS[program]), TARGETS["avx512"])
