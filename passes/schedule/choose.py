@@ -20,7 +20,7 @@ from .contraction import (
     match_contraction,
     match_update,
     schedule_contraction,
-    shared,
+    shared_by,
     split_blocks,
 )
 from .memory import ComputeAt, Inline, Stage
@@ -212,7 +212,7 @@ def _match_reduction(acc: Alloc) -> tuple[For, Store, tuple[Load, ...]] | None:
 def _in_groups(load: Load, update: For) -> bool:
     """Do neighbouring results read the same elements, channels of one group?"""
     loops = [loop for loop in perfect_chain(update) if not loop.reduction]
-    return any([shared(load, loop.var, static(loop.extent, 1)) > 1 for loop in loops])
+    return any([shared_by(load, loop.var, static(loop.extent, 1)) > 1 for loop in loops])
 
 
 def _guards_lanes(load: Load, acc: Alloc) -> bool:

@@ -436,7 +436,7 @@ __all__ = [
     "match_update",
     "pick_rows",
     "schedule_contraction",
-    "shared",
+    "shared_by",
     "split_blocks",
     "split_tails",
 ]
