@@ -81,6 +81,10 @@ PROGRAMS: dict[str, tuple[list[Shape], Callable[..., Value]]] = {
         [(2, 8, 6, 37), (8, 2, 3, 3)],
         lambda b, x, w: b.conv(x, w, groups=4, pads=(1, 1, 1, 1), strides=(2, 2)),
     ),
+    "conv_grouped_tall": (
+        [(1, 12, 6, 19), (12, 4, 5, 1)],
+        lambda b, x, w: b.conv(x, w, groups=3, pads=(2, 0, 2, 0)),
+    ),
     "conv_few_outputs": (
         [(1, 6, 5, 33), (2, 6, 5, 5)],
         lambda b, x, w: b.conv(x, w, pads=(2, 2, 2, 2)),
