@@ -16,9 +16,9 @@ from ...ir.ops.loop import Alloc, For, Load, Store
 from ...ir.symbols import loop_names
 from .memory import Ahead, ComputeAt, Place, Rfactor
 from .nests import Refused, accesses, child_of, contains, find_loop, perfect_chain
-from .runs import MOST_STRIDE, jumps, moves_in_lanes
+from .runs import MOST_RUNS, MOST_STRIDE, bends, jumps, moves_in_lanes
 from .scheduler import Scheduler, depends, static, stride
-from .steps import Fuse, Partition, Reorder, Tile, parallel, unroll, vector
+from .steps import FromZero, Fuse, Partition, Reorder, Tile, parallel, unroll, vector
 from .transpose import find_crossing, schedule_crossing
 
 ROW_BYTES = 256 << 10
@@ -33,6 +33,8 @@ CHAINS = 4
 """Vectors of partial sums side by side."""
 TAPS = 16
 """Longest loop written out for lanes that jump."""
+MOST_BENT = 1 << 12
+"""Longest loop that is looked at step by step for where its accesses turn."""
 
 
 def schedule_rows(s: Scheduler, root: For) -> None:
@@ -290,9 +292,36 @@ def vectorize_nest(s: Scheduler, name: str, lanes: int, chains: int = 1) -> None
         return
     if any(l.kind != "serial" or l.var in s.settled for l in chain):
         return
+    pieces = _cut_at_bends(s, chain, touched, lanes)
+    if len(pieces) > 1:
+        for piece in pieces:
+            vectorize_nest(s, piece, lanes, chains)
+        return
     before = loop_names(s.kernel)
     _find_lanes(s, chain, touched, stores, lanes, chains)
     s.settled |= {l.var for l in chain} | loop_names(s.kernel) - before
+
+
+def _cut_at_bends(
+    s: Scheduler, chain: Sequence[For], touched: Sequence[Load | Store], lanes: int
+) -> list[str]:
+    """Cut the innermost loop where reflected or clamped accesses turn; gives the pieces."""
+    var, extent = chain[-1].var, chain[-1].extent
+    bent = [op for op in touched if jumps(op, var) and not moves_in_lanes(op, var, lanes)]
+    if not bent or not isinstance(extent, int) or not 2 * lanes < extent <= MOST_BENT:
+        return [var]
+    cuts = {cut for op in bent for cut in bends(op, var, extent)}
+    if not all([bends(op, var, extent) for op in bent]) or len(cuts) > MOST_RUNS:
+        return [var]
+    pieces = [var]
+    for number, cut in enumerate(sorted(cuts)):
+        if not s.attempt(Partition(pieces[-1], cut, f".{number}")):
+            break
+        pieces.append(f"{pieces[-1]}.{number}")
+    for piece in pieces[1:]:
+        if _exists(s, piece):
+            s.do(FromZero(piece))
+    return [piece for piece in pieces if _exists(s, piece)]
 
 
 def _find_lanes(

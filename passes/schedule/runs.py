@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...ir.dims import Dim, DimLike, coefficient, substitute, sym
+from ...ir.dims import Dim, DimLike, coefficient, simplify, substitute, sym
 from ...ir.ops.loop import Load, Store
-from .scheduler import stride
+from ...ir.symbols import ranges_around
+from .scheduler import address, stride
 
 MOST_RUNS = 3
 """Accesses up to which the split is faster than one access per lane."""
@@ -70,9 +71,35 @@ def moves_in_lanes(access: Load | Store, var: str, lanes: int) -> bool:
         return -1 <= step <= MOST_STRIDE
     if not jumps(access, var):
         return False
+    if isinstance(access, Load) and not access.where and _near(access, var, lanes):
+        return True
     # Where the lanes jump depends on loops that will be written out; how often hardly does.
     others = {s: 0 for e in access.index if isinstance(e, Dim) for s in e.symbols if s != var}
     return bool(runs_of(tuple([substitute(e, others) for e in access.index]), var, lanes))
 
 
-__all__ = ["Run", "jumps", "moves_in_lanes", "runs_of"]
+def _near(access: Load, var: str, lanes: int) -> bool:
+    """Do the lanes of every vector lie in one pattern, whose ends are not far apart?"""
+    first = address(access)
+    places = [substitute(first, {var: lanes * sym(var) + k}) for k in range(lanes)]
+    steps = [simplify(place - places[0], ranges_around(access)) for place in places]
+    numbers = [step for step in steps if isinstance(step, int)]
+    return len(numbers) == lanes and max(numbers) - min(numbers) < MOST_STRIDE * lanes
+
+
+def bends(access: Load | Store, var: str, extent: int) -> list[int]:
+    """The iterations of a loop at which an access that is affine piece by piece takes other steps.
+
+    None where there would be more than `MOST_RUNS` pieces.
+    """
+    others = {n: 0 for e in access.index if isinstance(e, Dim) for n in e.symbols if n != var}
+    index = tuple([substitute(e, others) for e in access.index])
+    places = [tuple([substitute(e, {var: k}) for e in index]) for k in range(extent)]
+    steps = [tuple([b - a for a, b in zip(p, q)]) for p, q in zip(places, places[1:])]
+    along = (*(0,) * (len(index) - 1), 1)
+    # Where two pieces meet in an element, the dense one has it.
+    cuts = {k + (steps[k - 1] == along) for k in range(1, len(steps)) if steps[k] != steps[k - 1]}
+    return sorted(cuts) if len(cuts) < MOST_RUNS else []
+
+
+__all__ = ["Run", "bends", "jumps", "moves_in_lanes", "runs_of"]

@@ -193,6 +193,22 @@ class Partition(Step):
         simplify_under(rest)
 
 
+@dataclass(frozen=True)
+class FromZero(Step):
+    """Count a loop's iterations from zero, as tiles and lanes need."""
+
+    var: str
+
+    def apply(self, kernel: Func) -> None:
+        loop = find_loop(kernel, self.var)
+        start = loop.lo
+        if start == 0:
+            raise Refused(f"{self.var} starts at 0")
+        map_dims_in(loop, {self.var: sym(self.var) + start})
+        loop.attrs = (self.var, loop.extent, 0, loop.kind, loop.reduction)
+        simplify_under(loop)
+
+
 def rename_nest(kernel: Func, copy: For, suffix: str) -> None:
     """Give every loop, alloc and bound symbol of a copied nest a new name: `suffix`, repeated
     until none is taken.
@@ -432,6 +448,7 @@ def apply_steps(kernel: Func, steps: Sequence[Step]) -> Func:
 __all__ = [
     "Collapse",
     "Fission",
+    "FromZero",
     "Fuse",
     "Mark",
     "Partition",

@@ -339,46 +339,6 @@ def reduce_lanes() -> Case:
 
 
 @case
-def guarded_lanes_apart() -> Case:
-    """Lanes two and three elements apart, guards over lanes: what they hide is not read."""
-    f, b, (x, y) = kernel("apart", buf(f32, 10), buf(f32, 4, 8))
-    for at, (step, first, where) in enumerate((
-        (2, -3, (2 * lane - 3, 12 - 2 * lane)),
-        (2, 0, (4 - lane,)),
-        (3, -6, (lane - 2, 15 - 3 * lane)),
-        (2, -20, (3 * lane - 30, 14 - lane)),
-    )):  # fmt: skip
-        e = step * lane + first
-        v = b.emit(loop.Load, x, index=(e,), where=where, fill=5.0, lane="lane", lanes=8)
-        b.emit(loop.Store, v, y, index=(at, lane), lane="lane")
-    a = floats(10)
-    want = np.full((4, 8), 5.0, np.float32)
-    want[0, 2:7] = a[1::2]
-    want[1, :5] = a[::2]
-    want[2, 2:6] = a[::3]
-    return Case([f], [a, np.zeros_like(want)], [a, want], targets="llvm")
-
-
-def transpose_case(name: str, rows: int, lanes: int, dtype: DType) -> Case:
-    """Rows of vectors turned into columns."""
-    f, b, (x, y) = kernel(name, buf(dtype, rows, lanes), buf(dtype, lanes, rows))
-    given = [b.emit(loop.Load, x, index=(r, lane), lane="lane", lanes=lanes) for r in range(rows)]
-    for at, column in enumerate(b.insert(loop.TransposeLanes(*given)).results):
-        b.emit(loop.Store, column, y, index=(at, lane), lane="lane")
-    a = np.arange(rows * lanes).reshape(rows, lanes).astype(dtype.np)
-    turned = np.ascontiguousarray(a.T)
-    return Case([f], [a, np.zeros_like(turned)], [a, turned], targets="llvm")
-
-
-for _rows, _lanes, _dtype in (
-    (16, 16, f32), (4, 16, f32), (16, 4, f32), (8, 8, f32), (4, 4, f32), (2, 2, f32), (1, 4, f32),
-    (2, 32, f32), (16, 16, u8), (4, 8, u8), (8, 8, i64), (2, 8, i64),
-):  # fmt: skip
-    _name = f"transpose_{_rows}_{_lanes}_{_dtype}"
-    CASES[_name] = functools.partial(transpose_case, _name, _rows, _lanes, _dtype)
-
-
-@case
 def floor_and_mod() -> Case:
     """Index expressions with negative numerators, constant and symbolic divisors, min and max."""
     f, b, (y,) = kernel("floors", buf(i64, 9, 7))

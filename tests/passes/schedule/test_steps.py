@@ -20,6 +20,7 @@ from irc.passes.schedule.nests import Refused, find_loop, perfect_chain
 from irc.passes.schedule.steps import (
     Collapse,
     Fission,
+    FromZero,
     Fuse,
     Mark,
     Partition,
@@ -80,6 +81,12 @@ def test_tile_with_a_guard_keeps_whole_tiles():
     plain, count = program("matmul")
     found = loops(same(plain, count, [Tile("s0.m", 4, tail="guard")]))
     assert found["s0.m.i"] == 4
+
+
+def test_the_rest_of_a_loop_counts_from_zero_and_becomes_tiles():
+    plain, count = program("matmul")
+    steps = [Partition("s0.m", 3), FromZero("s0.m.t"), Tile("s0.m.t", 5)]
+    assert loops(same(plain, count, steps))["s0.m.t.i"] == 5
 
 
 def test_partition_makes_full_tiles_static():
@@ -155,6 +162,7 @@ REFUSALS = {
         ComputeAt("s0.acc0", "s0.i0", "stack"),
         "computed around the loop",
     ),
+    "from zero": ("matmul", FromZero("s0.m"), "starts at 0"),
     "outside the range": ("matmul", Partition("s0.m", 99), "not within the range"),
     "static reduction": ("matmul", Rfactor("s0.acc0", "s0.m"), "not one accumulator"),
     "no neighbours": ("matmul", Fuse("s0.m", "s0.fin.m.x"), "there is no loop"),
