@@ -364,7 +364,10 @@ def parse_type(text: str) -> Type:
 
 
 def _parse_shape(text: str) -> Shape:
-    return tuple([parse_dim(part) for part in split_commas(text)])
+    shape = tuple([parse_dim(part) for part in split_commas(text)])
+    if any([type(extent) is int and extent < 0 for extent in shape]):
+        raise Error("E0203", f"[{text}] has a negative extent")
+    return shape
 
 
 def _parse_type(text: str) -> Type:

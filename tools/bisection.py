@@ -27,7 +27,7 @@ from ..passes.specialise import specialise
 from . import driver
 from .slices import ends, needed, read_by, sliced
 from .targets import Choice
-from .verification import Array, Compared, Noted, apart, noisy, record, row
+from .verification import Array, Compared, Noted, apart, noisy, record, roundings, row
 
 LOOPS_AT_MOST = 3_000_000
 """Operations up to which kernels are interpreted loop by loop, in Python."""
@@ -73,7 +73,11 @@ class Case:
 
     def worst(self, found: Sequence[Array], expected: Sequence[Array]) -> Compared:
         """The worst of several results."""
-        rows = [row("", y, ref, self.tolerance) for y, ref in zip(found, expected, strict=True)]
+        rounds = roundings(self.module.main)
+        rows = [
+            row("", y, ref, self.tolerance, rounds=rounds)
+            for y, ref in zip(found, expected, strict=True)
+        ]
         return max(rows, key=lambda r: (not r.passed, r.error))
 
     def given(self, module: Module) -> dict[str, Array]:

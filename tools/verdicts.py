@@ -93,11 +93,12 @@ def _steps(path: str, given: Conditions) -> list[tuple[str, Callable[[], Verdict
         made["found"] = made["exe"].run({n: x.copy() for n, x in made["inputs"].items()})
 
     def compare() -> Verdict | None:
-        from .verification import row
+        from .verification import roundings, row
 
-        expected = run(made["module"].main, made["inputs"])
+        main = made["module"].main
+        expected, rounds = run(main, made["inputs"]), roundings(main)
         rows = [
-            row("", y, ref, given.tolerance)
+            row("", y, ref, given.tolerance, rounds=rounds)
             for y, ref in zip(made["found"], expected, strict=True)
         ]
         worst = max(rows, key=lambda r: (not r.passed, r.error), default=None)

@@ -75,6 +75,10 @@ def export_onnx(
     for an op that ONNX cannot say, E0119 for such an element type, E0120 for an opset too old or
     unknown, E0264 where the file cannot be written; the file is replaced when all is well.
     """
+    if not isinstance(module, Module):
+        raise Error(
+            "E0102", f"a {type(module).__name__} is no module", hint="irc.load makes one of a file"
+        )
     goal = Path(path)
 
     def finish(graph: Graph) -> int:

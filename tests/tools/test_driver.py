@@ -165,6 +165,7 @@ def test_a_model_compiled_again_is_copied(
 MISTAKES = {
     "a name with a null character": (lambda m: irc.load("a\0b"), "E0101"),
     "no path of a plan": (lambda m: irc.open(3), "E0102"),
+    "a file where a module belongs": (lambda m: irc.export_onnx(m, "x.onnx"), "E0102"),
     "a target that is no name": (lambda m: irc.compile(m, target=None), "E0401"),
     "shapes without names": (lambda m: irc.compile(m, shapes=[1, 2]), "E0320"),
     "a number for a shape": (lambda m: irc.compile(m, shapes={"x": 5}), "E0320"),

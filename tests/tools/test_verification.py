@@ -11,12 +11,13 @@ import irc
 from irc.backends.llvm import emit_ops
 from irc.ir.core import Op
 from irc.ir.ops.core import Const
+from irc.ir.text import parse
 from irc.passes.pipeline import Options
 from irc.tools import driver, verification
 from irc.tools.bench.models import control, lstm2
 from irc.tools.feeds import random_inputs
 from irc.tools.targets import choose
-from irc.tools.verification import relative_error
+from irc.tools.verification import TOLERANCE, relative_error
 
 CPU = choose("cpu", 1)
 
@@ -50,6 +51,21 @@ def test_regions_inside_control_flow_are_compared(made) -> None:  # type: ignore
     assert inner
     assert verification.compare(module, CPU, inputs).passed
     assert not verification.compare(module, CPU, inputs, noise=0.02).passed
+
+
+def test_a_result_in_f32_of_values_in_f16_has_their_bar() -> None:
+    text = (
+        "func @main(%x: f32[4]) -> f32[4] {\n  %0 = cast(%x) {to = f16} : f16[4]\n"
+        "  %1 = exp(%0) : f16[4]\n  %2 = cast(%1) {to = f32} : f32[4]\n  return %2\n}\n"
+    )
+    module = parse(text)
+    inputs = {"x": np.linspace(0, 1, 4, dtype=np.float32)}
+    report = verification.compare(module, CPU, inputs)
+    assert {r.tolerance for r in (*report.outputs, *report.regions)} == {TOLERANCE["f16"]}
+    strict = verification.compare(module, CPU, inputs, tolerance=1e-5)
+    assert {r.tolerance for r in (*strict.outputs, *strict.regions)} == {1e-5}
+    plain = parse(text.replace("f16", "f32"))
+    assert verification.compare(plain, CPU, inputs).outputs[0].tolerance == TOLERANCE["f32"]
 
 
 def test_the_region_at_fault_is_named(
