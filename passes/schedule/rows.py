@@ -44,20 +44,31 @@ def schedule_rows(s: Scheduler, root: For) -> None:
         return
     shared, lanes = _share(s, root, needed)
     top = find_loop(s.kernel, shared[0] if shared else root.var)
+    hosts = [""]
     if shared:
         _sink_all(s, [a.label for a in reversed(needed)], shared[-1])
-        host = find_loop(s.kernel, shared[-1])
-        names = [op.var for op in host.body if isinstance(op, For)]
-    else:
-        names = [nest.var for nest in _nests_of(s, root, needed)]
-    several = len(names) > 1 and bool(shared)
-    for name in names:
-        vectorize_nest(s, name, lanes, CHAINS if several else 1)
-    if several:
-        _fuse_passes(s, shared[-1])
-        _fetch_ahead(s, names, shared)
+        hosts = _tail_apart(s, shared[-1])
+    for host in hosts:
+        inner = find_loop(s.kernel, host).body if host else _nests_of(s, root, needed)
+        names = [op.var for op in inner if isinstance(op, For)]
+        several = len(names) > 1 and bool(host)
+        for name in names:
+            vectorize_nest(s, name, lanes, CHAINS if several else 1)
+        if several:
+            _fuse_passes(s, host)
+            _fetch_ahead(s, names, host)
     if shared and s.target.threads > 1 and _work(top) >= GRAIN:
         _share_among_threads(s, shared[0])
+
+
+def _tail_apart(s: Scheduler, shared: str) -> list[str]:
+    """Let the last, shorter tile of the shared loop stand alone; gives the loops."""
+    extents = [op.extent for op in find_loop(s.kernel, shared).body if isinstance(op, For)]
+    rounds = find_loop(s.kernel, shared).extent
+    ragged = any([shared in symbols_of(extent) for extent in extents])
+    if not ragged or static(rounds, 0) < 3:
+        return [shared]
+    return [shared, f"{shared}.t"] if s.attempt(Partition(shared, rounds - 1)) else [shared]
 
 
 def _cross(s: Scheduler, root: For) -> bool:
@@ -109,11 +120,11 @@ def _fuse_passes(s: Scheduler, row: str) -> None:
             s.attempt(Fuse(first.var, second.var))
 
 
-def _fetch_ahead(s: Scheduler, names: Sequence[str], shared: Sequence[str]) -> None:
+def _fetch_ahead(s: Scheduler, names: Sequence[str], host: str) -> None:
     """Where a row is read several times, memory idles after the first: fetch the next row
     meanwhile.
     """
-    row = find_loop(s.kernel, shared[-1])
+    row = find_loop(s.kernel, host)
     for arg in s.kernel.args:
         reads = [u for u in arg.users if isinstance(u, Load) and contains(row, u)]
         far = sum(static(e) for e in arg.buffer.shape[-1:]) * arg.buffer.dtype.bytes
@@ -182,6 +193,8 @@ def _share(s: Scheduler, root: For, needed: Sequence[Alloc]) -> tuple[list[str],
         shared.remove(lane)
         extent = static(find_loop(s.kernel, lane).extent)
         size = lanes * (2 if extent >= 2 * lanes else 1)
+        if shared and extent <= CHAINS * lanes:  # a short row is one tile: no tail of its own
+            size = extent
         if extent > size:
             s.do(Tile(lane, size))
             shared.append(f"{lane}.o")
@@ -393,6 +406,8 @@ def _vector_loop(
             s.attempt(vector(tail))
     if _exists(s, f"{name}.i"):
         s.attempt(vector(f"{name}.i"))
+    if chains > 1 and static(extent) <= lanes * chains and _exists(s, f"{name}.o"):
+        s.attempt(unroll(f"{name}.o"))
 
 
 def _exists(s: Scheduler, var: str) -> bool:

@@ -90,6 +90,24 @@ def test_rows_of_a_symbolic_batch_are_done_one_at_a_time() -> None:
     assert kept and all(isinstance(t.size, int) and t.space != "heap" for t in kept)
 
 
+@pytest.mark.parametrize("columns", [56, 24, 100, 200])
+def test_tiles_of_columns_have_extents_that_are_numbers(columns: int) -> None:
+    """The last tile stands apart, and a row of a few vectors is one tile."""
+    plain, made = scheduled(lambda b, x: b.softmax(x, axis=1), TensorType(f32, (3, 20, columns)))
+    found = [op.extent for op in made.kernel.walk() if isinstance(op, For)]
+    assert found and all(isinstance(extent, int) for extent in found)
+    x = np.random.default_rng(1).standard_normal((3, 20, columns)).astype(np.float32)
+    kernels = [plain, made.kernel]
+    finish(made.kernel, TARGET)
+    hoist_scratch(plain)
+    results = []
+    for kernel in kernels:
+        outs = [np.zeros(a.buffer.shape, a.buffer.dtype.np) for a in kernel.args[1:]]
+        assert run_kernel(kernel, [x, *outs], check=True) == 0
+        results.append(outs[0])
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-5)
+
+
 def test_a_reduction_of_everything_keeps_partial_sums_beside_its_tail() -> None:
     _, made = scheduled(lambda b, x: b.reduce_sum(x, axes=(0, 1)), TensorType(f32, (3, 100)))
     assert any(isinstance(step, Rfactor) for step in made.steps) and not made.refusals
