@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from ...ir.dims import symbols_of
+from ...ir.dims import DimLike, symbols_of
 from ...ir.ops.loop import Alloc, For, Load, Store
 from ...ir.symbols import loop_names
 from .memory import Ahead, ComputeAt, Place, Rfactor
@@ -58,7 +58,9 @@ def schedule_rows(s: Scheduler, root: For) -> None:
             _fuse_passes(s, host)
             _fetch_ahead(s, names, host)
     if shared and s.target.threads > 1 and _work(top) >= GRAIN:
-        _share_among_threads(s, shared[0])
+        large = [v for v in shared if _work(find_loop(s.kernel, v)) >= GRAIN]
+        even = [v for v in large if _even(find_loop(s.kernel, v).extent, s.target.threads)]
+        _share_among_threads(s, [*even, *shared][0])
 
 
 def _tail_apart(s: Scheduler, shared: str) -> list[str]:
@@ -104,11 +106,21 @@ def share_copies(s: Scheduler) -> None:
             inner.kind == "parallel" for inner in op.walk() if isinstance(inner, For)
         ):
             continue
+        large = []
         for loop in perfect_chain(op):
             if loop.kind != "serial" or loop.reduction or _work(loop) < GRAIN:
                 break
-            if static(loop.extent) >= s.target.threads and s.attempt(parallel(loop.var)):
+            if static(loop.extent) >= s.target.threads:
+                large.append(loop.var)
+        even = [var for var in large if _even(find_loop(s.kernel, var).extent, s.target.threads)]
+        for var in (*even, *large):
+            if s.attempt(parallel(var)):
                 break
+
+
+def _even(extent: DimLike, threads: int) -> bool:
+    """Do all threads get about as many iterations?"""
+    return static(extent) >= 4 * threads or static(extent) % threads == 0
 
 
 def _fuse_passes(s: Scheduler, row: str) -> None:
