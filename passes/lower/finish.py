@@ -13,6 +13,7 @@ from ...ir.rewrite import worklist
 from ...ir.target import Target
 from ..schedule.simplify import simplify_kernel
 from .expand import contract_fma, lanes_outward, unroll
+from .extremes import drop_extremes
 from .lanes import split_lanes
 from .math import expand_math
 from .transposes import transpose_tiles
@@ -33,6 +34,8 @@ def finish(kernel: Func, target: Target) -> None:
     if target.expand or target.unroll_tiles:
         unroll(kernel)
         simplify_kernel(kernel)
+        if drop_extremes(kernel):
+            worklist(kernel, {})
     if target.expand:
         split_lanes(kernel)
         transpose_tiles(kernel)

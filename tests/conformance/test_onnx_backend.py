@@ -32,6 +32,7 @@ REFUSED = {
     "Dropout in training mode is not supported",
     "Loop: stacked results need a known number of steps",
     "element type FLOAT8E8M0 is not supported",
+    "a sequence of tensors cannot be used here",
     "only tensors can be inputs",
 }
 

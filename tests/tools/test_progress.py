@@ -45,7 +45,10 @@ def on_a_terminal(*args: str) -> tuple[str, int]:
     return shown.decode(), process.returncode
 
 
-def test_a_terminal_sees_what_is_done(archive: Path, tmp_path: Path) -> None:
+def test_a_terminal_sees_what_is_done(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IRC_CACHE_DIR", str(tmp_path / "cache"))  # nothing was compiled before
     shown, code = on_a_terminal("compile", str(archive), "-o", str(tmp_path / "m.ircx"))
     assert code == 0
     assert "compile: 2 kernels" in shown
