@@ -137,6 +137,8 @@ class Value:
 
 
 OPS: dict[str, type[Op]] = {}
+Grads = Sequence["Value | None"]
+"""One cotangent per operand, None where there is no path: what a `vjp` gives."""
 
 
 class _OpClass(type):
@@ -175,6 +177,8 @@ class Op(metaclass=_OpClass):
     memoise: ClassVar[bool] = True
     """`infer` depends on types and attributes alone (it makes no fresh symbols)."""
     samples: ClassVar[Sequence[Sample]] = ()
+    no_gradient: ClassVar[str] = ""
+    """Why no cotangent passes this op; it then needs no `vjp`."""
     upgrades: ClassVar[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {}
     """Format version to a rule for the attributes of texts older than it (see parse.FORMAT)."""
     inferred: ClassVar[dict[Any, tuple[Type, ...]]]
@@ -559,7 +563,7 @@ def dims_of(types: Sequence[Type]) -> set[str]:
 
 
 __all__ = [
-    "OPS", "Any_", "Array", "Block", "Bool", "Builder", "DimLike", "Float", "Int", "Kind", "Loc",
-    "Number", "Op", "Plain", "Real", "Region", "Sample", "Spec", "Value", "attr", "dims_of",
+    "OPS", "Any_", "Array", "Block", "Bool", "Builder", "DimLike", "Float", "Grads", "Int",
+    "Kind", "Loc", "Number", "Op", "Plain", "Real", "Region", "Sample", "Spec", "Value", "attr", "dims_of",
     "freeze", "operand", "optional", "region", "sample", "variadic",
 ]  # fmt: skip

@@ -21,6 +21,7 @@ from ..core import (
     Array,
     Builder,
     Float,
+    Grads,
     Kind,
     Number,
     Op,
@@ -195,17 +196,26 @@ class Add(_NumberBinary):
 
     compute = np.add
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        return g, g
+
 
 class Sub(_NumberBinary):
     """x - y; integers wrap."""
 
     compute = np.subtract
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        return g, b.neg(g)
+
 
 class Mul(_NumberBinary):
     """x * y; integers wrap."""
 
     compute = np.multiply
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        return b.mul(g, self.y), b.mul(g, self.x)
 
 
 def truncating(x: Array, y: Array) -> tuple[Array, Array]:
@@ -287,6 +297,9 @@ class Neg(_Unary):
 
     x = operand(Number)
     compute = np.negative
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        return (b.neg(g),)
 
 
 class Abs(_Unary):

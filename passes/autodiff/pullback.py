@@ -1,0 +1,230 @@
+"""Reverse-mode differentiation of straight tensor code: the ops' own `vjp`, driven backwards.
+
+The pass works on unfused tensor IR in one block.  It owns what no op repeats: which values are
+active, the sum of several cotangents (in a wider type where theirs is narrow), the sum over axes
+that an operand was broadcast along, and casts.  Reverse ops are ordinary ops behind the forward
+ones, so that differentiating again gives the next order.
+
+`None` is the zero cotangent throughout.  May import: ir, its siblings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ...ir.core import Block, Builder, Op, Value
+from ...ir.dims import equal
+from ...ir.errors import Error
+from ...ir.types import TensorType, element, f32
+from .control import CONTROL
+
+Cotangent = Value | None
+
+
+class Tape:
+    """The cotangents gathered so far, by value."""
+
+    def __init__(self, b: Builder) -> None:
+        self.b = b
+        self.parts: dict[Value, list[Value]] = {}
+
+    def add(self, value: Value, cotangent: Cotangent) -> None:
+        """One more contribution, fitted to the shape and element type of `value`."""
+        if cotangent is not None:
+            self.parts.setdefault(value, []).append(fitted(self.b, cotangent, value.tensor))
+
+    def total(self, value: Value) -> Cotangent:
+        """The sum of the contributions; it replaces them."""
+        parts = self.parts.get(value)
+        if not parts:
+            return None
+        if len(parts) > 1:
+            self.parts[value] = [total(self.b, parts)]
+        return self.parts[value][0]
+
+
+def pullback(
+    b: Builder, outputs: Sequence[Value], cotangents: Sequence[Cotangent], wrt: Sequence[Value]
+) -> list[Cotangent]:
+    """The cotangents of `wrt` for those of `outputs`, as ops that `b` puts behind the forward ones.
+
+    Differentiates the ops of `b.block` that lie between; composites without a rule are decomposed
+    where they stand, so that a caller who holds a composite's result asks its users for the new
+    one.  Errors: E0601 an op on the way has no gradient rule at all.
+    """
+    tape = Tape(b)
+    active, renamed = expanded(b.block, outputs, wrt)
+    wrt = [renamed.get(v, v) for v in wrt]
+    for value, cotangent in zip(outputs, cotangents, strict=True):
+        tape.add(renamed.get(value, value), cotangent)
+    outer_loc = b.loc
+    for op in reversed(active):
+        gs = [tape.total(r) for r in op.results]
+        if not any(g is not None for g in gs):
+            continue
+        b.loc = op.loc
+        for value, cotangent in contributions(b, op, gs):
+            tape.add(value, cotangent)
+    b.loc = outer_loc
+    return [tape.total(v) for v in wrt]
+
+
+def contributions(
+    b: Builder, op: Op, gs: Sequence[Cotangent]
+) -> Iterable[tuple[Value, Cotangent]]:
+    """What one op passes on: pairs of a value that it reads and a cotangent for it."""
+    rule = CONTROL.get(type(op))
+    if rule is not None:
+        return rule(b, op, gs, pullback)
+    found: Sequence[Cotangent] = op.vjp(b, *gs)  # type: ignore[attr-defined]
+    pairs = zip(op.operands, found, strict=True)
+    return [(v, g) for v, g in pairs if v is not None and differentiable(v)]
+
+
+def expanded(
+    block: Block, outputs: Sequence[Value], wrt: Sequence[Value]
+) -> tuple[list[Op], dict[Value, Value]]:
+    """The active ops of a block in order, each with a rule, composites decomposed for it.
+
+    The second part says what became of the results of those.
+    """
+    renamed: dict[Value, Value] = {}
+    while True:
+        now = [[renamed.get(v, v) for v in values] for values in (outputs, wrt)]
+        active = active_ops(block, *now)
+        composites = [op for op in active if not has_rule(op)]
+        if not composites:
+            return active, renamed
+        for op in composites:
+            made = _decomposed(op)
+            for old, new in renamed.items():
+                renamed[old] = made.get(new, new)
+            renamed.update(made)
+
+
+def _decomposed(op: Op) -> dict[Value, Value]:
+    """Put the decomposition of an op in its place; what its results are called then."""
+    if not hasattr(op, "decompose"):
+        raise Error(
+            "E0601",
+            f"{op.name} has no gradient rule",
+            where=op.place(),
+            hint="wrap it in stop_gradient, or give the op's class a vjp",
+        )
+    assert op.block is not None
+    found = op.decompose(Builder(op.block, op, op.loc))
+    new = list(found) if isinstance(found, (tuple, list)) else [found]
+    renamed = dict(zip(op.results, new, strict=True))
+    for old, value in renamed.items():
+        value.name = value.name or old.name
+    op.replace_by(new)
+    return renamed
+
+
+def has_rule(op: Op) -> bool:
+    """Whether the op's class, or the table of control flow, says how to go back."""
+    return hasattr(type(op), "vjp") or type(op) in CONTROL
+
+
+def active_ops(block: Block, outputs: Sequence[Value], wrt: Sequence[Value]) -> list[Op]:
+    """The ops of `block` on a differentiable way from `wrt` to `outputs`, in order."""
+    moved = {v for v in wrt if differentiable(v)}
+    forward: list[Op] = []
+    for op in block:
+        if op.terminator or getattr(op, "no_gradient", ""):
+            continue
+        if any(v in moved for v in reads(op)):
+            moved.update(r for r in op.results if differentiable(r))
+            forward.append(op)
+    needed, found = set(outputs), []
+    for op in reversed(forward):
+        if any(r in needed and r in moved for r in op.results):
+            found.append(op)
+            needed.update(v for v in reads(op) if v in moved)
+    return found[::-1]
+
+
+def reads(op: Op) -> list[Value]:
+    """The values that an op reads: operands, and what its regions take from outside."""
+    found = [v for v in op.operands if v is not None]
+    if op.regions:
+        inner = {r for nested in op.walk() for r in nested.results}
+        inner |= {a for nested in op.walk() for block in nested.regions for a in block.args}
+        seen = {v for nested in op.walk() for v in nested.operands if v is not None}
+        found += [v for v in seen if v not in inner and v not in found]
+    return found
+
+
+def differentiable(value: Value) -> bool:
+    """Floats carry cotangents; integers, indices and predicates do not."""
+    return isinstance(value.type, TensorType) and value.type.dtype.is_float
+
+
+def total(b: Builder, parts: Sequence[Value]) -> Value:
+    """The sum of cotangents; those narrower than f32 are added in f32 and rounded once."""
+    dtype = element(parts[0].type)
+    narrow = dtype.is_float and dtype.bits < 32
+    wide = [b.cast(p, to=f32) if narrow else p for p in parts]
+    found = wide[0]
+    for part in wide[1:]:
+        found = b.add(found, part)
+    return b.cast(found, to=dtype) if narrow else found
+
+
+def fitted(b: Builder, cotangent: Value, type: TensorType) -> Value:
+    """The cotangent summed over the axes that `type` was broadcast along, and cast."""
+    given = cotangent.tensor
+    if given is type:
+        return cotangent
+    if given.shape != type.shape:
+        cotangent = unbroadcast(b, cotangent, type)
+    if element(cotangent.type) is not type.dtype:
+        cotangent = b.cast(cotangent, to=type.dtype)
+    return cotangent
+
+
+def unbroadcast(b: Builder, cotangent: Value, type: TensorType) -> Value:
+    """The sum over broadcast axes (or the broadcast of a smaller cotangent), in the shape of
+    `type`.
+    """
+    given = cotangent.tensor.shape
+    if len(given) < len(type.shape) or any(
+        _is_one(g) and not _is_one(e) for g, e in zip(given[::-1], type.shape[::-1])
+    ):
+        cotangent = b.broadcast_to(cotangent, shape=_joined(given, type.shape))
+        given = cotangent.tensor.shape
+    extra = len(given) - len(type.shape)
+    axes = list(range(extra))
+    axes += [
+        extra + k
+        for k, (g, e) in enumerate(zip(given[extra:], type.shape))
+        if _is_one(e) and equal(g, e) is not True
+    ]
+    if axes:
+        cotangent = b.reduce_sum(cotangent, axes=tuple(axes), keepdims=True)
+    if cotangent.tensor.shape != type.shape:
+        cotangent = b.reshape(cotangent, shape=type.shape)
+    return cotangent
+
+
+def _is_one(extent: Any) -> bool:
+    return isinstance(extent, int) and extent == 1
+
+
+def _joined(given: Sequence[Any], want: Sequence[Any]) -> tuple[Any, ...]:
+    """`given`, with leading axes and extents of one grown to those of `want`."""
+    rank = max(len(given), len(want))
+    padded = [1] * (rank - len(given)) + list(given)
+    wanted = [1] * (rank - len(want)) + list(want)
+    return tuple([w if _is_one(g) else g for g, w in zip(padded, wanted)])
+
+
+Pullback = Callable[
+    [Builder, Sequence[Value], Sequence[Cotangent], Sequence[Value]], list[Cotangent]
+]
+
+__all__ = [
+    "Cotangent", "Tape", "active_ops", "contributions", "differentiable", "fitted", "has_rule",
+    "pullback", "reads", "total", "unbroadcast",
+]  # fmt: skip
