@@ -563,7 +563,7 @@ def dims_of(types: Sequence[Type]) -> set[str]:
 
 
 __all__ = [
-    "OPS", "Any_", "Array", "Block", "Bool", "Builder", "DimLike", "Float", "Grads", "Int",
-    "Kind", "Loc", "Number", "Op", "Plain", "Real", "Region", "Sample", "Spec", "Value", "attr", "dims_of",
+    "OPS", "Any_", "Array", "Block", "Bool", "Builder", "DimLike", "Float", "Grads", "Int", "Kind",
+    "Loc", "Number", "Op", "Plain", "Real", "Region", "Sample", "Spec", "Value", "attr", "dims_of",
     "freeze", "operand", "optional", "region", "sample", "variadic",
 ]  # fmt: skip
