@@ -6,11 +6,12 @@ dims.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Float, Op, Value, attr, operand, sample
+from ..core import Array, Builder, Float, Grads, Op, Value, attr, operand, sample
 from ..dims import DimLike, sym
 from ..types import TensorType, from_numpy
 from .constraints import require
@@ -116,6 +117,45 @@ class LocalResponseNorm(Op):
             return (at[0], channel, *at[2:]), inside
         return (at[0], channel // block, *at[2:-1], channel % block), inside
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """With p = base ** -beta: g p less 2 alpha beta / size x times the mirrored window's sum of
+        g x p / base."""
+        wide = compute_dtype(self.x.tensor.dtype)
+        x, g = [self._flat(b, as_type(b, v, wide)) for v in (self.x, g)]
+        before, behind = (self.size - 1) // 2, self.size // 2
+        total = _windowed(b, self._of_channels(b, b.mul(x, x)), before, behind)
+        scale = constant(b, total, self.alpha / self.size)
+        base = b.add(b.mul(total, scale), constant(b, total, self.bias))
+        power = b.pow(base, constant(b, base, -self.beta))
+        pulled = _windowed(b, b.div(b.mul(b.mul(g, x), power), base), behind, before)
+        factor = constant(b, pulled, 2 * self.alpha * self.beta / self.size)
+        pulled = self._of_channels(b, b.mul(x, b.mul(pulled, factor)))
+        return (self._blocked(b, b.sub(b.mul(g, power), pulled)),)
+
+    def _flat(self, b: Builder, x: Value) -> Value:
+        """x with its channels on axis 1, the lanes of a block among them."""
+        if not self.channel_block:
+            return x
+        shape = x.tensor.shape
+        moved = b.transpose(x, perm=(0, 1, len(shape) - 1, *range(2, len(shape) - 1)))
+        return b.reshape(moved, shape=(shape[0], shape[1] * shape[-1], *shape[2:-1]))  # type: ignore[no-any-return]
+
+    def _blocked(self, b: Builder, x: Value) -> Value:
+        """The inverse of `_flat`."""
+        if not self.channel_block:
+            return x
+        shape = self.x.tensor.shape
+        split = b.reshape(x, shape=(shape[0], shape[1], shape[-1], *shape[2:-1]))
+        return b.transpose(split, perm=(0, 1, *range(3, len(shape)), 2))  # type: ignore[no-any-return]
+
+    def _of_channels(self, b: Builder, x: Value) -> Value:
+        """x [N, C, ...], zeros in lanes that are no channels."""
+        if not self.channels:
+            return x
+        along = (1, x.tensor.shape[1], *[1] * (x.tensor.rank - 2))
+        at = b.iota(shape=along, axis=1)
+        return b.where(b.lt(at, constant(b, at, self.channels)), x, constant(b, x, 0.0))  # type: ignore[no-any-return]
+
     samples = (
         sample((1, 5, 3, 4), size=3),
         sample((2, 7, 5), size=4, alpha=0.5, beta=0.5, bias=2.0),
@@ -132,6 +172,16 @@ class LocalResponseNorm(Op):
         ("C1", sample((1, 2, 3, 5), size=3, channel_block=4)),
         ("C2", sample((1, 5, 3), size=0)),
     )
+
+
+def _windowed(b: Builder, x: Value, before: int, behind: int) -> Value:
+    """The sum over a window of channels (axis 1) around each."""
+    shape = x.tensor.shape
+    rest = [0] * (len(shape) - 2)
+    padded = b.pad(x, low=(0, before, *rest), high=(0, behind, *rest))
+    parts = [b.slice(padded, starts=(0, k, *rest), sizes=shape) for k in range(before + behind + 1)]
+    total: Value = functools.reduce(b.add, parts)
+    return total
 
 
 __all__ = ["LocalResponseNorm"]

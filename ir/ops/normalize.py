@@ -1,20 +1,23 @@
 """Composites that normalise along axes: softmax, log_softmax, layer_norm.
 
-`evaluate` computes in f64 and rounds once; `decompose` works in f32 for narrower floats.
+`evaluate` computes in f64 and rounds once; `decompose` and `vjp` work in f32 for narrower floats.
+What a gradient needs of the forward pass (means, roots) it computes anew, from the row that it
+reads anyway: nothing is stored for it, and it is one kernel.
 Imports: the reductions, the elementwise base, the core, types.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Float, Op, Value, attr, operand, optional, sample
+from ..core import Array, Builder, Float, Grads, Op, Value, attr, operand, optional, sample
 from ..errors import Error
 from ..types import TensorType, from_numpy
 from .constraints import axis_of, require
+from .contract import as_type
 from .convert import compute_dtype, round_float, widen
 from .elementwise import broadcast, constant, in_compute_type
 
@@ -84,6 +87,11 @@ class Softmax(_AlongAxis):
         # One division per row, not per element: another half ULP, and most of the time saved.
         return b.mul(powers, b.reciprocal(self.total(b, powers)))  # type: ignore[no-any-return]
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        wide = compute_dtype(self.x.tensor.dtype)
+        y, g = as_type(b, self.result, wide), as_type(b, g, wide)
+        return (b.mul(b.sub(g, self.total(b, b.mul(g, y))), y),)
+
 
 class LogSoftmax(_AlongAxis):
     """log(softmax(x)) along `axis`, without the rounding of the quotient.  NaN as softmax.  C1:
@@ -98,6 +106,11 @@ class LogSoftmax(_AlongAxis):
     def expand(self, b: Builder, x: Value) -> Value:
         moved = self.shifted(b, x)
         return b.sub(moved, b.log(self.total(b, b.exp(moved))))  # type: ignore[no-any-return]
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        wide = compute_dtype(self.x.tensor.dtype)
+        y, g = as_type(b, self.result, wide), as_type(b, g, wide)
+        return (b.sub(g, b.mul(b.exp(y), self.total(b, g))),)
 
 
 class LayerNorm(Op):
@@ -177,20 +190,41 @@ class LayerNorm(Op):
             return round_float(out if bias is None else out + widen(bias), from_numpy(x.dtype))
 
     def decompose(self, b: Builder) -> Value:
-        dtype = self.x.tensor.dtype
-        wide = compute_dtype(dtype)
+        wide = compute_dtype(self.x.tensor.dtype)
+        out, _ = self.normalised(b)
+        for op, given in ((b.mul, self.scale), (b.add, self.bias)):
+            out = out if given is None else op(out, as_type(b, given, wide))
+        return as_type(b, out, self.x.tensor.dtype)
 
-        def up(v: Value) -> Value:
-            return v if wide is dtype else b.cast(v, to=wide)
+    def normalised(self, b: Builder) -> tuple[Value, Value]:
+        """x without mean, of deviation one, and the reciprocal of its deviation."""
+        x = as_type(b, self.x, compute_dtype(self.x.tensor.dtype))
+        return centred_and_scaled(b, x, range(self.axis, x.tensor.rank), self.epsilon)
 
-        axes = tuple(range(self.axis, self.x.tensor.rank))
-        x = up(self.x)
-        centred = b.sub(x, b.reduce_mean(x, axes=axes, keepdims=True))
-        variance = b.reduce_mean(b.mul(centred, centred), axes=axes, keepdims=True)
-        out = b.mul(centred, b.rsqrt(b.add(variance, constant(b, variance, self.epsilon))))
-        out = out if self.scale is None else b.mul(out, up(self.scale))
-        out = out if self.bias is None else b.add(out, up(self.bias))
-        return out if wide is dtype else b.cast(out, to=dtype)  # type: ignore[no-any-return]
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        wide = compute_dtype(self.x.tensor.dtype)
+        g = as_type(b, g, wide)
+        y, root = self.normalised(b)
+        inner = g if self.scale is None else b.mul(g, as_type(b, self.scale, wide))
+        dx = through_deviation(b, inner, y, root, range(self.axis, y.tensor.rank))
+        return (dx, b.mul(g, y), g)[: len(self.operands)]
 
 
-__all__ = ["LayerNorm", "LogSoftmax", "Softmax"]
+def centred_and_scaled(
+    b: Builder, x: Value, axes: Sequence[int], epsilon: float
+) -> tuple[Value, Value]:
+    """(x - mean) / root and 1 / root, root = sqrt(variance + epsilon), over these axes."""
+    centred = b.sub(x, b.reduce_mean(x, axes=tuple(axes), keepdims=True))
+    variance = b.reduce_mean(b.mul(centred, centred), axes=tuple(axes), keepdims=True)
+    root = b.rsqrt(b.add(variance, constant(b, variance, epsilon)))
+    return b.mul(centred, root), root
+
+
+def through_deviation(b: Builder, g: Value, y: Value, root: Value, axes: Sequence[int]) -> Value:
+    """The cotangent of x for that of y, the first result of `centred_and_scaled`."""
+    along = b.reduce_mean(b.mul(g, y), axes=tuple(axes), keepdims=True)
+    moved = b.sub(g, b.reduce_mean(g, axes=tuple(axes), keepdims=True))
+    return b.mul(root, b.sub(moved, b.mul(y, along)))  # type: ignore[no-any-return]
+
+
+__all__ = ["LayerNorm", "LogSoftmax", "Softmax", "centred_and_scaled", "through_deviation"]

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Float, Op, Value, attr, operand, optional, sample
+from ..core import Array, Builder, Float, Grads, Op, Value, attr, operand, optional, sample
 from ..dims import DimLike
 from ..errors import Error
 from ..types import TensorType, from_numpy
@@ -21,6 +21,7 @@ from .constraints import axis_of, require, same
 from .contract import as_type
 from .convert import compute_dtype, round_float, widen
 from .elementwise import broadcast, constant, in_compute_type
+from .normalize import centred_and_scaled, through_deviation
 from .reduce import Axes, canonical_axes
 
 
@@ -105,22 +106,42 @@ class GroupNorm(Op):
 
     def decompose(self, b: Builder) -> Value:
         """Laid flat per group, then scaled per channel."""
-        dtype = self.x.tensor.dtype
-        wide = compute_dtype(dtype)
+        shape = self.x.tensor.shape
+        flat, _ = self.normalised(b)
+        out = b.reshape(flat, shape=shape)
+        for op, given in ((b.mul, self.scale), (b.add, self.bias)):
+            if given is not None:
+                out = op(out, self.per_channel(b, given))
+        return as_type(b, out, self.x.tensor.dtype)
+
+    def per_channel(self, b: Builder, given: Value) -> Value:
+        """Scale or bias, against x."""
+        shape = self.x.tensor.shape
+        wide = as_type(b, given, compute_dtype(self.x.tensor.dtype))
+        return b.reshape(wide, shape=(shape[1], *[1] * (len(shape) - 2)))  # type: ignore[no-any-return]
+
+    def normalised(self, b: Builder) -> tuple[Value, Value]:
+        """x [N, groups, rest] without mean, of deviation one, and 1 / deviation."""
         shape = self.x.tensor.shape
         rest: DimLike = 1 if self.groups is shape[1] else shape[1] // self.groups
         for extent in shape[2:]:
             rest = rest * extent
-        flat = b.reshape(as_type(b, self.x, wide), shape=(shape[0], self.groups, rest))
-        centred = b.sub(flat, b.reduce_mean(flat, axes=(2,), keepdims=True))
-        variance = b.reduce_mean(b.mul(centred, centred), axes=(2,), keepdims=True)
-        root = b.rsqrt(b.add(variance, constant(b, variance, self.epsilon)))
-        out = b.reshape(b.mul(centred, root), shape=shape)
-        for op, given in (("mul", self.scale), ("add", self.bias)):
-            if given is not None:
-                along = (shape[1], *[1] * (len(shape) - 2))
-                out = getattr(b, op)(out, b.reshape(as_type(b, given, wide), shape=along))
-        return as_type(b, out, dtype)
+        x = as_type(b, self.x, compute_dtype(self.x.tensor.dtype))
+        flat = b.reshape(x, shape=(shape[0], self.groups, rest))
+        return centred_and_scaled(b, flat, (2,), self.epsilon)
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        shape = self.x.tensor.shape
+        g = as_type(b, g, compute_dtype(self.x.tensor.dtype))
+        flat, root = self.normalised(b)
+        inner = g if self.scale is None else b.mul(g, self.per_channel(b, self.scale))
+        inner = b.reshape(inner, shape=flat.tensor.shape)
+        dx = b.reshape(through_deviation(b, inner, flat, root, (2,)), shape=shape)
+        others = (0, *range(2, len(shape)))
+        found: list[Value | None] = [dx]
+        for given, part in ((self.scale, b.mul(g, b.reshape(flat, shape=shape))), (self.bias, g)):
+            found.append(None if given is None else b.reduce_sum(part, axes=others))
+        return found[: len(self.operands)]
 
     samples: ClassVar[Any] = (
         sample((2, 6, 3, 5), (6,), (6,), groups=3),
@@ -175,15 +196,28 @@ class RmsNorm(_Axis):
             return round_float(out if scale is None else out * _wide(scale), from_numpy(x.dtype))
 
     def decompose(self, b: Builder) -> Value:
-        dtype = self.x.tensor.dtype
-        wide = compute_dtype(dtype)
-        x = as_type(b, self.x, wide)
+        out, _ = self.normalised(b)
+        if self.scale is not None:
+            out = b.mul(out, as_type(b, self.scale, compute_dtype(self.x.tensor.dtype)))
+        return as_type(b, out, self.x.tensor.dtype)
+
+    def normalised(self, b: Builder) -> tuple[Value, Value]:
+        """x over its root mean square, and the reciprocal of that."""
+        x = as_type(b, self.x, compute_dtype(self.x.tensor.dtype))
         axes = tuple(range(self.axis, x.tensor.rank))
         mean = b.reduce_mean(b.mul(x, x), axes=axes, keepdims=True)
-        out = b.mul(x, b.rsqrt(b.add(mean, constant(b, mean, self.epsilon))))
-        if self.scale is not None:
-            out = b.mul(out, as_type(b, self.scale, wide))
-        return as_type(b, out, dtype)
+        root = b.rsqrt(b.add(mean, constant(b, mean, self.epsilon)))
+        return b.mul(x, root), root
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        wide = compute_dtype(self.x.tensor.dtype)
+        g = as_type(b, g, wide)
+        y, root = self.normalised(b)
+        inner = g if self.scale is None else b.mul(g, as_type(b, self.scale, wide))
+        axes = tuple(range(self.axis, y.tensor.rank))
+        along = b.reduce_mean(b.mul(inner, y), axes=axes, keepdims=True)
+        dx = b.mul(root, b.sub(inner, b.mul(y, along)))
+        return (dx, b.mul(g, y))[: len(self.operands)]
 
     samples: ClassVar[Any] = (
         sample((3, 5), (5,)),
@@ -232,6 +266,20 @@ class LpNorm(_Axis):
 
         return in_compute_type(b, self.x, expand)
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """(g - s * sum(g * y)) / norm, s the derivative of the norm; 0 where the norm is."""
+        wide = compute_dtype(self.x.tensor.dtype)
+        x, g = as_type(b, self.x, wide), as_type(b, g, wide)
+        reduce: Callable[..., Value] = b.reduce_l1 if self.p == 1 else b.reduce_l2
+        norm = reduce(x, axes=(self.axis,), keepdims=True)
+        zero, one = constant(b, norm, 0.0), constant(b, norm, 1.0)
+        empty = b.eq(norm, zero)
+        inverse = b.where(empty, zero, b.reciprocal(b.where(empty, one, norm)))
+        y = b.mul(x, inverse)
+        along = b.reduce_sum(b.mul(g, y), axes=(self.axis,), keepdims=True)
+        slope = b.sign(x) if self.p == 1 else y
+        return (b.mul(b.sub(g, b.mul(slope, along)), inverse),)
+
     samples: ClassVar[Any] = (
         sample((3, 5)),
         sample((2, 3, 7), axis=1, p=1),
@@ -278,6 +326,27 @@ class MeanVarianceNorm(Op):
             return b.div(centred, b.add(root, constant(b, root, self.epsilon)))  # type: ignore[no-any-return]
 
         return in_compute_type(b, self.x, expand)
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """With y = c / (root + epsilon): (g - mean(g) - c / root * mean(g * y)) / (root + epsilon);
+        the deviation of equal elements has slope 0."""
+        wide = compute_dtype(self.x.tensor.dtype)
+        x, g = as_type(b, self.x, wide), as_type(b, g, wide)
+
+        def mean(v: Value) -> Value:
+            return b.reduce_mean(v, axes=self.axes, keepdims=True)  # type: ignore[no-any-return]
+
+        centred = b.sub(x, mean(x))
+        variance = mean(b.mul(centred, centred))
+        zero, one = constant(b, variance, 0.0), constant(b, variance, 1.0)
+        flat = b.eq(variance, zero)
+        safe = b.sqrt(b.where(flat, one, variance))
+        root = b.where(flat, zero, safe)
+        inverse = b.reciprocal(b.add(root, constant(b, root, self.epsilon)))
+        along = mean(b.mul(g, b.mul(centred, inverse)))
+        slope = b.where(flat, zero, b.div(centred, safe))
+        moved = b.sub(b.sub(g, mean(g)), b.mul(slope, along))
+        return (b.mul(moved, inverse),)
 
     samples = (
         sample((2, 3, 4, 5), axes=(0, 2, 3)),
