@@ -11,7 +11,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Float, Int, Op, Plain, Value, attr, operand, optional, sample
+from ..core import (
+    Array,
+    Builder,
+    Float,
+    Grads,
+    Int,
+    Op,
+    Plain,
+    Value,
+    attr,
+    operand,
+    optional,
+    sample,
+)
 from ..dims import DimLike
 from ..errors import Error
 from ..types import Shape, TensorType, from_numpy, i64
@@ -122,17 +135,47 @@ class Attention(Op):
     def decompose(self, b: Builder) -> Value:
         """Contraction, mask, softmax, contraction."""
         *_, shares = self.stages(b)
-        groups, each = self.k.tensor.shape[1], self.heads_per_group
-        wide = compute_dtype(self.q.tensor.dtype)
-        v = as_type(b, self.v, wide)
+        v = as_type(b, self.v, compute_dtype(self.q.tensor.dtype))
+        return as_type(b, self.product(b, shares, v, "bhst,bgte->bhse"), self.q.tensor.dtype)
+
+    def product(self, b: Builder, x: Value, y: Value, equation: str) -> Value:
+        """A contraction whose operands and result have the heads of q (h) or of k and v (g)."""
+        each = self.heads_per_group
         if type(each) is int and each == 1:
-            out = b.contract(shares, v, equation="bhst,bhte->bhse")
-        else:
-            batch, _, queries, keys = shares.tensor.shape
-            split = b.reshape(shares, shape=(batch, groups, each, queries, keys))
-            out = b.contract(split, v, equation="bgrst,bgte->bgrse")
-            out = b.reshape(out, shape=self.result.tensor.shape)
-        return as_type(b, out, self.q.tensor.dtype)
+            return b.contract(x, y, equation=equation.replace("g", "h"))  # type: ignore[no-any-return]
+        groups, pair = self.k.tensor.shape[1], []
+        for value, letters in zip((x, y), equation.split(",")):
+            batch, _, *rest = value.tensor.shape
+            of_q = letters[1] == "h"
+            pair.append(b.reshape(value, shape=(batch, groups, each, *rest)) if of_q else value)
+        out = b.contract(*pair, equation=equation.replace("h", "gr"))
+        if equation.partition("->")[2][1] != "h":
+            return out  # type: ignore[no-any-return]
+        batch, _, _, *rest = out.tensor.shape
+        return b.reshape(out, shape=(batch, self.q.tensor.shape[1], *rest))  # type: ignore[no-any-return]
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """The shares are computed anew (where the forward pass is decomposed as well they are its
+        own).  Their softmax needs the sum over keys of share times cotangent: it is the product of
+        the result with its cotangent (Dao 2022)."""
+        wide = compute_dtype(self.q.tensor.dtype)
+        g, out = as_type(b, g, wide), as_type(b, self.result, wide)
+        q, k, v = (
+            self.scaled(b, as_type(b, self.q, wide)),
+            *[as_type(b, x, wide) for x in (self.k, self.v)],
+        )
+        _, capped, _, shares = self.stages(b)
+        along = b.reduce_sum(b.mul(g, out), axes=(3,), keepdims=True)
+        of_shares = self.product(b, g, v, "bhse,bgte->bhst")
+        masked = b.mul(b.sub(of_shares, along), shares)
+        raw = masked
+        if self.softcap:
+            part = b.div(capped, constant(b, capped, self.softcap))
+            raw = b.mul(raw, b.sub(constant(b, part, 1.0), b.mul(part, part)))
+        dq = self.scaled(b, self.product(b, raw, k, "bhst,bgtd->bhsd"))
+        dk = self.product(b, raw, q, "bhst,bhsd->bgtd")
+        dv = self.product(b, shares, g, "bhst,bhse->bgte")
+        return (dq, dk, dv, masked, None)[: len(self.operands)]
 
     @property
     def heads_per_group(self) -> DimLike:
@@ -170,22 +213,19 @@ class Attention(Op):
 
     def products(self, b: Builder) -> Value:
         """scale * q k^T."""
-        dtype = self.q.tensor.dtype
-        wide = compute_dtype(dtype)
-        q, k = as_type(b, self.q, wide), as_type(b, self.k, wide)
-        batch, heads, queries, width = q.tensor.shape
+        wide = compute_dtype(self.q.tensor.dtype)
+        q, k = self.scaled(b, as_type(b, self.q, wide)), as_type(b, self.k, wide)
+        return self.product(b, q, k, "bhsd,bgtd->bhst")
+
+    def scaled(self, b: Builder, q: Value) -> Value:
+        """q times the scale."""
+        width = q.tensor.shape[3]
         if self.scale:
-            q = b.mul(q, constant(b, q, self.scale))
-        elif type(width) is int:
-            q = b.mul(q, constant(b, q, 1 / math.sqrt(max(width, 1))))
-        else:
-            q = b.div(q, b.sqrt(b.cast(b.emit(DimValue, dim=width, dtype=i64), to=wide)))
-        if type(self.heads_per_group) is int and self.heads_per_group == 1:
-            return b.contract(q, k, equation="bhsd,bhtd->bhst")  # type: ignore[no-any-return]
-        groups, keys = k.tensor.shape[1:3]
-        split = b.reshape(q, shape=(batch, groups, self.heads_per_group, queries, width))
-        scores = b.contract(split, k, equation="bgrsd,bgtd->bgrst")
-        return b.reshape(scores, shape=(batch, heads, queries, keys))  # type: ignore[no-any-return]
+            return b.mul(q, constant(b, q, self.scale))  # type: ignore[no-any-return]
+        if type(width) is int:
+            return b.mul(q, constant(b, q, 1 / math.sqrt(max(width, 1))))  # type: ignore[no-any-return]
+        extent = b.cast(b.emit(DimValue, dim=width, dtype=i64), to=q.tensor.dtype)
+        return b.div(q, b.sqrt(extent))  # type: ignore[no-any-return]
 
     def seen(self, b: Builder) -> Value | None:
         """What each query sees by its position: [S, T] or [B, 1, S, T]; None where all."""
@@ -294,6 +334,25 @@ class RotaryEmbedding(Op):
         out = wide.copy()
         out[..., first], out[..., second] = a * c - d * s, a * s + d * c
         return round_float(out, dtype)
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """The turn back; cos and sin by the products of both pairs, summed over the heads."""
+        wide = compute_dtype(self.x.tensor.dtype)
+        dx = b.rotary_embedding(g, self.cos, b.neg(self.sin), interleaved=self.interleaved)
+        (x, y), (u, v) = [self.pairs(b, as_type(b, part, wide)) for part in (self.x, g)]
+        cos = b.add(b.mul(u, x), b.mul(v, y))
+        sin = b.sub(b.mul(v, x), b.mul(u, y))
+        return dx, b.reduce_sum(cos, axes=(1,)), b.reduce_sum(sin, axes=(1,))
+
+    def pairs(self, b: Builder, x: Value) -> tuple[Value, Value]:
+        """First and second elements of the pairs: [B, H, S, K] each."""
+        half = self.cos.tensor.shape[2]
+        sizes = (*x.tensor.shape[:3], half)
+        steps = (1, 1, 1, 2 if self.interleaved else 1)
+        second = 1 if self.interleaved else half
+        return tuple(  # type: ignore[return-value]
+            [b.slice(x, starts=(0, 0, 0, at), sizes=sizes, steps=steps) for at in (0, second)]
+        )
 
     def generic(self, b: Builder, *xs: Value) -> Value:
         """Over the result; x is read at the element and at its partner."""
