@@ -55,7 +55,7 @@ def passes_of(phase: str, target: Target) -> list[Pass]:
         case "layout":
             panel = 2 * target.lanes(32) if target.layout_block else 0
             layout = Layout(block=target.layout_block, panel=panel, target=target)
-            blocked = Decompose(only=("conv_transpose", "resize"))
+            blocked = Decompose(only=("conv_input_grad", "conv_transpose", "resize"))
             widened = [Widen()] if target.widen else []
             return [*widened, blocked, Canonicalize(), layout, Canonicalize(), Cse()]
         case "fused":

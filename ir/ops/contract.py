@@ -72,6 +72,7 @@ def product_sum(
     out: TensorType,
     acc: DType,
     fills: Sequence[Any] = (),
+    where: Sequence[Sequence[DimLike]] = (),
 ) -> Value:
     """The sum of x * y, both read at `maps`, in type `acc`, rounded once to `out` at `target`."""
 
@@ -90,6 +91,7 @@ def product_sum(
         combine=add_up,
         acc_types=(acc,),
         fills=fills,
+        where=where,
     )
     return made
 

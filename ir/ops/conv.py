@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..core import Array, Builder, Op, Real, Value, attr, operand, sample
+from ..core import Array, Builder, Grads, Op, Real, Value, attr, operand, sample
 from ..dims import DimLike, ceildiv, sym
 from ..types import DType, Shape, TensorType, from_numpy
 from .constraints import require, same
-from .contract import accumulator, exact_matmul, product_dtype, product_sum, zero
+from .contract import accumulator, as_type, exact_matmul, product_dtype, product_sum, zero
 from .window import Window, window, windows_of
 
 
@@ -176,6 +176,20 @@ class Conv(Op):
         ratio = (self.out_block or self.channel_block) // self.channel_block
         lane = (o % ratio) * self.channel_block + ob
         return [(n, source, *places, ib), (o // ratio, i, *taps, ib, lane)]
+
+    def vjp(self, b: Builder, g: Value | None) -> Grads:
+        """Input gradient and filter gradient, in the element type of the result."""
+        require(
+            not self.channel_block, "E0601", "conv: the blocked form has no gradient",
+            hint="differentiate before layouts are chosen",
+        )  # fmt: skip
+        x, w = (as_type(b, v, self.result.tensor.dtype) for v in (self.x, self.w))
+        given = {k: self.attributes[k] for k in ("strides", "pads", "dilations", "groups")}
+        kernel, size = w.tensor.shape[2:], x.tensor.shape[2:]
+        return (
+            b.conv_input_grad(g, w, size=size, **given),
+            b.conv_filter_grad(x, g, kernel=kernel, **given),
+        )
 
     samples = (
         sample((1, 3, 7, 5), (4, 3, 3, 3)),

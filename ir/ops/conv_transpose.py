@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Op, Real, Value, attr, operand, sample
+from ..core import Array, Builder, Grads, Op, Real, Value, attr, operand, sample
 from ..dims import DimLike
 from ..types import TensorType, from_numpy
 from .constraints import least, require, same
@@ -133,6 +133,21 @@ class ConvTranspose(Op):
         y = b.conv(x, _phases(b, w, spread, counts, groups), pads=(*low, *high), groups=groups)
         return _interleaved(b, y, spread, groups, self.result.tensor)
 
+    def vjp(self, b: Builder, g: Value | None) -> Grads:
+        """The convolution with w, and its filter gradient at g."""
+        assert g is not None
+        spread = _spread(
+            self.w.tensor.shape[2:], self.strides, self.pads, self.dilations, self.extra
+        )
+        behind = [p - e for p, e in zip(spread.after, spread.extra)]
+        g = _seen(b, g, spread.before, behind)
+        pads = tuple([max(0, p) for p in (*spread.before, *behind)])
+        given = {k: self.attributes[k] for k in ("strides", "dilations", "groups")}
+        return (
+            b.conv(g, self.w, pads=pads, **given),
+            b.conv_filter_grad(g, self.x, kernel=spread.kernel, pads=pads, **given),
+        )
+
     samples: ClassVar[Any] = (
         sample((1, 3, 4, 5), (3, 4, 2, 2), strides=(2, 2)),
         sample((2, 3, 4, 3), (3, 2, 3, 3), strides=(2, 2), pads=(1, 1, 1, 1), extra=(1, 1)),
@@ -158,6 +173,16 @@ class ConvTranspose(Op):
         ("C5", sample((1, 2, 4, 5), (3, 4, 2, 2))),
         ("C5", sample((1, 3, 4, 5), (3, 4, 2, 2), groups=2)),
     )
+
+
+def _seen(b: Builder, g: Value, before: Sequence[int], after: Sequence[int]) -> Value:
+    """The part of the result that x reaches: without what pads below zero added."""
+    if min((*before, *after)) >= 0:
+        return g
+    starts = [0, 0, *[max(0, -p) for p in before]]
+    cut = [0, 0, *[max(0, -p) + max(0, -q) for p, q in zip(before, after)]]
+    sizes = [e - c for e, c in zip(g.tensor.shape, cut)]
+    return b.slice(g, starts=starts, sizes=sizes)  # type: ignore[no-any-return]
 
 
 def _spread(

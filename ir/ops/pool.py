@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Float, Op, Real, Value, attr, operand, sample
+from ..core import Array, Builder, Float, Grads, Op, Real, Value, attr, operand, sample
 from ..dims import DimLike, evaluate, max_, sym
 from ..types import Shape, TensorType, element, f32, from_numpy, i64
 from .constraints import require
@@ -112,6 +112,10 @@ class MaxPool(_Pool):
         low = lowest(from_numpy(x.dtype))
         return _fold(cls, x, attrs, low, np.maximum, x.dtype).astype(x.dtype)
 
+    def vjp(self, b: Builder, g: Value | None) -> Grads:
+        """Each cotangent to the first greatest element of its window."""
+        return (b.max_pool_grad(self.x, g, **self.attributes),)
+
     def generic(self, b: Builder, *xs: Value) -> Value:
         """Parallel n, c, s0.. (and the lane cb), reductions k0..; outside x is the lowest value."""
         x = xs[0].tensor
@@ -188,6 +192,12 @@ class AvgPool(_Pool):
             taps = taps * np.asarray(found, np.int64).reshape(along)
         return np.asarray(total / taps.astype(acc.np)).astype(x.dtype)
 
+    def vjp(self, b: Builder, g: Value | None) -> Grads:
+        """Each cotangent in equal shares to the elements of its window."""
+        win, _ = self.geometry(self.x.tensor, self.attributes)
+        size = self.x.tensor.shape[2 : 2 + win.rank]
+        return (b.avg_pool_grad(g, size=size, **self.attributes),)
+
     def generic(self, b: Builder, *xs: Value) -> Value:
         """As max_pool; the end divides by the number of counted taps, an expression of s0..."""
         x = xs[0].tensor
@@ -248,6 +258,7 @@ class MaxPoolIndices(_Pool):
     are laid flat from the last to the first.  C2 to C5 as for all pools.
     """
 
+    no_gradient: ClassVar[str] = "integer result"
     column_major = attr(bool, False)
 
     @classmethod
@@ -256,29 +267,8 @@ class MaxPoolIndices(_Pool):
 
     @classmethod
     def evaluate(cls, x: Array, **attrs: Any) -> Array:
-        win, counts = cls.geometry(TensorType(from_numpy(x.dtype), x.shape), attrs)
-        count = [int(c) for c in counts]  # type: ignore[arg-type]
-        size, lanes = x.shape[2 : 2 + win.rank], x.shape[2 + win.rank :]
-        place = np.arange(math.prod(size)).reshape(1, 1, *size, *[1] * len(lanes))
-        wide = widen(x)
-        low = lowest(from_numpy(wide.dtype))
-        best = np.full((*x.shape[:2], *count, *lanes), low, wide.dtype)
-        found = np.full(best.shape, highest(i64))
-        values, places = _padded(wide, win, count, low), _padded(place, win, count, highest(i64))
-        for tap in np.ndindex(*win.kernel):
-            at = (slice(None), slice(None), *win.slices(tap, count))
-            part, here = values[at], places[at]
-            number, best_number = part == part, best == best
-            wins = (part > best) | (~number & best_number)
-            ties = (part == best) | ~(number | best_number)
-            takes = wins | ties & (here < found)
-            best, found = np.where(takes, part, best), np.where(takes, here, found)
-        if attrs["column_major"]:
-            found = place.reshape(size).transpose().reshape(-1).argsort()[found]
-        planes = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *[1] * win.rank)
-        lane = np.arange(math.prod(lanes)) if lanes else 0
-        base = planes.reshape(*planes.shape, *[1] * len(lanes)) * math.prod(size)
-        return np.asarray((base + found) * math.prod(lanes) + lane)
+        geometry = cls.geometry(TensorType(from_numpy(x.dtype), x.shape), attrs)
+        return max_indices(x, geometry, attrs["column_major"])
 
     def generic(self, b: Builder, *xs: Value) -> Value:
         """As max_pool, with pairs (value, position); ties go by position."""
@@ -353,6 +343,35 @@ class MaxPoolIndices(_Pool):
     rejects: ClassVar[Sequence[tuple[str, Any]]] = MaxPool.rejects
 
 
+def max_indices(
+    x: Array, geometry: tuple[Window, tuple[DimLike, ...]], column_major: bool = False
+) -> Array:
+    """Per window of x (and per lane) the first greatest element's position in all of x, flat."""
+    win, counts = geometry
+    count = [int(c) for c in counts]  # type: ignore[arg-type]
+    size, lanes = x.shape[2 : 2 + win.rank], x.shape[2 + win.rank :]
+    place = np.arange(math.prod(size)).reshape(1, 1, *size, *[1] * len(lanes))
+    wide = widen(x)
+    low = lowest(from_numpy(wide.dtype))
+    best = np.full((*x.shape[:2], *count, *lanes), low, wide.dtype)
+    found = np.full(best.shape, highest(i64))
+    values, places = _padded(wide, win, count, low), _padded(place, win, count, highest(i64))
+    for tap in np.ndindex(*win.kernel):
+        at = (slice(None), slice(None), *win.slices(tap, count))
+        part, here = values[at], places[at]
+        number, best_number = part == part, best == best
+        wins = (part > best) | (~number & best_number)
+        ties = (part == best) | ~(number | best_number)
+        takes = wins | ties & (here < found)
+        best, found = np.where(takes, part, best), np.where(takes, here, found)
+    if column_major:
+        found = place.reshape(size).transpose().reshape(-1).argsort()[found]
+    planes = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *[1] * win.rank)
+    lane = np.arange(math.prod(lanes)) if lanes else 0
+    base = planes.reshape(*planes.shape, *[1] * len(lanes)) * math.prod(size)
+    return np.asarray((base + found) * math.prod(lanes) + lane)
+
+
 def _first_greatest(
     b: Builder, best: Value, at: Value, new: Value, here: Value
 ) -> tuple[Value, Value]:
@@ -386,6 +405,30 @@ class LpPool(_Pool):
         powers = np.abs(widen(x).astype(np.float64)) ** p
         total = _fold(cls, powers, attrs, 0.0, np.add, np.float64)
         return round_float(total ** (1 / p), from_numpy(x.dtype))
+
+    def vjp(self, b: Builder, g: Value | None) -> Grads:
+        """sign(x) * abs(x)**(p-1) * the sum of g * y**(1-p) over the windows of an element.
+
+        The sum is what avg_pool's gradient gives when every window counts all its taps.
+        """
+        x, y, p = self.x, self.result, self.p
+        win, counts = self.geometry(x.tensor, self.attributes)
+        size = x.tensor.shape[2 : 2 + win.rank]
+        whole = _whole_windows(win, size, counts)
+        given = {k: self.attributes[k] for k in ("kernel", "strides", "dilations")}
+        block = self.channel_block
+        if p == 1:
+            slope, part = b.sign(x), g
+        else:
+            zero = constant(b, y, 0.0)
+            power = b.pow(b.where(b.eq(y, zero), constant(b, y, 1.0), y), constant(b, y, 1 - p))
+            part = b.where(b.eq(y, zero), zero, b.mul(g, power))
+            steep = b.abs(x) if p == 2 else b.pow(b.abs(x), constant(b, x, p - 1))
+            slope = x if p == 2 else b.mul(b.sign(x), steep)
+        share = b.avg_pool_grad(part, size=size, pads=whole, count_include_pad=True,
+                                channel_block=block, **given)  # fmt: skip
+        taps = constant(b, share, float(math.prod(win.kernel)))
+        return (b.mul(slope, b.mul(share, taps)),)
 
     def generic(self, b: Builder, *xs: Value) -> Value:
         """As max_pool, summing powers; the end takes the root."""
@@ -437,6 +480,16 @@ class LpPool(_Pool):
     )
 
 
+def _whole_windows(win: Window, size: Shape, counts: Sequence[DimLike]) -> tuple[int, ...]:
+    """The pads that make every window whole: those of the pool, and what `ceil_mode` reaches."""
+    after: list[int] = []
+    for k, (extent, count) in enumerate(zip(size, counts)):
+        more = (count - 1) * win.strides[k] + win.reach(k) - win.before[k] - extent
+        after.append(max(win.after[k], more) if isinstance(more, int) and count != 0
+                     else win.after[k])  # fmt: skip
+    return (*win.before, *after)
+
+
 def _counted(win: Window, axis: int, size: DimLike, pads: bool) -> tuple[int, DimLike]:
     """The positions (from, to) whose taps count in an average."""
     if pads:
@@ -475,4 +528,4 @@ def _padded(x: Array, win: Window, count: Sequence[int], fill: float | int) -> A
     return np.pad(x, pad, constant_values=np.asarray(fill).astype(x.dtype))
 
 
-__all__ = ["AvgPool", "LpPool", "MaxPool", "MaxPoolIndices"]
+__all__ = ["AvgPool", "LpPool", "MaxPool", "MaxPoolIndices", "max_indices"]

@@ -29,10 +29,10 @@ from irc.ir.types import DType, TensorType, f16, f32, i64
 from irc.ir.verify import verify
 
 REFUSED = {
-    "pack", "unpack", "philox_bits", "philox_next", "random_normal", "random_uniform", "requantize",
-    "resample", "sample_points",
+    "avg_pool_grad", "conv_filter_grad", "max_pool_grad", "pack", "unpack", "philox_bits",
+    "philox_next", "random_normal", "random_uniform", "requantize", "resample", "sample_points",
 }  # fmt: skip
-"""Ops that ONNX cannot say: layouts, kernels and random numbers of ours."""
+"""Ops that ONNX cannot say: layouts, kernels and random numbers of ours, gradients."""
 UNSAID = {
     ("cast", 82), ("pad", 4), ("quantize", 5), ("dequantize", 5), ("max_unpool", 1),
     ("max_unpool", 2),

@@ -88,3 +88,29 @@ def apply() -> Callable[..., Any]:
         return want[0] if len(want) == 1 else want
 
     return apply_op
+
+
+@pytest.fixture
+def gradients() -> Callable[..., Any]:
+    """`gradients("conv", [x, w], [g], strides=...)` runs the op's `vjp` for cotangents of its
+    results: one array or None per operand.  Only float operands are asked for.
+    """
+
+    def pull(
+        name: str,
+        arrays: Sequence[Array],
+        cotangents: Sequence[Array],
+        types: Sequence[str] | None = None,
+        **attrs: Any,
+    ) -> list[Array | None]:
+        given = [*arrays, *cotangents]
+        found = [TensorType(from_numpy(a.dtype), a.shape) for a in given]
+        func = Func.make("main", [parse_type(t) for t in types] if types else found)
+        b = Builder(func.body)
+        op = b.insert(OPS[name](*func.args[: len(arrays)], **attrs))
+        made = op.vjp(b, *func.args[len(arrays) :])  # type: ignore[attr-defined]
+        b.emit(Return, *[v for v in made if v is not None])
+        values = iter(run(func, given))
+        return [None if v is None else next(values) for v in made]
+
+    return pull
