@@ -11,17 +11,32 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Bool, Builder, Float, Int, Value, operand, sample
+from ..core import Array, Bool, Builder, Float, Grads, Int, Value, operand, sample
 from ..errors import Error
 from ..types import Type, boolean, element
 from .convert import widen
-from .elementwise import Element, Ordered, _Binary, _Elementwise, _Unary, broadcast_type, constant
+from .elementwise import (
+    Element,
+    Ordered,
+    _Binary,
+    _Elementwise,
+    _Unary,
+    broadcast_type,
+    constant,
+    passed,
+    stopped,
+)
+
+PREDICATE = "a predicate"
+"""Why what answers true or false has no gradient."""
+INTEGER = "integers"
 
 
 class _Equality(_Binary):
     x = operand(Element)
     y = operand(Element)
     result_dtype = boolean
+    no_gradient = PREDICATE
     samples = (*_Binary.samples, sample((40,), (40,), dtypes=("i8", "i8")))
 
     @classmethod
@@ -47,6 +62,7 @@ class _Order(_Binary):
     x = operand(Ordered)
     y = operand(Ordered)
     result_dtype = boolean
+    no_gradient = PREDICATE
     samples = (*_Binary.samples, sample((40,), (40,), dtypes=("i8", "i8")))
 
 
@@ -77,6 +93,7 @@ class Ge(_Order):
 class _Logic(_Binary):
     x = operand(Bool)
     y = operand(Bool)
+    no_gradient = PREDICATE
     rejects = (("C2", sample((2, 3), (2,), dtypes=("bool", "bool"))),)
 
 
@@ -103,11 +120,13 @@ class LogicalNot(_Unary):
 
     x = operand(Bool)
     compute = np.logical_not
+    no_gradient = PREDICATE
 
 
 class _Bits(_Binary):
     x = operand(Int)
     y = operand(Int)
+    no_gradient = INTEGER
     samples = (
         sample((3, 5), (3, 5), ranges=((-99, 99),) * 2),
         sample((2, 1), (3,)),
@@ -142,6 +161,7 @@ class BitwiseNot(_Unary):
 
     x = operand(Int)
     compute = np.bitwise_not
+    no_gradient = INTEGER
 
 
 class _Shift(_Bits):
@@ -180,6 +200,7 @@ class IsNan(_Unary):
 
     x = operand(Float)
     result_dtype = boolean
+    no_gradient = PREDICATE
     compute = np.isnan
 
     def decompose(self, b: Builder) -> Value:
@@ -191,6 +212,7 @@ class IsInf(_Unary):
 
     x = operand(Float)
     result_dtype = boolean
+    no_gradient = PREDICATE
     compute = np.isinf
 
     def decompose(self, b: Builder) -> Value:
@@ -228,6 +250,9 @@ class Where(_Elementwise):
     def evaluate(cls, *xs: Array, **attrs: Any) -> Array:
         condition, x, y = xs
         return np.where(condition, x, y).astype(x.dtype, copy=False)
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        return None, passed(b, self.condition, g), stopped(b, self.condition, g)
 
 
 __all__ = [

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Array, Builder, Number, Op, Value, attr, operand, sample
+from ..core import Array, Builder, Grads, Number, Op, Value, attr, operand, sample
 from ..dims import DimLike, sym
 from ..errors import Error
-from ..types import DType, TensorType, element, f32, from_numpy, i32
+from ..types import DType, Shape, TensorType, element, f32, from_numpy, i32
 from .constraints import require, same
 from .core import generic
 from .elementwise import broadcast, broadcast_map
@@ -173,6 +173,17 @@ class Matmul(Op):
         acc = accumulator(x.dtype, y.dtype, self.out)
         return product_sum(b, xs, its, maps, (*lead, m, n), out, acc)
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """One contraction each, which also sums over the axes that the operand was broadcast on."""
+        batch = LETTERS[: g.tensor.rank - 2]
+        x, of_x = _unrepeated(b, self.x, batch, g.tensor.shape)
+        y, of_y = _unrepeated(b, self.y, batch, g.tensor.shape)
+        grads = product_grads(b, g, x, y, (f"{of_x}mk", f"{of_y}kn", f"{batch}mn"))
+        return [
+            v if v.type is operand.type else b.reshape(v, shape=operand.tensor.shape)
+            for v, operand in zip(grads, (self.x, self.y))
+        ]
+
     samples = (
         sample((3, 5), (5, 7)),
         sample((1, 1), (1, 1)),
@@ -194,6 +205,41 @@ class Matmul(Op):
         ("C3", sample((3, 5), (4, 7))),
         ("C4", sample((2, 3, 5), (3, 5, 7))),
     )
+
+
+LETTERS = "abcdefghijlopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""Names for batch axes: all but k, m and n."""
+
+
+def _unrepeated(b: Builder, x: Value, batch: str, out: Shape) -> tuple[Value, str]:
+    """The operand of a matmul without the batch axes that are repeated, and the letters of the
+    others.
+    """
+    shape = x.tensor.shape
+    extra = len(out) - len(shape)
+    kept = [
+        k for k in range(len(shape) - 2)
+        if same(shape[k], out[extra + k]) is True or same(shape[k], 1) is not True
+    ]  # fmt: skip
+    letters = "".join([batch[extra + k] for k in kept])
+    if len(kept) == len(shape) - 2:
+        return x, letters
+    return b.reshape(x, shape=(*[shape[k] for k in kept], *shape[-2:])), letters
+
+
+def product_grads(b: Builder, g: Value, x: Value, y: Value, letters: Letters) -> list[Value]:
+    """The cotangents of the operands of a product-sum, each in the wider type of what it is made
+    of.
+    """
+    of_x, of_y, out = letters
+    made = []
+    for other, equation in ((y, f"{out},{of_y}->{of_x}"), (x, f"{of_x},{out}->{of_y}")):
+        pair = [g, other] if other is y else [other, g]
+        dtypes = {v.tensor.dtype for v in pair}
+        wide = max(dtypes, key=lambda t: t.bits)
+        wide = f32 if len(dtypes) > 1 and wide.bits < 32 else wide
+        made.append(b.contract(*[as_type(b, v, wide) for v in pair], equation=equation))
+    return made
 
 
 def _evaluate(x: Array, y: Array, out: DType | None, product: Callable[..., Array]) -> Array:
@@ -277,6 +323,10 @@ class Contract(Op):
         maps = [[sym(letter) for letter in term] for term in (of_x, of_y)]
         acc = accumulator(xs[0].tensor.dtype, xs[1].tensor.dtype, self.out)
         return product_sum(b, xs, its, maps, [sym(letter) for letter in result], out, acc)
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """One contraction each; C5 of this one makes them valid."""
+        return product_grads(b, g, self.x, self.y, parse_equation(self.equation))
 
     samples = (
         sample((3, 5), (5, 7), equation="ik,kj->ij"),

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Number, Value, attr, operand, sample
+from ..core import Array, Builder, Grads, Number, Value, attr, operand, sample
 from ..dims import DimLike, sym
 from ..types import BufferType, TensorType, from_numpy
 from .axis import _Axis
@@ -131,6 +131,11 @@ class CumSum(_Cumulative):
     combine = "add"
     start = 0
     accumulate = np.cumsum
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """The running sum from the other end."""
+        turned = not self.reverse
+        return (b.cum_sum(g, axis=self.axis, exclusive=self.exclusive, reverse=turned),)
 
 
 class CumProd(_Cumulative):

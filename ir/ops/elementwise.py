@@ -11,7 +11,6 @@ Imports: the core, types, dims.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,6 +37,7 @@ from ..types import DType, Shape, TensorType, Type, VectorType, element, from_nu
 from .constraints import require
 from .convert import compute_dtype, convert, odd_sum, round_float, widen
 from .core import Const, generic, indices, iterators
+from .exact import fma_f64
 
 Element = Kind("any element type", frozenset({"float", "int", "uint", "complex", "bool", "string"}))
 Plain = Kind("number or bool", frozenset({"float", "int", "uint", "complex", "bool"}))
@@ -109,6 +109,32 @@ def constant(b: Builder, x: Value, value: float | int | bool, dtype: DType | Non
     return made
 
 
+def scalar_value(x: Value) -> float | None:
+    """The number that every element of a tensor is, where it is a constant of one element."""
+    held = x.op.value if isinstance(x.op, Const) else None
+    single = isinstance(held, Blob) and held.type.size == 1
+    return float(widen(held.array).reshape(())) if held is not None and single else None
+
+
+def widened(b: Builder, *values: Value) -> list[Value]:
+    """The values in their compute type: what is derived from narrow floats is rounded once."""
+    found = []
+    for value in values:
+        wide = compute_dtype(element(value.type))
+        found.append(value if wide is element(value.type) else b.cast(value, to=wide))
+    return found
+
+
+def passed(b: Builder, condition: Value, g: Value) -> Value:
+    """The cotangent where the condition holds, else zero: selected, so that no NaN leaks."""
+    return b.where(condition, g, constant(b, g, 0))  # type: ignore[no-any-return]
+
+
+def stopped(b: Builder, condition: Value, g: Value) -> Value:
+    """Zero where the condition holds, else the cotangent (also where a NaN was compared)."""
+    return b.where(condition, constant(b, g, 0), g)  # type: ignore[no-any-return]
+
+
 class _Elementwise(Op):
     """Base: all operands of one element type, which is the result's (C1); shapes broadcast (C2)."""
 
@@ -159,6 +185,10 @@ class _Elementwise(Op):
             [out],
             lambda b, *s: b.emit(type(self), *s, **self.attributes),
         )
+
+
+FLAT = "piecewise constant"
+"""Why a function of steps has no gradient."""
 
 
 class _Unary(_Elementwise):
@@ -245,21 +275,37 @@ class Div(_NumberBinary):
     def compute(x: Array, y: Array) -> Array:
         return np.true_divide(x, y) if x.dtype.kind in "fc" else truncating(x, y)[0]
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        g, y, result = widened(b, g, self.y, self.result)
+        share = b.div(g, y)
+        return share, b.neg(b.mul(share, result))
 
-class Min(_Binary):
+
+class _Extremum(_Binary):
+    x = operand(Ordered)
+    y = operand(Ordered)
+    loses: ClassVar[str]
+    """The predicate of an operand and the other that says that the other is taken."""
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """Equal operands take half each."""
+        shared = b.where(b.eq(self.x, self.y), b.mul(g, constant(b, g, 0.5)), g)
+        pairs = ((self.x, self.y), (self.y, self.x))
+        return [stopped(b, getattr(b, self.loses)(one, other), shared) for one, other in pairs]
+
+
+class Min(_Extremum):
     """The smaller of x and y; NaN if either is; of two zeros, either."""
 
-    x = operand(Ordered)
-    y = operand(Ordered)
     compute = np.minimum
+    loses = "gt"
 
 
-class Max(_Binary):
+class Max(_Extremum):
     """The greater of x and y; NaN if either is; of two zeros, either."""
 
-    x = operand(Ordered)
-    y = operand(Ordered)
     compute = np.maximum
+    loses = "lt"
 
 
 class Larger(_Binary):
@@ -274,6 +320,10 @@ class Larger(_Binary):
     @staticmethod
     def compute(x: Array, y: Array) -> Array:
         return np.where(x > y, x, y)
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        first = b.gt(self.x, self.y)
+        return passed(b, first, g), stopped(b, first, g)
 
 
 class CopySign(_Binary):
@@ -290,6 +340,11 @@ class CopySign(_Binary):
         sign = 1 << (dtype.bits - 1)
         size = b.bitwise_and(x, constant(b, x, sign - 1))
         return b.bitcast(b.bitwise_or(size, b.bitwise_and(y, constant(b, y, sign))), to=dtype)  # type: ignore[no-any-return]
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """The sign of x decides; 0 at 0."""
+        turned = b.where(b.eq(self.x, self.result), g, b.neg(g))
+        return stopped(b, b.eq(self.x, constant(b, self.x, 0)), turned), None
 
 
 class Neg(_Unary):
@@ -311,11 +366,18 @@ class Abs(_Unary):
     def compute(x: Array) -> Array:
         return x if x.dtype.kind == "u" else np.abs(x)
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """0 at 0."""
+        zero = constant(b, self.x, 0)
+        turned = b.where(b.lt(self.x, zero), b.neg(g), g)
+        return (stopped(b, b.eq(self.x, zero), turned),)
+
 
 class Sign(_Unary):
     """-1, 0 or 1; a zero (with its sign) and NaN give themselves."""
 
     x = operand(Real)
+    no_gradient = FLAT
 
     @staticmethod
     def compute(x: Array) -> Array:
@@ -342,12 +404,17 @@ class Reciprocal(_Unary):
     def decompose(self, b: Builder) -> Value:
         return b.div(constant(b, self.x, 1.0), self.x)  # type: ignore[no-any-return]
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        g, result = widened(b, g, self.result)
+        return (b.neg(b.mul(g, b.mul(result, result))),)
+
 
 class Floor(_Unary):
     """The greatest integer not above x."""
 
     x = operand(Float)
     compute = np.floor
+    no_gradient = FLAT
 
 
 class Ceil(_Unary):
@@ -355,6 +422,7 @@ class Ceil(_Unary):
 
     x = operand(Float)
     compute = np.ceil
+    no_gradient = FLAT
 
 
 class RoundEven(_Unary):
@@ -362,6 +430,7 @@ class RoundEven(_Unary):
 
     x = operand(Float)
     compute = np.rint
+    no_gradient = FLAT
 
 
 class Trunc(_Unary):
@@ -369,6 +438,7 @@ class Trunc(_Unary):
 
     x = operand(Float)
     compute = np.trunc
+    no_gradient = FLAT
 
 
 class Sqrt(_Unary):
@@ -376,6 +446,11 @@ class Sqrt(_Unary):
 
     x = operand(Float)
     compute = np.sqrt
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """Infinite at 0."""
+        g, result = widened(b, g, self.result)
+        return (b.div(g, b.add(result, result)),)
 
 
 class Rsqrt(_Unary):
@@ -389,6 +464,11 @@ class Rsqrt(_Unary):
 
     def decompose(self, b: Builder) -> Value:
         return in_compute_type(b, self.x, lambda x: b.div(constant(b, x, 1.0), b.sqrt(x)))
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        g, result = widened(b, g, self.result)
+        cube = b.mul(b.mul(result, result), result)
+        return (b.mul(b.mul(g, constant(b, g, -0.5)), cube),)
 
 
 def in_compute_type(b: Builder, x: Value, make: Callable[[Value], Value]) -> Value:
@@ -420,63 +500,12 @@ class Fma(_Binary):
         x, y, z = np.broadcast_arrays(*[np.asarray(v) for v in xs])
         with np.errstate(all="ignore"):
             if store.bits == 64:
-                return _fma_f64(x, y, z)
+                return fma_f64(x, y, z)
             x, y, z = [widen(v).astype(np.float64) for v in (x, y, z)]
             return round_float(odd_sum(x * y, z), store)
 
-
-_SPLIT = float(2**27 + 1)
-
-
-def _split(a: Array) -> tuple[Array, Array]:
-    """The upper 26 bits of a, and the rest (Dekker 1971)."""
-    c = a * _SPLIT
-    high = c - (c - a)
-    return high, a - high
-
-
-def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """a + b and its rounding error (Knuth)."""
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
-
-
-def _fma_f64(x: Array, y: Array, z: Array) -> Array:
-    """Error-free product, then a sum through round-to-odd (Boldo and Melquiond 2008).
-
-    Elements near overflow or underflow are done in rational arithmetic.
-    """
-    product = x * y
-    (xh, xl), (yh, yl) = _split(x), _split(y)
-    low = ((xh * yh - product) + xh * yl + xl * yh) + xl * yl
-    high, rest = _two_sum(z, low)
-    total, error = _two_sum(product, high)
-    out = np.asarray(total + odd_sum(rest, error))
-    plain = np.asarray(product + z)
-    out = np.where(np.isfinite(plain), out, plain)
-    sizes = [np.abs(v) for v in (x, y, z, product)]
-    finite = np.isfinite(x) & np.isfinite(y) & np.isfinite(z)
-    odd = np.any([(s > 2.0**990) | ((s < 2.0**-960) & (s > 0)) for s in sizes], axis=0)
-    odd |= (product == 0) & (x != 0) & (y != 0)
-    for at in zip(*np.nonzero(np.atleast_1d(odd & finite)), strict=True):
-        exact = Fraction(float(x.reshape(odd.shape or 1)[at])) * Fraction(
-            float(y.reshape(odd.shape or 1)[at])
-        )
-        exact += Fraction(float(z.reshape(odd.shape or 1)[at]))
-        out.reshape(odd.shape or 1)[at] = _to_f64(exact, float(np.atleast_1d(plain)[at]))
-    return out
-
-
-def _to_f64(exact: Fraction, plain: float) -> float:
-    """The f64 nearest to a rational; a zero keeps the sign of the plain computation."""
-    if exact == 0:
-        return plain if plain == 0 else 0.0
-    try:
-        near = float(exact)
-    except OverflowError:
-        return float("inf") if exact > 0 else float("-inf")
-    return near if near != 0 or exact > 0 else -0.0
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        return b.mul(g, self.y), b.mul(g, self.x), g
 
 
 class Identity(_Unary):
@@ -487,6 +516,9 @@ class Identity(_Unary):
     @classmethod
     def evaluate(cls, *xs: Array, **attrs: Any) -> Array:
         return xs[0]
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        return (g,)
 
 
 class Cast(_Elementwise):
@@ -531,6 +563,10 @@ class Cast(_Elementwise):
     def evaluate(cls, *xs: Array, **attrs: Any) -> Array:
         return convert(xs[0], attrs["to"])
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """Between floats; the cast back is that of every cotangent."""
+        return (g,)
+
 
 class Bitcast(_Elementwise):
     """The bits of x read as the element type `to`.  C1: both are numbers of the same width, a byte
@@ -539,6 +575,7 @@ class Bitcast(_Elementwise):
 
     x = operand(Real)
     to = attr(DType)
+    no_gradient = "the bits of a number are no function to differentiate"
     samples = (
         sample((3, 5), dtypes=("f32",), to=DType("i32")),
         sample((7,), dtypes=("u16",), ranges=((0, 30000),), to=DType("bf16")),

@@ -14,11 +14,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Float, Real, Value, operand, sample
+from ..core import Array, Builder, Float, Grads, Real, Value, operand, sample
 from ..types import element, f32
 from . import approximations
 from .convert import compute_dtype
-from .elementwise import _Binary, _Unary, constant, in_compute_type, truncating
+from .elementwise import (
+    _Binary,
+    _Unary,
+    constant,
+    in_compute_type,
+    scalar_value,
+    truncating,
+    widened,
+)
 
 Approximation = Callable[[Builder, Value], Value]
 
@@ -29,6 +37,13 @@ class _Function(_Unary):
     x = operand(Float)
     of_f64: ClassVar[Callable[..., Any]]
     expansion: ClassVar[Approximation]
+    slope: ClassVar[Callable[..., Value]]
+    """slope(self, b, x, y): the derivative at x, where the function is y; all of them at least f32.
+    """
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        g, x, y = widened(b, g, self.x, self.result)
+        return (b.mul(g, self.slope(b, x, y)),)
 
     @classmethod
     def compute(cls, x: Array) -> Array:
@@ -55,12 +70,18 @@ class Exp(_Function):
     of_f64 = np.exp
     expansion = approximations.exp
 
+    def slope(self, b: Builder, x: Value, y: Value) -> Value:
+        return y
+
 
 class Expm1(_Function):
     """exp(x) - 1, accurate near 0."""
 
     of_f64 = np.expm1
     expansion = approximations.expm1
+
+    def slope(self, b: Builder, x: Value, y: Value) -> Value:
+        return b.add(y, constant(b, y, 1.0))  # type: ignore[no-any-return]
 
 
 class Log(_Function):
@@ -70,6 +91,9 @@ class Log(_Function):
     of_f64 = np.log
     expansion = approximations.log
 
+    def slope(self, b: Builder, x: Value, y: Value) -> Value:
+        return b.reciprocal(x)  # type: ignore[no-any-return]
+
 
 class Log1p(_Function):
     """log(1 + x), accurate near 0; minus infinity of -1, NaN below."""
@@ -78,12 +102,18 @@ class Log1p(_Function):
     of_f64 = np.log1p
     expansion = approximations.log1p
 
+    def slope(self, b: Builder, x: Value, y: Value) -> Value:
+        return b.reciprocal(b.add(x, constant(b, x, 1.0)))  # type: ignore[no-any-return]
+
 
 class Tanh(_Function):
     """The hyperbolic tangent."""
 
     of_f64 = np.tanh
     expansion = approximations.tanh
+
+    def slope(self, b: Builder, x: Value, y: Value) -> Value:
+        return b.sub(constant(b, y, 1.0), b.mul(y, y))  # type: ignore[no-any-return]
 
 
 class Sigmoid(_Function):
@@ -95,6 +125,9 @@ class Sigmoid(_Function):
     def of_f64(x: Array) -> Array:
         small = np.exp(-np.abs(x))
         return np.where(x < 0, small, 1.0) / (1.0 + small)
+
+    def slope(self, b: Builder, x: Value, y: Value) -> Value:
+        return b.mul(y, b.sub(constant(b, y, 1.0), y))  # type: ignore[no-any-return]
 
 
 _erf = np.frompyfunc(math.erf, 1, 1)
@@ -109,6 +142,10 @@ class Erf(_Function):
     def of_f64(x: Array) -> Array:
         return np.asarray(_erf(x), np.float64)
 
+    def slope(self, b: Builder, x: Value, y: Value) -> Value:
+        bell = b.exp(b.neg(b.mul(x, x)))
+        return b.mul(bell, constant(b, bell, 2 / math.sqrt(math.pi)))  # type: ignore[no-any-return]
+
 
 class Sin(_Function):
     """The sine of x radians; NaN of an infinity."""
@@ -116,12 +153,18 @@ class Sin(_Function):
     of_f64 = np.sin
     expansion = approximations.sin
 
+    def slope(self, b: Builder, x: Value, y: Value) -> Value:
+        return b.cos(x)  # type: ignore[no-any-return]
+
 
 class Cos(_Function):
     """The cosine of x radians; NaN of an infinity."""
 
     of_f64 = np.cos
     expansion = approximations.cos
+
+    def slope(self, b: Builder, x: Value, y: Value) -> Value:
+        return b.neg(b.sin(x))  # type: ignore[no-any-return]
 
 
 class Pow(_Binary):
@@ -161,6 +204,25 @@ class Pow(_Binary):
         out = approximations.pow(b, b.cast(x, to=f32), b.cast(y, to=f32))
         return b.cast(out, to=dtype)  # type: ignore[no-any-return]
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """y * x**(y - 1) and x**y * log(x), both 0 where x**y is constant: at y = 0, or x = 0 < y.
+
+        There the powers and logarithms are taken elsewhere, so that no order meets 0 * infinity.
+        """
+        g, x, y, result = widened(b, g, self.x, self.y, self.result)
+        known = scalar_value(self.y)
+        if known == 0:
+            return None, None
+        if known is not None:
+            less = x if known == 2 else b.pow(x, constant(b, x, known - 1))
+            return b.mul(g, b.mul(constant(b, x, known), less)), None
+        zero, one = constant(b, x, 0.0), constant(b, x, 1.0)
+        at_zero = b.eq(x, zero)
+        exponent = b.where(b.logical_and(at_zero, b.eq(y, zero)), one, y)
+        of_x = b.mul(y, b.pow(x, b.sub(exponent, one)))
+        inside = b.where(b.logical_and(at_zero, b.ge(y, zero)), one, x)
+        return b.mul(g, of_x), b.mul(g, b.mul(result, b.log(inside)))
+
 
 def _integer_power(x: Array, y: Array) -> Array:
     if x.dtype.kind == "u":
@@ -170,12 +232,19 @@ def _integer_power(x: Array, y: Array) -> Array:
     return np.where(y < 0, inverse, positive)
 
 
-class _RealBinary(_Binary):
+class _Remainder(_Binary):
+    """Base: x - n * y for a whole number n."""
+
     x = operand(Real)
     y = operand(Real)
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """n is constant between its steps."""
+        g, x, y, rest = widened(b, g, self.x, self.y, self.result)
+        return g, b.neg(b.mul(g, b.round_even(b.div(b.sub(x, rest), y))))
 
-class Rem(_RealBinary):
+
+class Rem(_Remainder):
     """The exact remainder of x / y truncated: it has the sign of x (C's fmod and %).
 
     Integers: x rem 0 is 0.  Floats: NaN where y is 0 or x infinite.
@@ -194,7 +263,7 @@ class Rem(_RealBinary):
         return b.cast(out, to=element(x.type))  # type: ignore[no-any-return]
 
 
-class Mod(_RealBinary):
+class Mod(_Remainder):
     """The exact remainder of x / y rounded down: it has the sign of y (Python's %).
 
     Integers: x mod 0 is 0.  Floats: NaN where y is 0 or x infinite; a zero has the sign of y.

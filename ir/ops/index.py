@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Int, Op, Plain, Value, attr, operand, sample
+from ..core import Array, Builder, Grads, Int, Op, Plain, Value, attr, operand, sample
 from ..dims import DimLike, sym
 from ..errors import Error
 from ..types import DType, Shape, TensorType, boolean, i64
@@ -21,6 +21,7 @@ from .axis import _Axis
 from .constraints import axis_of, require, same
 from .contract import as_type
 from .core import Const, generic, indices, iterators
+from .elementwise import constant, widened
 from .loop import IndexValue
 from .shape import DimValue
 
@@ -34,6 +35,7 @@ class Iota(_Axis):
     shape = attr(tuple)
     axis = attr(int, 0)
     dtype = attr(DType, i64)
+    no_gradient = "reads nothing"
 
     @classmethod
     def axes(cls, operands: Sequence[Value], attrs: Mapping[str, Any]) -> int:
@@ -102,6 +104,29 @@ def _counted_up(b: Builder, index: Value, extent: DimLike) -> Value:
     return b.where(b.lt(index, zero), b.add(index, size), index)  # type: ignore[no-any-return]
 
 
+def zeros(b: Builder, x: Value, shape: Shape) -> Value:
+    """Zeros of a shape, in the element type of x."""
+    return b.broadcast_to(constant(b, x, 0), shape=shape)  # type: ignore[no-any-return]
+
+
+def added_along(b: Builder, g: Value, index: Value, axis: int, extent: DimLike) -> Value:
+    """Zeros, of that extent along `axis`, with the slices of g added where the index says: the
+    cotangent of what `take` took them from.  Narrow floats add up in f32.
+    """
+    (g,) = widened(b, g)
+    rank = index.tensor.rank
+    named = list(range(axis, axis + rank))
+    rest = [k for k in range(g.tensor.rank) if k not in named]
+    updates = b.transpose(g, perm=[*named, *rest]) if axis else g
+    rows = b.reshape(index, shape=(*index.tensor.shape, 1))
+    start = zeros(b, g, (extent, *[g.tensor.shape[k] for k in rest]))
+    made = b.scatter_nd(start, rows, updates, reduction="add")
+    if axis:
+        behind = range(axis + 1, len(rest) + 1)
+        made = b.transpose(made, perm=[*range(1, axis + 1), 0, *behind])
+    return made  # type: ignore[no-any-return]
+
+
 class Take(_Axis):
     """x with `axis` replaced by the axes of `index`: x[..., index, ...].  C1: axis < rank(x).
 
@@ -132,6 +157,10 @@ class Take(_Axis):
         place = [*at[:axis], sym("_v0"), *at[axis + rank :]]
         maps = [at[axis : axis + rank], place]
         return generic(b, [index, x], its, maps, [at], [out], lambda b, i, x: x)  # type: ignore[no-any-return]
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        extent = self.x.tensor.shape[self.axis]
+        return added_along(b, g, self.index, self.axis, extent), None
 
     samples: ClassVar[Any] = (
         sample((5, 3), (4,), dtypes=("f32", "i64"), ranges=((-2, 2), (0, 4))),
@@ -213,6 +242,12 @@ class TakeAlong(_Axis):
         place = list(at)
         place[self.axis] = sym("_v0")
         return generic(b, [index, x], its, [at, place], [at], [out], lambda b, i, x: x)  # type: ignore[no-any-return]
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        (g,) = widened(b, g)
+        start = zeros(b, g, self.x.tensor.shape)
+        made = b.scatter_elements(start, self.index, g, axis=self.axis, reduction="add")
+        return made, None
 
     samples: ClassVar[Any] = (
         sample((5, 3), (2, 3), dtypes=("f32", "i64"), ranges=((-2, 2), (0, 4))),
@@ -322,6 +357,19 @@ class TakeND(Op):
         operands = [*[index] * depth, x]
         return generic(b, operands, its, maps, [at], [out], lambda b, *read: read[-1])  # type: ignore[no-any-return]
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """Added where the rows say, which for this name the batch axes too."""
+        (g,) = widened(b, g)
+        lead = (*self.index.tensor.shape[:-1], 1)
+        own = b.cast(self.index, to=i64)
+        along = [
+            b.broadcast_to(b.iota(shape=[e if j == k else 1 for j, e in enumerate(lead)], axis=k),
+                           shape=lead) for k in range(self.batch)
+        ]  # fmt: skip
+        rows = b.concat(*along, own, axis=len(lead) - 1) if along else own
+        start = zeros(b, g, self.x.tensor.shape)
+        return b.scatter_nd(start, rows, g, reduction="add"), None
+
     samples: ClassVar[Any] = (
         sample((5, 3, 2), (4, 2), dtypes=("f32", "i64"), ranges=((-2, 2), (0, 2))),
         sample((5, 3), (2, 3, 1), dtypes=("i8", "i32"), ranges=((-9, 9), (0, 4))),
@@ -430,6 +478,10 @@ class ReverseSequence(Op):
         place = b.where(b.lt(at, length), b.sub(b.sub(length, one), at), at)
         return b.take_along(self.x, b.broadcast_to(place, shape=shape), axis=time)  # type: ignore[no-any-return]
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """Reversed again."""
+        return b.reverse_sequence(g, self.lengths, **self.attributes), None
+
     samples: ClassVar[Any] = (
         sample((5, 3), (3,), dtypes=("f32", "i64"), ranges=((-2, 2), (0, 5))),
         sample((3, 7, 2), (3,), dtypes=("i8", "i32"), ranges=((-9, 9), (0, 7)), batch_axis=0,
@@ -453,6 +505,7 @@ class OneHot(_Axis):
     index = operand(Int)
     depth = attr(object)
     axis = attr(int, -1)
+    no_gradient = "a predicate"
 
     @classmethod
     def axes(cls, operands: Sequence[Value], attrs: Mapping[str, Any]) -> int:

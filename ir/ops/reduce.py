@@ -13,13 +13,26 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Float, Number, Op, Real, Sample, Value, attr, operand, sample
+from ..core import (
+    Array,
+    Builder,
+    Float,
+    Grads,
+    Number,
+    Op,
+    Real,
+    Sample,
+    Value,
+    attr,
+    operand,
+    sample,
+)
 from ..dims import DimLike, sym
 from ..types import DType, TensorType, f32, from_numpy
 from .constraints import axis_of, require
 from .convert import compute_dtype, highest, lowest, round_float, widen
 from .core import Const, generic
-from .elementwise import Ordered, constant
+from .elementwise import Ordered, constant, passed, stopped, widened
 from .loop import IndexValue
 
 Axes = tuple[int, ...]
@@ -100,6 +113,21 @@ class _Axes(Op):
         axes = canonical_axes(cls.name, axes, x.rank)
         return TensorType(x.dtype, reduced_shape(x.shape, axes, keepdims))
 
+    def spread(self, b: Builder, g: Value) -> Value:
+        """A value of the result's shape with the reduced axes back as extents of 1: it broadcasts
+        to the operand.
+        """
+        if self.keepdims or not self.axes:
+            return g
+        return b.reshape(g, shape=reduced_shape(self.operands[0].tensor.shape, self.axes, True))  # type: ignore[no-any-return]
+
+    def count(self) -> DimLike:
+        """How many elements become one."""
+        number: DimLike = 1
+        for axis in self.axes:
+            number = number * self.operands[0].tensor.shape[axis]
+        return number
+
 
 class _Reduction(_Axes):
     """Base of the primitive reductions: `combine` two accumulators, starting from `start`."""
@@ -172,6 +200,9 @@ class ReduceSum(_Reduction):
             wide = _wide(x)
             return _narrow(np.sum(wide, axis=axes, keepdims=keepdims, dtype=wide.dtype), x.dtype)
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        return (self.spread(b, g),)
+
 
 class ReduceProd(_Reduction):
     """The product over `axes`, 1 of nothing; integers wrap.  C1: axes in range.  C2: each once."""
@@ -188,6 +219,20 @@ class ReduceProd(_Reduction):
         with np.errstate(all="ignore"):
             wide = _wide(x)
             return _narrow(np.prod(wide, axis=axes, keepdims=keepdims, dtype=wide.dtype), x.dtype)
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """For each element the product of the others, before and behind it; some may be 0."""
+        g, x = widened(b, self.spread(b, g), self.x)
+        if not self.axes:
+            return (g,)
+        shape = x.tensor.shape
+        perm = (*[k for k in range(len(shape)) if k not in self.axes], *self.axes)
+        kept = tuple([shape[k] for k in perm[: len(shape) - len(self.axes)]])
+        rows = b.reshape(b.transpose(x, perm=perm), shape=(*kept, self.count()))
+        sides = [b.cum_prod(rows, axis=-1, exclusive=True, reverse=r) for r in (False, True)]
+        others = b.reshape(b.mul(*sides), shape=tuple([shape[k] for k in perm]))
+        back = tuple([perm.index(k) for k in range(len(shape))])
+        return (b.mul(g, b.transpose(others, perm=back)),)
 
 
 class ReduceMean(_Reduction):
@@ -208,9 +253,7 @@ class ReduceMean(_Reduction):
 
     def finish(self, b: Builder, dtype: DType) -> Callable[..., Value]:
         acc = self.acc_type(dtype)
-        count: DimLike = 1
-        for axis in self.axes:
-            count = count * self.x.tensor.shape[axis]
+        count = self.count()
 
         def finish(b: Builder, total: Value) -> Value:
             if isinstance(count, int):
@@ -221,6 +264,13 @@ class ReduceMean(_Reduction):
             return mean if acc is dtype else b.cast(mean, to=dtype)  # type: ignore[no-any-return]
 
         return finish
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        (g,) = widened(b, self.spread(b, g))
+        count = self.count()
+        if isinstance(count, int):
+            return (b.div(g, constant(b, g, count)),)
+        return (b.div(g, b.dim_value(dim=count, dtype=g.tensor.dtype)),)
 
     @staticmethod
     def evaluate(x: Array, axes: Axes | None = None, keepdims: bool = False) -> Array:
@@ -240,6 +290,14 @@ class ReduceMean(_Reduction):
 
 class _Extreme(_Reduction):
     x = operand(Ordered)
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """Elements equal to the extreme share alike."""
+        g = self.spread(b, g)
+        chosen = b.eq(self.x, self.spread(b, self.result))
+        ties = b.reduce_sum(b.cast(chosen, to=sum_dtype(g.tensor.dtype)), axes=self.axes,
+                            keepdims=True)  # fmt: skip
+        return (passed(b, chosen, b.div(*widened(b, g, ties))),)
 
     @staticmethod
     def acc_type(dtype: DType) -> DType:
@@ -360,6 +418,10 @@ class ReduceSumSquare(_Norm):
     def expand(self, b: Builder, x: Value) -> Value:
         return self.sum(b, b.mul(x, x))
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        g, x = widened(b, self.spread(b, g), self.x)
+        return (b.mul(x, b.add(g, g)),)
+
 
 class ReduceL2(_Norm):
     """The root of the sum of squares (not rescaled: overflows where a square does).  C1: axes in
@@ -372,6 +434,13 @@ class ReduceL2(_Norm):
 
     def expand(self, b: Builder, x: Value) -> Value:
         return b.sqrt(self.sum(b, b.mul(x, x)))  # type: ignore[no-any-return]
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """x / norm, and 0 at 0."""
+        g, x, norm = widened(b, self.spread(b, g), self.x, self.spread(b, self.result))
+        zero = b.eq(norm, constant(b, norm, 0.0))
+        share = stopped(b, zero, b.div(g, b.where(zero, constant(b, norm, 1.0), norm)))
+        return (b.mul(x, share),)
 
 
 class ReduceLogSum(_Norm):
@@ -409,6 +478,13 @@ class ReduceLogSumExp(_Norm):
         if not self.keepdims:
             shift = b.reduce_max(shift, axes=self.axes)  # drops the extents of 1
         return b.add(total, shift)  # type: ignore[no-any-return]
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """The softmax; 0 where all are minus infinity."""
+        g, x, top = widened(b, self.spread(b, g), self.x, self.spread(b, self.result))
+        least = b.eq(top, constant(b, top, float("-inf")))
+        share = b.exp(b.sub(x, stopped(b, least, top)))
+        return (b.mul(g, share),)
 
 
 __all__ = [

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Any_, Array, Builder, Op, Plain, Value, attr, operand, sample, variadic
+from ..core import Any_, Array, Builder, Grads, Op, Plain, Value, attr, operand, sample, variadic
 from ..dims import DimLike, Range, equal, nonneg, simplify, sym
 from ..types import DType, Shape, TensorType, dense_strides, dims_text, i64
 from .axis import _Axis
@@ -61,6 +61,9 @@ class Reshape(Op):
         return element_by_element(
             b, self, xs[0], lambda at: reshape_map(xs[0].tensor.shape, self.shape, at)
         )
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        return (b.reshape(g, shape=self.x.tensor.shape),)
 
     samples = (
         sample((4, 6), shape=(3, 8)),
@@ -148,6 +151,9 @@ class Transpose(Op):
             b, self, xs[0], lambda at: [at[self.perm.index(k)] for k in range(len(at))]
         )
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        return (b.transpose(g, perm=[self.perm.index(k) for k in range(len(self.perm))]),)
+
     samples = (
         sample((3, 5), perm=(1, 0)),
         sample((2, 3, 5, 7), perm=(0, 2, 3, 1)),
@@ -213,6 +219,21 @@ class Slice(Op):
             b, self, xs[0], lambda at: [s + i * step for s, i, step in zip(self.starts, at, steps)]
         )
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """A pad, behind a reversal where a step is negative and zeros between where it skips."""
+        steps = self.steps or (1,) * len(self.starts)
+        sizes, low = list(self.sizes), list(self.starts)
+        if any([step < 0 for step in steps]):
+            first = [n - 1 if step < 0 else 0 for n, step in zip(sizes, steps)]
+            turns = [-1 if step < 0 else 1 for step in steps]
+            g = b.slice(g, starts=first, sizes=sizes, steps=turns)
+            low = [s + (n - 1) * step if step < 0 else s for s, n, step in zip(low, sizes, steps)]
+        if any([abs(step) > 1 for step in steps]):
+            g = _spaced(b, g, [abs(step) for step in steps])
+        shape = self.x.tensor.shape
+        high = [e - s - n for e, s, n in zip(shape, low, g.tensor.shape)]
+        return (b.pad(g, low=low, high=high),)
+
     samples = (
         sample((5, 7), starts=(1, 2), sizes=(3, 5)),
         sample((9, 7), starts=(8, 0), sizes=(5, 3), steps=(-2, 3)),
@@ -229,6 +250,18 @@ class Slice(Op):
         ("C2", sample((5,), starts=(1,), sizes=(3,), steps=(-1,))),
         ("C2", sample((5,), starts=(1,), sizes=(-1,))),
     )
+
+
+def _spaced(b: Builder, x: Value, steps: Sequence[int]) -> Value:
+    """x with step - 1 zeros behind each element of every axis."""
+    split: list[DimLike] = []
+    high: list[int] = []
+    for extent, step in zip(x.tensor.shape, steps):
+        split += [extent] if step == 1 else [extent, 1]
+        high += [0] if step == 1 else [0, step - 1]
+    joined = [extent * step for extent, step in zip(x.tensor.shape, steps)]
+    x = b.pad(b.reshape(x, shape=split), low=[0] * len(high), high=high)
+    return b.reshape(x, shape=joined)  # type: ignore[no-any-return]
 
 
 class BroadcastTo(Op):
@@ -268,6 +301,10 @@ class BroadcastTo(Op):
             xs[0],
             lambda at: [0 if _is_one(e) else at[skip + k] for k, e in enumerate(shape)],
         )
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """The pass sums over what was repeated, as for every operand."""
+        return (g,)
 
     samples = (
         sample((3, 1), shape=(3, 5)),
@@ -327,6 +364,14 @@ class Concat(_Axis):
             copy_into(b, source, target, f"x{k}.", {axis: offset})
             offset = offset + source.buffer.shape[axis]
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        found, offset = [], [0] * g.tensor.rank
+        for x in self.xs:
+            found.append(b.slice(g, starts=offset, sizes=x.tensor.shape))
+            offset = list(offset)
+            offset[self.axis] = offset[self.axis] + x.tensor.shape[self.axis]
+        return found
+
     samples = (
         sample((2, 3), (2, 5), axis=1),
         sample((2, 3), (1, 3), (4, 3), axis=0),
@@ -361,6 +406,7 @@ class DimValue(Op):
 
     dim = attr(object)
     dtype = attr(DType, i64)
+    no_gradient = "an extent"
 
     @staticmethod
     def infer(dim: DimLike, dtype: DType) -> TensorType:
