@@ -263,6 +263,19 @@ def contract_transpose(op: Op, b: Builder) -> Value | None:
     return b.contract(*operands, equation=made, out=op.attributes["out"])  # type: ignore[no-any-return]
 
 
+def transposed_product(op: Op, b: Builder) -> Value | None:
+    """A transpose of a product that nothing else reads is another order of its result's letters."""
+    product = op.operands[0].op
+    if product is None or product.name not in ("matmul", "contract"):
+        return None
+    equation = _equation(product)
+    if equation is None or only_user(product.results[0]) is not op:
+        return None
+    x, y, out = parse_equation(equation)
+    made = f"{x},{y}->{''.join([out[k] for k in op.attributes['perm']])}"
+    return b.contract(*product.operands, equation=made, out=product.attributes["out"])  # type: ignore[no-any-return]
+
+
 def _equation(op: Op) -> str | None:
     """The equation of a contract, or of a matmul whose batch axes need no broadcast."""
     if op.name == "contract":
@@ -333,6 +346,7 @@ def weight_rules(scales: bool) -> RuleTable:
         (classes("conv"), [conv_of_pad]),
         (classes("max_pool"), [pool_of_pad]),
         (classes("matmul", "contract"), [contract_transpose]),
+        (classes("transpose"), [transposed_product]),
         (classes("contract"), [plain_contract, transposed_constant]),
     )
     if not scales:

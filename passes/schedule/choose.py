@@ -23,6 +23,7 @@ from .contraction import (
     shared_by,
     split_blocks,
 )
+from .joining import join_results
 from .memory import ComputeAt, Inline, Stage
 from .nests import Refused, child_of, contains, perfect_chain
 from .rows import schedule_rows, share_copies, vectorize_nest
@@ -59,6 +60,7 @@ def choose(kernel: Func, target: Target) -> Scheduled:
     s = Scheduler(kernel, target)
     s.do(Simplify())
     _inline(s)
+    join_results(s)
     roots = _outputs(s)
     while roots:
         names = [r.var for r in roots]
