@@ -350,7 +350,7 @@ class RotaryEmbedding(Op):
         sizes = (*x.tensor.shape[:3], half)
         steps = (1, 1, 1, 2 if self.interleaved else 1)
         second = 1 if self.interleaved else half
-        return tuple(  # type: ignore[return-value]
+        return tuple(
             [b.slice(x, starts=(0, 0, 0, at), sizes=sizes, steps=steps) for at in (0, second)]
         )
 
