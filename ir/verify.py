@@ -1,10 +1,10 @@
 """The verifier: what must hold of every program between two passes.
 
 Structure (use lists, parents, terminators, regions), scope (a value is defined before it is used;
-the regions of functions, `fused` and `generic` see only their arguments), types (inferred anew),
-calls, and in verify_loop.py the rules of the kernel level.  A broken rule raises `VerifyError`
-E023x with op and location.
-Imports: the core, ops/core, ops/loop.
+the regions of functions, `fused`, `generic` and `custom_gradient` see only their arguments), types
+(inferred anew), calls, and in verify_loop.py the rules of the kernel level.  A broken rule raises
+`VerifyError` E023x with op and location.
+Imports: the core, ops/core, ops/autodiff, ops/loop.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any, NoReturn
 from .blobs import Blob
 from .core import Block, Op, Value
 from .errors import Error, VerifyError
+from .ops.autodiff import CustomGradient
 from .ops.core import Const, Func, Fused, Generic, Module, Return, Yield
 from .ops.loop import Call
 from .types import Type
 from .verify_loop import LoopScope, fail, verify_generic
 
-ISOLATED = (Func, Fused, Generic)
+ISOLATED = (Func, Fused, Generic, CustomGradient)
 """Their regions see no values from outside."""
 LOOP_KINDS = ("kernel", "plan")
 

@@ -124,8 +124,8 @@ def _clash(one: object, other: object, why: str) -> Error:
 class _Checker:
     """Backward walk; `live` holds roots (a view counts as its root).
 
-    `constant` values may never be written over; `stacks` says into which stack a value is written
-    as a slice.
+    `constant` values may never be written over; `stacks` says as a part of which value another is
+    written: a slice of a stack, a branch's or a loop's result.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class _Checker:
 
     def apart(self, one: Value, other: Value, why: str) -> None:
         """Raise unless the bytes of two values are disjoint."""
-        if one is other or self.stacks.get(one) is other:
+        if one is other or self.part(one, other):
             return
         a, b = self.places.get(one), self.places.get(other)
         if a is None or b is None or a.storage.kind != b.storage.kind:
@@ -191,6 +191,13 @@ class _Checker:
         if not ok:
             raise _clash(one.name or one.type, other.name or other.type, why)
 
+    def part(self, one: Value, other: Value) -> bool:
+        """Whether one value is written as a part of the other."""
+        whole = self.stacks.get(one)
+        while whole is not None and whole is not other:
+            whole = self.stacks.get(whole)
+        return whole is other
+
     def disjoint(self, *spans: DimLike) -> bool:
         """Whether two ranges (offset, size, offset, size) do not meet, as the extents say."""
         named = [replace_atoms(e, self.names) for e in spans] if self.names else list(spans)
@@ -202,6 +209,7 @@ class _Checker:
         """Results are what a branch yields: at its end they are written while the rest lives on."""
         found = after | uses
         for region in op.regions:
+            self.becomes(region, op.results)
             self.moved(region, op.results, after)
             found |= self.block(region, set(after))
         return found
@@ -224,6 +232,8 @@ class _Checker:
             for other in (*outer, *self.constant, *[a for a in args if a is not arg]):
                 self.apart(arg, other, "a loop overwrites a value that is still needed")
         assert body.last is not None
+        self.stacks.update(zip(args, op.results))
+        self.becomes(body, op.results)
         for value, stack in zip(body.last.operands[count:], op.results[count:], strict=True):
             self.stacks[root(value)] = stack
         around = outer | set(op.results[count:])
@@ -234,6 +244,16 @@ class _Checker:
             else:
                 self.block(region, around | set(region.args))
         return (outer - set(op.results)) | uses
+
+    def becomes(self, region: Block, results: Sequence[Value]) -> None:
+        """What a region makes and yields may be written where the results are, slice of a stack as
+        they may be.
+        """
+        assert region.last is not None
+        for value, result in zip(region.last.operands, results, strict=True):
+            made = root(value)
+            if made.op is not None and made.op.block is region:
+                self.stacks[made] = result
 
     def moved(self, region: Block, targets: Sequence[Value], live: set[Value]) -> None:
         """At the end of a region the first yielded values become `targets`."""

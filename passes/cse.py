@@ -11,6 +11,7 @@ from typing import Any
 
 from ..ir.blobs import Blob
 from ..ir.core import Block, Op
+from ..ir.ops.autodiff import CustomGradient
 from ..ir.ops.core import Func, Fused, Generic, Module
 from .options import Pass
 
@@ -32,7 +33,7 @@ def merge(block: Block, seen: dict[Any, Op] | None = None) -> int:
     count = 0
     for op in block:
         if op.regions:
-            isolated = isinstance(op, (Func, Fused, Generic))
+            isolated = isinstance(op, (Func, Fused, Generic, CustomGradient))
             for region in op.regions:
                 count += merge(region, None if isolated else known)
             continue

@@ -1,7 +1,8 @@
 """Building the `fused` regions of a block from a partition of its ops.
 
 Groups are put in an order that respects who reads whom; views that regions read through are copied
-into them, reshapes of memory stay outside.  May import: ir, fuse_kinds.
+into them, reshapes of memory stay outside.  What is to be computed again comes behind what it waits
+for.  May import: ir, fuse_kinds.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..ir.core import Block, Loc, Op, Value
+from ..ir.ops.autodiff import Recompute
 from ..ir.ops.core import Fused, Yield
 from ..ir.ops.shape import Reshape
 from .fuse_kinds import kind_of, single
@@ -32,6 +34,9 @@ def build(block: Block, groups: Sequence[Unit], lazy: set[Op]) -> None:
     units += [([op], False) for op in block if op not in grouped and not op.terminator]
     owner = {op: k for k, (ops, _) in enumerate(units) for op in ops}
     order = _order(block, units, owner, lazy)
+    again = [op for op in block if isinstance(op, Recompute)]
+    for op in again:
+        op.set_operands(op.operands[:1])  # their order is settled: nothing is stored for it alone
     end = block.terminator
     for k in order:
         ops, fuse = units[k]
@@ -43,6 +48,8 @@ def build(block: Block, groups: Sequence[Unit], lazy: set[Op]) -> None:
             ]:  # a view that only one region read is gone
                 block.remove(op)
                 block.insert_before(op, end)
+    for op in again:
+        op.replace_by(op.operands)
     for op in reversed(list(block)):
         if op.pure and op.results and not any([r.users for r in op.results]):
             op.erase()

@@ -51,7 +51,8 @@ def passes_of(phase: str, target: Target) -> list[Pass]:
     """The passes of a phase for a target (none for `import` and `planned`, which are functions)."""
     match phase:
         case "canonical":
-            return [Canonicalize(), Cse(), Hoist(), FoldWeights(), Canonicalize(), Cse()]
+            inline = Decompose(only=("stop_gradient", "custom_gradient", "remat"))
+            return [inline, Canonicalize(), Cse(), Hoist(), FoldWeights(), Canonicalize(), Cse()]
         case "layout":
             panel = 2 * target.lanes(32) if target.layout_block else 0
             layout = Layout(block=target.layout_block, panel=panel, target=target)

@@ -55,6 +55,21 @@ def block_of(types: Sequence[Type], fill: Fill, loc: Loc | None = None) -> Block
     return block
 
 
+def inlined(
+    b: Builder, block: Block, args: Sequence[Value], env: dict[Value, Value] | None = None
+) -> list[Value]:
+    """A copy of a region's ops at the builder, its arguments replaced (and, as `env` says, values
+    from outside); gives what it yields.
+    """
+    env = {} if env is None else env
+    env.update(zip(block.args, args, strict=True))
+    for op in block:
+        if isinstance(op, Yield):
+            return [env.get(v, v) for v in op.operands]
+        b.insert(op.copy(env))
+    return []
+
+
 def yields(op: Op, index: int) -> tuple[Type, ...]:
     """The types that region `index` yields; E0340 where it does not end in a yield."""
     last = op.regions[index].last if index < len(op.regions) else None
@@ -67,9 +82,10 @@ def _listed(types: Sequence[Type]) -> str:
     return "(" + ", ".join([str(t) for t in types]) + ")"
 
 
-def _expect(
+def expect_types(
     op: Op, constraint: str, what: str, want: Sequence[Type], found: Sequence[Type]
 ) -> None:
+    """E0340, naming the constraint, unless the types are those wanted."""
     ok = len(want) == len(found) and all([a is c for a, c in zip(want, found)])
     require(
         ok,
@@ -80,7 +96,8 @@ def _expect(
     )
 
 
-def _types(values: Sequence[Value]) -> tuple[Type, ...]:
+def types_of(values: Sequence[Value]) -> tuple[Type, ...]:
+    """The types of values."""
     return tuple([v.type for v in values])
 
 
@@ -90,7 +107,7 @@ def _scalar(op: Op, constraint: str, what: str, value: Type, want: Type) -> None
     )
 
 
-def _only(results: Sequence[Any]) -> Any:
+def only(results: Sequence[Any]) -> Any:
     """One array alone, several as a list: what the interpreter expects of an op."""
     return results[0] if len(results) == 1 else list(results)
 
@@ -113,17 +130,17 @@ class If(Op):
         )
 
     def result_types(self) -> tuple[Type, ...]:
-        self.check_operands(_types(self.operands))
+        self.check_operands(types_of(self.operands))
         _scalar(self, "C1", "the condition", self.condition.type, TensorType(boolean, ()))
         args = (*self.then.args, *self.otherwise.args)
-        _expect(self, "C2", "the regions take no arguments", (), _types(args))
+        expect_types(self, "C2", "the regions take no arguments", (), types_of(args))
         found = yields(self, 0)
-        _expect(self, "C2", "both regions must yield the same types", found, yields(self, 1))
+        expect_types(self, "C2", "both regions must yield the same types", found, yields(self, 1))
         return found
 
     def interpret(self, interp: Blocks, condition: Array) -> Any:
         """Run one of the regions."""
-        return _only(interp.block(self.then if condition else self.otherwise, ()))
+        return only(interp.block(self.then if condition else self.otherwise, ()))
 
 
 class ForLoop(Op, name="for"):
@@ -144,7 +161,7 @@ class ForLoop(Op, name="for"):
         cls, trip: DimLike | Value, inits: Sequence[Value], body: Fill, loc: Loc | None = None
     ) -> ForLoop:
         """A loop whose region `body(b, index, *carried)` builds."""
-        block = block_of((TensorType(i64, ()), *_types(inits)), body, loc)
+        block = block_of((TensorType(i64, ()), *types_of(inits)), body, loc)
         count = trip if isinstance(trip, Value) else None
         static = None if count is not None else trip
         return cls(count, *inits, trip=static, regions=[block], loc=loc)  # type: ignore[arg-type]
@@ -159,12 +176,13 @@ class ForLoop(Op, name="for"):
         )
         if count is not None:
             _scalar(self, "C1", "the count", count.type, TensorType(i64, ()))
-        carried = _types(self.inits)
+        carried = types_of(self.inits)
         want = (TensorType(i64, ()), *carried)
-        _expect(
-            self, "C2", "the region takes index and carried values", want, _types(self.body.args)
+        expect_types(
+            self, "C2", "the region takes index and carried values", want, types_of(self.body.args)
         )
-        _expect(self, "C3", "the region must yield the carried types", carried, yields(self, 0))
+        found = yields(self, 0)
+        expect_types(self, "C3", "the region must yield the carried types", carried, found)
         return carried
 
     def interpret(self, interp: Blocks, count: Array | None, *carried: Array) -> Any:
@@ -173,7 +191,7 @@ class ForLoop(Op, name="for"):
         values: Sequence[Array] = carried
         for index in range(trips):
             values = interp.block(self.body, [np.asarray(index, np.int64), *values])
-        return _only(values)
+        return only(values)
 
 
 class While(Op):
@@ -198,22 +216,23 @@ class While(Op):
         loc: Loc | None = None,
     ) -> While:
         """A loop whose regions `before(b, *carried)` and `body(b, *carried)` build."""
-        types = _types(inits)
+        types = types_of(inits)
         regions = [block_of(types, before, loc), block_of(types, body, loc)]
         return cls(*inits, max_trip=max_trip, regions=regions, loc=loc)
 
     def result_types(self) -> tuple[Type, ...]:
-        carried = _types(self.operands)
+        carried = types_of(self.operands)
         for block in self.regions:
-            _expect(self, "C1", "the regions take the carried types", carried, _types(block.args))
-        _expect(
+            found = types_of(block.args)
+            expect_types(self, "C1", "the regions take the carried types", carried, found)
+        expect_types(
             self,
             "C2",
             "the first region must yield one bool[]",
             (TensorType(boolean, ()),),
             yields(self, 0),
         )
-        _expect(self, "C3", "the body must yield the carried types", carried, yields(self, 1))
+        expect_types(self, "C3", "the body must yield the carried types", carried, yields(self, 1))
         negative = type(self.max_trip) is int and self.max_trip < 0
         require(not negative, "E0340", "while (C4): max_trip is negative", f"found {self.max_trip}")
         return carried
@@ -227,7 +246,7 @@ class While(Op):
                 break
             values = interp.block(self.body, values)
             left = None if left is None else left - 1
-        return _only(values)
+        return only(values)
 
 
 class Scan(Op):
@@ -262,7 +281,7 @@ class Scan(Op):
     ) -> Scan:
         """A scan whose region `body(b, *carried, *slices)` builds."""
         slices = [TensorType(v.tensor.dtype, v.tensor.shape[1:]) for v in scanned]
-        block = block_of((*_types(inits), *slices), body, loc)
+        block = block_of((*types_of(inits), *slices), body, loc)
         return cls(
             *inits,
             *scanned,
@@ -292,7 +311,7 @@ class Scan(Op):
         return given + [v.tensor.shape[0] for v in self.scanned]
 
     def result_types(self) -> tuple[Type, ...]:
-        self.check_operands(_types(self.operands))
+        self.check_operands(types_of(self.operands))
         require(
             all([v.tensor.rank >= 1 for v in self.scanned]) and bool(self._lengths()),
             "E0340",
@@ -305,17 +324,17 @@ class Scan(Op):
                 "scan (C1): lengths differ",
                 f"found {', '.join([str(e) for e in self._lengths()])}",
             )
-        carried = _types(self.inits)
+        carried = types_of(self.inits)
         slices = [TensorType(v.tensor.dtype, v.tensor.shape[1:]) for v in self.scanned]
-        _expect(
+        expect_types(
             self,
             "C2",
             "the region takes carried values and slices",
             (*carried, *slices),
-            _types(self.body.args),
+            types_of(self.body.args),
         )
         found = yields(self, 0)
-        _expect(
+        expect_types(
             self,
             "C3",
             "the region must yield the carried types first",
@@ -339,7 +358,10 @@ class Scan(Op):
             values = given[: self.carried]
             for stack, part in zip(stacks, given[self.carried :]):
                 stack[index] = part
-        return _only([*values, *stacks])
+        return only([*values, *stacks])
 
 
-__all__ = ["ForLoop", "If", "Scan", "While", "block_of", "yields"]
+__all__ = [
+    "Blocks", "Fill", "ForLoop", "If", "Scan", "While", "block_of", "expect_types", "inlined",
+    "only", "types_of", "yields",
+]  # fmt: skip

@@ -5,21 +5,23 @@ active, the sum of several cotangents (in a wider type where theirs is narrow), 
 that an operand was broadcast along, and casts.  Reverse ops are ordinary ops behind the forward
 ones, so that differentiating again gives the next order.
 
-`None` is the zero cotangent throughout.  May import: ir, its siblings.
+`None` is the zero cotangent throughout.  May import: ir, passes.hoist, its siblings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ...ir.core import Block, Builder, Op, Value
 from ...ir.dims import equal
 from ...ir.errors import Error
 from ...ir.types import TensorType, element, f32
+from ..hoist import LOOPS, hoist_from
+from .activity import differentiable, moved_by, needed_for
 from .control import CONTROL
-
-Cotangent = Value | None
+from .loops import AS_SCAN
+from .regions import Cotangent, Pullback
 
 
 class Tape:
@@ -54,7 +56,7 @@ def pullback(
     one.  Errors: E0601 an op on the way has no gradient rule at all.
     """
     tape = Tape(b)
-    active, renamed = expanded(b.block, outputs, wrt)
+    active, moved, renamed = expanded(b.block, outputs, wrt)
     wrt = [renamed.get(v, v) for v in wrt]
     for value, cotangent in zip(outputs, cotangents, strict=True):
         tape.add(renamed.get(value, value), cotangent)
@@ -64,19 +66,22 @@ def pullback(
         if not any(g is not None for g in gs):
             continue
         b.loc = op.loc
-        for value, cotangent in contributions(b, op, gs):
+        for value, cotangent in contributions(b, op, gs, moved):
             tape.add(value, cotangent)
     b.loc = outer_loc
     return [tape.total(v) for v in wrt]
 
 
 def contributions(
-    b: Builder, op: Op, gs: Sequence[Cotangent]
+    b: Builder, op: Op, gs: Sequence[Cotangent], moved: set[Value]
 ) -> Iterable[tuple[Value, Cotangent]]:
-    """What one op passes on: pairs of a value that it reads and a cotangent for it."""
+    """What one op passes on: pairs of a value that it reads and a cotangent for it.
+
+    `moved` are the values that depend on what is differentiated by.
+    """
     rule = CONTROL.get(type(op))
     if rule is not None:
-        return rule(b, op, gs, pullback)
+        return rule(b, op, gs, moved, pullback)
     found: Sequence[Cotangent] = op.vjp(b, *gs)  # type: ignore[attr-defined]
     pairs = zip(op.operands, found, strict=True)
     return [(v, g) for v, g in pairs if v is not None and differentiable(v)]
@@ -84,18 +89,23 @@ def contributions(
 
 def expanded(
     block: Block, outputs: Sequence[Value], wrt: Sequence[Value]
-) -> tuple[list[Op], dict[Value, Value]]:
-    """The active ops of a block in order, each with a rule, composites decomposed for it.
+) -> tuple[list[Op], set[Value], dict[Value, Value]]:
+    """The active ops of a block in order, each with a rule, composites decomposed for it; and the
+    values that depend on `wrt`.
 
-    The second part says what became of the results of those.
+    What does not change leaves active loops.  The last part says what became of the results of
+    those decomposed.
     """
     renamed: dict[Value, Value] = {}
     while True:
         now = [[renamed.get(v, v) for v in values] for values in (outputs, wrt)]
-        active = active_ops(block, *now)
+        ops, moved = moved_by(block, now[1])
+        active = needed_for(ops, now[0], moved)[0]
+        if sum([hoist_from(r, op) for op in active if op.name in LOOPS for r in op.regions]):
+            continue
         composites = [op for op in active if not has_rule(op)]
         if not composites:
-            return active, renamed
+            return active, moved, renamed
         for op in composites:
             made = _decomposed(op)
             for old, new in renamed.items():
@@ -105,7 +115,8 @@ def expanded(
 
 def _decomposed(op: Op) -> dict[Value, Value]:
     """Put the decomposition of an op in its place; what its results are called then."""
-    if not hasattr(op, "decompose"):
+    parts = AS_SCAN.get(type(op)) or getattr(type(op), "decompose", None)
+    if parts is None:
         raise Error(
             "E0601",
             f"{op.name} has no gradient rule",
@@ -113,7 +124,7 @@ def _decomposed(op: Op) -> dict[Value, Value]:
             hint="wrap it in stop_gradient, or give the op's class a vjp",
         )
     assert op.block is not None
-    found = op.decompose(Builder(op.block, op, op.loc))
+    found = parts(op, Builder(op.block, op, op.loc))
     new = list(found) if isinstance(found, (tuple, list)) else [found]
     renamed = dict(zip(op.results, new, strict=True))
     for old, value in renamed.items():
@@ -125,40 +136,6 @@ def _decomposed(op: Op) -> dict[Value, Value]:
 def has_rule(op: Op) -> bool:
     """Whether the op's class, or the table of control flow, says how to go back."""
     return hasattr(type(op), "vjp") or type(op) in CONTROL
-
-
-def active_ops(block: Block, outputs: Sequence[Value], wrt: Sequence[Value]) -> list[Op]:
-    """The ops of `block` on a differentiable way from `wrt` to `outputs`, in order."""
-    moved = {v for v in wrt if differentiable(v)}
-    forward: list[Op] = []
-    for op in block:
-        if op.terminator or getattr(op, "no_gradient", ""):
-            continue
-        if any(v in moved for v in reads(op)):
-            moved.update(r for r in op.results if differentiable(r))
-            forward.append(op)
-    needed, found = set(outputs), []
-    for op in reversed(forward):
-        if any(r in needed and r in moved for r in op.results):
-            found.append(op)
-            needed.update(v for v in reads(op) if v in moved)
-    return found[::-1]
-
-
-def reads(op: Op) -> list[Value]:
-    """The values that an op reads: operands, and what its regions take from outside."""
-    found = [v for v in op.operands if v is not None]
-    if op.regions:
-        inner = {r for nested in op.walk() for r in nested.results}
-        inner |= {a for nested in op.walk() for block in nested.regions for a in block.args}
-        seen = {v for nested in op.walk() for v in nested.operands if v is not None}
-        found += [v for v in seen if v not in inner and v not in found]
-    return found
-
-
-def differentiable(value: Value) -> bool:
-    """Floats carry cotangents; integers, indices and predicates do not."""
-    return isinstance(value.type, TensorType) and value.type.dtype.is_float
 
 
 def total(b: Builder, parts: Sequence[Value]) -> Value:
@@ -220,11 +197,7 @@ def _joined(given: Sequence[Any], want: Sequence[Any]) -> tuple[Any, ...]:
     return tuple([w if _is_one(g) else g for g, w in zip(padded, wanted)])
 
 
-Pullback = Callable[
-    [Builder, Sequence[Value], Sequence[Cotangent], Sequence[Value]], list[Cotangent]
-]
-
 __all__ = [
-    "Cotangent", "Tape", "active_ops", "contributions", "differentiable", "fitted", "has_rule",
-    "pullback", "reads", "total", "unbroadcast",
+    "Cotangent", "Pullback", "Tape", "contributions", "expanded", "fitted", "has_rule", "pullback",
+    "total", "unbroadcast",
 ]  # fmt: skip

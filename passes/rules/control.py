@@ -6,24 +6,13 @@ May import: ir, the values and dims beside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from ...ir.core import Block, Builder, Op, Value
-from ...ir.ops.core import Const, Yield
+from ...ir.core import Builder, Op, Value
+from ...ir.ops.control import inlined
+from ...ir.ops.core import Const
 from .dims import dims_held
 from .values import RuleTable, classes, constant, make_constant, table
-
-
-def inlined(b: Builder, block: Block, args: Sequence[Value]) -> list[Value]:
-    """A copy of a region's ops at the builder, its arguments replaced; gives what it yields."""
-    env: dict[Value, Value] = dict(zip(block.args, args, strict=True))
-    for op in block:
-        if isinstance(op, Yield):
-            return [env.get(v, v) for v in op.operands]
-        b.insert(op.copy(env))
-    return []
 
 
 def constant_if(op: Op, b: Builder) -> list[Value] | None:
@@ -169,6 +158,21 @@ def _without(op: Op, b: Builder, k: int, carried: int, first: int, arg: int) -> 
     return results
 
 
+def drop_unused_slices(op: Op, b: Builder) -> list[Value] | None:
+    """Values scanned whose slices nobody reads are not scanned."""
+    first = op.attributes["carried"]
+    unused = {k for k, v in enumerate(op.regions[0].args) if k >= first and not v.users}
+    if not unused:
+        return None
+    attrs = dict(op.attributes, length=op.trips)  # type: ignore[attr-defined]
+    (body,) = op.copy({}).regions
+    body.args = tuple([v for k, v in enumerate(body.args) if k not in unused])
+    for k, v in enumerate(body.args):
+        v.index = k
+    operands = [v for k, v in enumerate(op.operands) if k not in unused]
+    return list(b.insert(type(op)(*operands, loc=op.loc, regions=[body], **attrs)).results)
+
+
 def constant_results(op: Op, b: Builder) -> list[Value] | None:
     """Results of an `if` that both regions give as the same outer value, or as equal constants, are
     that value.
@@ -218,10 +222,10 @@ def control_rules() -> RuleTable:
     return table(
         (classes("if"), [constant_if, same_if, constant_results, drop_unused_branch_values]),
         (classes("for"), [known_trip]),
-        (classes("scan"), [single_scan]),
+        (classes("scan"), [single_scan, drop_unused_slices]),
         (classes("while"), [never_entered]),
         (classes("for", "scan", "while"), [unchanged_carried, drop_unused_carried]),
     )
 
 
-__all__ = ["control_rules", "inlined"]
+__all__ = ["control_rules"]
