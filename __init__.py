@@ -19,6 +19,7 @@ _FACE = {
     "compile": (".tools.driver", "compile"),
     "export_onnx": (".frontends.onnx", "export_onnx"),
     "load": (".tools.driver", "load"),
+    "nn": (".frontends.nn", ""),
     "open": (".tools.driver", "open_plan"),
     "register_onnx_op": (".frontends.onnx", "register_onnx_op"),
 }

@@ -1,0 +1,337 @@
+"""Normalisation, as functions and as layers with torch's arguments, names and running statistics.
+
+May import: ir, its siblings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...ir.errors import Error
+from ...ir.ops.normalize import LayerNorm as LayerNormOp
+from ...ir.ops.norms import GroupNorm as GroupNormOp
+from ...ir.ops.norms import RmsNorm as RmsNormOp
+from .dispatch import apply, as_tensor
+from .functions import rsqrt
+from .init import ones, zeros
+from .layers import Layer
+from .shaping import reshape
+from .tensor import Parameter, Tensor
+
+# ------------------------------------------------------------ functions
+
+
+def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(mean, biased variance) of x [N, C, *S] per channel."""
+    axes = (0, *range(2, x.ndim))
+    mean = x.mean(axes, keepdims=True)
+    centred = x - mean
+    return mean.reshape((x.type.shape[1],)), (centred * centred).mean(axes)
+
+
+def batch_norm(
+    x: Any, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+    bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """x [N, C, *S] normalised per channel, by the batch's statistics while training (or where no
+    running ones are given), else by the running ones.
+
+    Eager, running statistics that are given are moved towards the batch's, as in torch; in a trace
+    use the layer, which hands them on as state.
+    """
+    x = as_tensor(x)
+    if not training and running_mean is not None and running_var is not None:
+        return _normalised(x, running_mean, running_var, weight, bias, eps)
+    out, mean, var = normalise_batch(x, weight, bias, eps)
+    if training and running_mean is not None and running_var is not None:
+        new_mean, new_var = moved(x, running_mean, running_var, mean, var, momentum)
+        running_mean.assign(new_mean)
+        running_var.assign(new_var)
+    return out
+
+
+def normalise_batch(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(x normalised by its own statistics, their mean, their biased variance)."""
+    mean, var = batch_statistics(x)
+    return _normalised(x, mean, var, weight, bias, eps), mean, var
+
+
+def moved(
+    x: Tensor, running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float
+) -> tuple[Tensor, Tensor]:
+    """The running statistics behind a batch; torch's variance there is the unbiased one."""
+    count = x.size // x.type.shape[1]
+    n = as_tensor(count).astype(var.dtype)
+    mean, unbiased = mean.detach(), var.detach() * (n / (n - 1.0))
+    return (
+        running_mean + (mean - running_mean) * momentum,
+        running_var + (unbiased - running_var) * momentum,
+    )
+
+
+def _normalised(
+    x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """(x - mean) * factor + bias, per channel."""
+    factor = rsqrt(var + eps)
+    if weight is not None:
+        factor = factor * weight
+    along = (x.type.shape[1], *[1] * (x.ndim - 2))
+    out = (x - reshape(mean, along)) * reshape(factor, along)
+    return out if bias is None else out + reshape(bias, along)
+
+
+def layer_norm(
+    x: Any, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
+    bias: Tensor | None = None, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """x normalised over its last axes, those of `normalized_shape` (Ba 2016)."""
+    made: Tensor = apply(LayerNormOp, x, weight, bias, axis=-len(_axes(normalized_shape)),
+                         epsilon=float(eps))  # fmt: skip
+    return made
+
+
+def rms_norm(
+    x: Any, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:  # fmt: skip
+    """x over its root mean square along its last axes; eps None is the type's own (Zhang 2019)."""
+    x = as_tensor(x)
+    if eps is None:
+        eps = float(np.finfo(np.float64 if x.dtype.bits == 64 else np.float32).eps)
+    made: Tensor = apply(RmsNormOp, x, weight, axis=-len(_axes(normalized_shape)),
+                         epsilon=float(eps))  # fmt: skip
+    return made
+
+
+def group_norm(
+    x: Any, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """x [N, C, *S] normalised over groups of channels (Wu 2018)."""
+    made: Tensor = apply(GroupNormOp, x, weight, bias, groups=num_groups, epsilon=float(eps))
+    return made
+
+
+def instance_norm(
+    x: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """x [N, C, *S] normalised per channel and example (Ulyanov 2016)."""
+    x = as_tensor(x)
+    return group_norm(x, x.type.shape[1], weight, bias, eps)  # type: ignore[arg-type]
+
+
+def _axes(shape: int | Sequence[int]) -> tuple[int, ...]:
+    return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+# ------------------------------------------------------------ layers
+
+
+class _Running(Layer):
+    """What norms with running statistics share: weight, bias, running_mean, running_var."""
+
+    ranks: ClassVar[tuple[int, ...]]
+
+    def __init__(
+        self, num_features: int, eps: float, momentum: float | None, affine: bool,
+        track_running_stats: bool, dtype: Any,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
+        shape = (num_features,)
+        self.weight = Parameter(ones(shape, dtype)) if affine else None
+        self.bias = Parameter(zeros(shape, dtype)) if affine else None
+        tracked = track_running_stats
+        self.register_buffer("running_mean", zeros(shape, dtype) if tracked else None)
+        self.register_buffer("running_var", ones(shape, dtype) if tracked else None)
+        count = np.asarray(0, np.int64) if tracked else None
+        self.register_buffer("num_batches_tracked", count)
+
+    def describe(self) -> str:
+        return f"{type(self).__name__} {self.num_features}"
+
+    def rate(self) -> Any:
+        """What share the batch has in the running statistics; momentum None is their mean."""
+        self.num_batches_tracked = self.num_batches_tracked + 1
+        if self.momentum is not None:
+            return self.momentum
+        return 1.0 / self.num_batches_tracked.astype(self.running_mean.dtype)
+
+    def track(self, x: Tensor, mean: Tensor, var: Tensor) -> None:
+        """Move the running statistics towards those of a batch."""
+        rate = self.rate()
+        stats = self.running_mean, self.running_var
+        self.running_mean, self.running_var = moved(x, *stats, mean, var, rate)
+
+
+class _BatchNorm(_Running):
+    """Base of the batch norms (Ioffe 2015)."""
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,
+        affine: bool = True, track_running_stats: bool = True, sync: bool = False,
+        dtype: Any = "f32",
+    ) -> None:  # fmt: skip
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype)
+        self.sync = sync
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.expect_rank(x, self.ranks, " or ".join([f"{r} axes" for r in self.ranks]))
+        self.expect_axis(x, 1, self.num_features, "channels")
+        if not self.training and self.track_running_stats:
+            return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
+                              eps=self.eps)  # fmt: skip
+        if self.training and x.size == self.num_features:
+            raise self.wrong("a batch norm cannot train on one value per channel",
+                             "more than one", x.type, hint="a larger batch, or net.eval()")  # fmt: skip
+        out, mean, var = normalise_batch(x, self.weight, self.bias, self.eps)
+        if self.training and self.track_running_stats:
+            self.track(x, mean, var)
+        return out
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch norm of [N, C] or [N, C, L]; `sync` shares statistics among data-parallel ranks."""
+
+    ranks = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch norm of [N, C, H, W]; `sync` shares statistics among data-parallel ranks."""
+
+    ranks = (4,)
+
+
+class BatchNorm3d(_BatchNorm):
+    """Batch norm of [N, C, D, H, W]; `sync` shares statistics among data-parallel ranks."""
+
+    ranks = (5,)
+
+
+class _InstanceNorm(_Running):
+    """Base of the instance norms (Ulyanov 2016); [C, *S] is taken as one example."""
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,
+        affine: bool = False, track_running_stats: bool = False, dtype: Any = "f32",
+    ) -> None:  # fmt: skip
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rank = self.ranks[0]
+        self.expect_rank(x, (rank - 1, rank), f"{rank} axes, or {rank - 1} without a batch")
+        if x.ndim == rank - 1:
+            return self.forward(reshape(x, (1, *x.type.shape))).reshape(x.type.shape)
+        self.expect_axis(x, 1, self.num_features, "channels")
+        if self.track_running_stats and not self.training:
+            return _normalised(x, self.running_mean, self.running_var, self.weight, self.bias,
+                               self.eps)  # fmt: skip
+        if self.training and x.size == x.type.shape[0] * self.num_features:
+            raise self.wrong("an instance norm cannot train on one value per channel",
+                             "more than one", x.type)  # fmt: skip
+        if self.track_running_stats:
+            self.track_instances(x)
+        return instance_norm(x, self.weight, self.bias, self.eps)
+
+    def track_instances(self, x: Tensor) -> None:
+        """Move the running statistics towards the mean of the examples' own."""
+        axes = tuple(range(2, x.ndim))
+        var = x.var(axes).mean(0)
+        self.track(x[0][None], x.mean(axes).mean(0), var)
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """Instance norm of [N, C, L]."""
+
+    ranks = (3,)
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """Instance norm of [N, C, H, W]."""
+
+    ranks = (4,)
+
+
+class InstanceNorm3d(_InstanceNorm):
+    """Instance norm of [N, C, D, H, W]."""
+
+    ranks = (5,)
+
+
+class _LastAxes(Layer):
+    """Base of the norms over the last axes."""
+
+    normalized_shape: tuple[int, ...]
+
+    def describe(self) -> str:
+        return f"{type(self).__name__} {'x'.join([str(e) for e in self.normalized_shape])}"
+
+    def check(self, x: Tensor) -> None:
+        """E0640 unless the last axes of x are those of `normalized_shape`."""
+        count = len(self.normalized_shape)
+        for k, extent in enumerate(self.normalized_shape):
+            self.expect_axis(x, k - count, extent, "features")
+
+
+class LayerNorm(_LastAxes):
+    """`layer_norm` with weight and bias of `normalized_shape`."""
+
+    def __init__(
+        self, normalized_shape: int | Sequence[int], eps: float = 1e-5,
+        elementwise_affine: bool = True, bias: bool = True, dtype: Any = "f32",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.normalized_shape, self.eps = _axes(normalized_shape), eps
+        self.elementwise_affine = elementwise_affine
+        shape = self.normalized_shape
+        self.weight = Parameter(ones(shape, dtype)) if elementwise_affine else None
+        self.bias = Parameter(zeros(shape, dtype)) if elementwise_affine and bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check(x)
+        return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class RMSNorm(_LastAxes):
+    """`rms_norm` with a weight of `normalized_shape`."""
+
+    def __init__(
+        self, normalized_shape: int | Sequence[int], eps: float | None = None,
+        elementwise_affine: bool = True, dtype: Any = "f32",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.normalized_shape, self.eps = _axes(normalized_shape), eps
+        self.weight = Parameter(ones(self.normalized_shape, dtype)) if elementwise_affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check(x)
+        return rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+
+class GroupNorm(Layer):
+    """`group_norm` with weight and bias per channel."""
+
+    def __init__(
+        self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True,
+        dtype: Any = "f32",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if num_groups < 1 or num_channels % num_groups:
+            raise Error("E0641", f"{num_channels} channels are not {num_groups} equal groups")
+        self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
+        self.weight = Parameter(ones((num_channels,), dtype)) if affine else None
+        self.bias = Parameter(zeros((num_channels,), dtype)) if affine else None
+
+    def describe(self) -> str:
+        return f"GroupNorm {self.num_groups} of {self.num_channels}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.expect_axis(x, 1, self.num_channels, "channels")
+        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

@@ -1,0 +1,5 @@
+"""Traces (being written)."""
+
+
+class Trace:
+    """A trace."""
