@@ -10,13 +10,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Op, Real, Value, attr, operand, sample
+from ..core import Array, Builder, Grads, Op, Real, Value, attr, operand, sample
 from ..dims import DimLike, sym
-from ..types import Shape, TensorType, f32, from_numpy
+from ..types import Shape, TensorType, f32, from_numpy, i64
 from .constraints import require, same
 from .contract import add_up, as_type
 from .convert import convert, widen
-from .core import generic
+from .core import Const, generic
+from .elementwise import constant
+from .shape import DimValue
 from .window import Window, window, windows_of
 
 
@@ -101,6 +103,29 @@ class Col2Im(Op, name="col2im"):
             lambda b, x: as_type(b, x, acc), init=(zero,), combine=add_up, acc_types=(acc,),
             fills=(zero,), where=(where,),
         )  # fmt: skip
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """The windows cut out again: one gather from the padded image, laid flat."""
+        attrs = self.attributes
+        win, counts = self.geometry(attrs.pop("size"), attrs)
+        padded = b.pad(g, low=(0, 0, *win.before), high=(0, 0, *win.after))
+        room = padded.tensor.shape
+        index = b.insert(Const(np.zeros((), np.int64))).result
+        area: DimLike = 1
+        for k, extent in enumerate(room[2:]):
+            along = [1] * (2 * win.rank)
+            along[k] = win.kernel[k]
+            moved = np.arange(win.kernel[k]).reshape(along) * win.dilations[k]
+            taps = b.insert(Const(moved)).result
+            spread: list[DimLike] = [1] * (2 * win.rank)
+            spread[win.rank + k] = counts[k]
+            at = b.iota(shape=spread, axis=win.rank + k)
+            at = b.add(b.mul(at, constant(b, at, win.strides[k])), taps)
+            index = b.add(b.mul(index, b.emit(DimValue, dim=extent, dtype=i64)), at)
+            area = area * extent
+        index = b.reshape(index, shape=(math.prod(win.kernel), self.x.tensor.shape[2]))
+        flat = b.reshape(padded, shape=(*room[:2], area))
+        return (b.reshape(b.take(flat, index, axis=2), shape=self.x.tensor.shape),)
 
     samples: ClassVar[Any] = (
         sample((1, 12, 6), size=(3, 4), kernel=(2, 2)),

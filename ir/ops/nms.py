@@ -27,6 +27,7 @@ class NonMaxSuppression(Op):
 
     memoise = False
     host: ClassVar[bool] = True
+    no_gradient: ClassVar[str] = "integer result"
     boxes = operand(Float)
     scores = operand(Float)
     most = optional(Int)

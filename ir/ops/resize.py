@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Op, Real, Value, attr, operand, sample, variadic
+from ..core import Array, Builder, Grads, Op, Real, Value, attr, operand, sample, variadic
 from ..dims import DimLike, equal, max_, min_, sym
 from ..types import DType, Shape, TensorType, f32, f64, from_numpy, i64
 from .constraints import axis_of, least, require
@@ -24,6 +24,7 @@ from .contract import as_type
 from .convert import compute_dtype, convert, widen
 from .core import Const, generic, indices, iterators
 from .elementwise import constant
+from .resize_grad import of_line, of_weights
 
 MODES = ("nearest", "linear", "cubic")
 COORDINATES = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners",
@@ -146,6 +147,24 @@ class Resample(Op):
 
         inputs = [*[x] * reads, *repeated]
         return generic(b, inputs, its, maps, [at], [self.result.tensor], body)  # type: ignore[no-any-return]
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """Axis by axis, the elements to which one contributed, times their weights."""
+        wide = compute_dtype(self.x.tensor.dtype)
+        found, shape = as_type(b, g, wide), self.x.tensor.shape
+        weights = [as_type(b, w, wide) for w in self.weights]
+        for k, axis in enumerate(self.axes):
+            weight = weights[k] if weights else None
+            place = self.places[k]
+            found = of_line(b, found, axis, shape[axis], place, self.taps[k], weight)
+        given = [None if self.is_table(w) else of_weights(b, self, k, as_type(b, g, wide))
+                 for k, w in enumerate(self.weights)]  # fmt: skip
+        return found, *given
+
+    @staticmethod
+    def is_table(weight: Value) -> bool:
+        """A constant, to which no cotangent need go."""
+        return isinstance(weight.op, Const)
 
     samples: ClassVar[Any] = (
         sample((2, 3, 4), axes=(1, 2), sizes=(6, 8), places=((1, 0, 2), (1, 0, 2)), taps=(1, 1)),

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Float, Int, Op, Plain, Value, attr, operand, sample
+from ..core import Array, Builder, Float, Grads, Int, Op, Plain, Value, attr, operand, sample
 from ..dims import DimLike, sym
 from ..types import BufferType, DType, Shape, TensorType, f32, from_numpy, i64
 from .constraints import least, require, same
@@ -74,6 +74,20 @@ class MaxUnpool(Op):
             where.insert(0, rest % extent if k else rest)
             rest = rest // extent
         inner.emit(Store, value, target, index=where)
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """A gather; of equal positions the last was kept, as a draw of lots by number shows."""
+        count: DimLike = 1
+        for extent in self.x.tensor.shape:
+            count = count * extent
+        area: DimLike = 1
+        for extent in self.shape:
+            area = area * extent
+        number = b.reshape(b.iota(shape=(count,)), shape=self.x.tensor.shape)
+        kept = b.reshape(b.max_unpool(number, self.index, shape=self.shape), shape=(area,))
+        found = b.take(b.reshape(g, shape=(area,)), self.index)
+        won = b.eq(b.take(kept, self.index), number)
+        return b.where(won, found, constant(b, found, 0.0)), None
 
     samples: ClassVar[Any] = (
         sample((1, 1, 2, 2), (1, 1, 2, 2), shape=(1, 1, 4, 5), dtypes=("f32", "i64"),
