@@ -12,13 +12,35 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Float, Op, Real, Sample, Value, attr, operand, optional, sample
+from ..core import (
+    Array,
+    Builder,
+    Float,
+    Grads,
+    Op,
+    Real,
+    Sample,
+    Value,
+    attr,
+    operand,
+    optional,
+    sample,
+)
 from ..errors import Error
-from ..types import Type, element, from_numpy
+from ..types import Type, boolean, element, from_numpy
 from .constraints import require
 from .convert import round_float, widen
-from .elementwise import _Binary, _Unary, broadcast_type, constant, in_compute_type
-from .elementwise_math import Erf, Sigmoid
+from .elementwise import (
+    _Binary,
+    _Unary,
+    broadcast_type,
+    constant,
+    in_compute_type,
+    passed,
+    stopped,
+    widened,
+)
+from .elementwise_math import Erf, Sigmoid, _Sloped
 
 WIDE = (
     sample((3, 5), ranges=((-6, 6),)),
@@ -48,6 +70,12 @@ class _Activation(_Unary):
     """expand(self, b, x): the function of x, which is f32 or f64."""
 
 
+class _SlopedActivation(_Activation, _Sloped):
+    """Base of those with a slope of their own, which is less to compute, and to keep, than that of
+    their decomposition.
+    """
+
+
 class Relu(_Unary):
     """max(x, 0); NaN of NaN."""
 
@@ -63,9 +91,13 @@ class Relu(_Unary):
             return b.identity(self.x)  # type: ignore[no-any-return]
         return b.max(self.x, constant(b, self.x, 0))  # type: ignore[no-any-return]
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """0 at 0."""
+        return (stopped(b, b.le(self.result, constant(b, g, 0.0)), g),)
+
 
 class LeakyRelu(_Activation):
-    """x where x >= 0, else alpha * x."""
+    """x where x >= 0, else alpha * x; the slope at 0 is alpha."""
 
     alpha = attr(float, 0.01)
     samples = (*WIDE, sample((7,), alpha=0.5), sample((7,), alpha=2.0))
@@ -78,8 +110,24 @@ class LeakyRelu(_Activation):
         scaled = b.mul(x, constant(b, x, self.alpha))
         return b.where(b.lt(x, constant(b, x, 0.0)), scaled, x)  # type: ignore[no-any-return]
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        above = b.gt(self.x, constant(b, self.x, 0.0))
+        (g,) = widened(b, g)
+        return (b.where(above, g, b.mul(g, constant(b, g, self.alpha))),)
 
-class Elu(_Activation):
+
+def _exponential_slope(b: Builder, x: Value, y: Value, alpha: float, scale: float) -> Value:
+    """1 above 0; below, where y = alpha * (exp(x / scale) - 1), (y + alpha) / scale.
+
+    Where alpha > 0, as always, the sign of y tells which: x need not be kept.
+    """
+    one = constant(b, y, 1.0)
+    above = b.gt(y if alpha > 0 else x, constant(b, y, 0.0))
+    below = b.mul(b.add(y, constant(b, y, alpha)), constant(b, y, 1.0 / scale))
+    return b.where(above, one, below)  # type: ignore[no-any-return]
+
+
+class Elu(_SlopedActivation):
     """x where x > 0, else alpha * (exp(x) - 1) (Clevert 2015)."""
 
     alpha = attr(float, 1.0)
@@ -93,8 +141,11 @@ class Elu(_Activation):
         below = b.mul(b.expm1(b.min(x, zero)), constant(b, x, self.alpha))
         return b.where(b.gt(x, zero), x, below)  # type: ignore[no-any-return]
 
+    def slope(self, b: Builder, x: Value, y: Value) -> Value:
+        return _exponential_slope(b, x, y, self.alpha, 1.0)
 
-class Softplus(_Activation):
+
+class Softplus(_SlopedActivation):
     """log(1 + exp(x)), as max(x, 0) + log1p(exp(-|x|))."""
 
     @staticmethod
@@ -105,8 +156,11 @@ class Softplus(_Activation):
         tail = b.log1p(b.exp(b.neg(b.abs(x))))
         return b.add(b.max(x, constant(b, x, 0.0)), tail)  # type: ignore[no-any-return]
 
+    def slope(self, b: Builder, x: Value, y: Value) -> Value:
+        return b.sigmoid(x)  # type: ignore[no-any-return]
 
-class Silu(_Activation):
+
+class Silu(_SlopedActivation):
     """x * sigmoid(x), also called swish (Elfwing 2017); NaN at minus infinity."""
 
     @staticmethod
@@ -116,8 +170,13 @@ class Silu(_Activation):
     def expand(self, b: Builder, x: Value) -> Value:
         return b.mul(x, b.sigmoid(x))  # type: ignore[no-any-return]
 
+    def slope(self, b: Builder, x: Value, y: Value) -> Value:
+        """s + x * s * (1 - s)."""
+        one, share = constant(b, x, 1.0), b.sigmoid(x)
+        return b.mul(share, b.add(one, b.mul(x, b.sub(one, share))))  # type: ignore[no-any-return]
 
-class Celu(_Activation):
+
+class Celu(_SlopedActivation):
     """x where x > 0, else alpha * (exp(x / alpha) - 1), alpha > 0 (Barron 2017).  C1: alpha is not
     0.
     """
@@ -140,6 +199,9 @@ class Celu(_Activation):
         below = b.mul(b.expm1(b.div(b.min(x, zero), alpha)), alpha)
         return b.where(b.gt(x, zero), x, below)  # type: ignore[no-any-return]
 
+    def slope(self, b: Builder, x: Value, y: Value) -> Value:
+        return _exponential_slope(b, x, y, self.alpha, self.alpha)
+
 
 class Selu(_Activation):
     """gamma * (x where x > 0, else alpha * (exp(x) - 1)) (Klambauer 2017)."""
@@ -155,7 +217,7 @@ class Selu(_Activation):
         return b.mul(b.elu(x, alpha=self.alpha), constant(b, x, self.gamma))  # type: ignore[no-any-return]
 
 
-class Mish(_Activation):
+class Mish(_SlopedActivation):
     """x * tanh(softplus(x)) (Misra 2019); NaN at minus infinity.
 
     As x * n / (n + 2), n = e * (e + 2), e = exp(x): the share is 1 to all digits from x = 20 on.
@@ -166,13 +228,24 @@ class Mish(_Activation):
         return x * np.tanh(Softplus.compute(x))
 
     def expand(self, b: Builder, x: Value) -> Value:
+        return b.mul(x, self.share(b, x))  # type: ignore[no-any-return]
+
+    @staticmethod
+    def share(b: Builder, x: Value) -> Value:
+        """tanh(softplus(x))."""
         two = constant(b, x, 2.0)
         power = b.exp(b.min(x, constant(b, x, 20.0)))
         n = b.mul(power, b.add(power, two))
-        return b.mul(x, b.div(n, b.add(n, two)))  # type: ignore[no-any-return]
+        return b.div(n, b.add(n, two))  # type: ignore[no-any-return]
+
+    def slope(self, b: Builder, x: Value, y: Value) -> Value:
+        """t + x * (1 - t * t) * sigmoid(x)."""
+        share = b.tanh(b.softplus(x))
+        rest = b.sub(constant(b, x, 1.0), b.mul(share, share))
+        return b.add(share, b.mul(b.mul(x, b.sigmoid(x)), rest))  # type: ignore[no-any-return]
 
 
-class Softsign(_Activation):
+class Softsign(_SlopedActivation):
     """x / (1 + |x|); NaN at the infinities."""
 
     @staticmethod
@@ -181,6 +254,10 @@ class Softsign(_Activation):
 
     def expand(self, b: Builder, x: Value) -> Value:
         return b.div(x, b.add(b.abs(x), constant(b, x, 1.0)))  # type: ignore[no-any-return]
+
+    def slope(self, b: Builder, x: Value, y: Value) -> Value:
+        size = b.add(b.abs(x), constant(b, x, 1.0))
+        return b.reciprocal(b.mul(size, size))  # type: ignore[no-any-return]
 
 
 class ThresholdedRelu(_Activation):
@@ -197,7 +274,9 @@ class ThresholdedRelu(_Activation):
 
 
 class PRelu(_Binary):
-    """x where x >= 0, else slope * x (He 2015).  C1: one element type.  C2: shapes broadcast."""
+    """x where x >= 0, else slope * x (He 2015); the derivative at 0 is the slope.  C1: one element
+    type.  C2: shapes broadcast.
+    """
 
     x = operand(Real)
     slope = operand(Real)
@@ -211,6 +290,11 @@ class PRelu(_Binary):
         if element(self.x.type).kind == "uint":
             return b.add(self.x, b.mul(self.slope, zero))  # type: ignore[no-any-return]
         return b.where(b.lt(self.x, zero), b.mul(self.slope, self.x), self.x)  # type: ignore[no-any-return]
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        g, x, slope = widened(b, g, self.x, self.slope)
+        above = b.gt(x, constant(b, x, 0.0))
+        return b.where(above, g, b.mul(g, slope)), stopped(b, above, b.mul(g, x))
 
 
 class Shrink(_Unary):
@@ -245,7 +329,7 @@ class Shrink(_Unary):
         return in_compute_type(b, self.x, expand) if dtype.is_float else expand(self.x)
 
 
-class HardSigmoid(_Activation):
+class HardSigmoid(_SlopedActivation):
     """alpha * x + beta, held between 0 and 1."""
 
     alpha = attr(float, 0.2)
@@ -258,6 +342,13 @@ class HardSigmoid(_Activation):
     def expand(self, b: Builder, x: Value) -> Value:
         line = b.add(b.mul(x, constant(b, x, self.alpha)), constant(b, x, self.beta))
         return b.max(constant(b, x, 0.0), b.min(constant(b, x, 1.0), line))  # type: ignore[no-any-return]
+
+    def slope(self, b: Builder, x: Value, y: Value) -> Value:
+        """alpha inside, 0 at the ends."""
+        zero, one = constant(b, x, 0.0), constant(b, x, 1.0)
+        line = b.add(b.mul(x, constant(b, x, self.alpha)), constant(b, x, self.beta))
+        inside = b.logical_and(b.gt(line, zero), b.lt(line, one))
+        return passed(b, inside, constant(b, x, self.alpha))
 
 
 class HardSwish(_Activation):
@@ -275,7 +366,7 @@ _SQRT_HALF = math.sqrt(0.5)
 _TANH_SCALE = math.sqrt(2 / math.pi)
 
 
-class Gelu(_Activation):
+class Gelu(_SlopedActivation):
     """x times the normal distribution function of x (Hendrycks 2016); NaN at minus infinity.
 
     `form` is "erf" (exact) or "tanh" (x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x**3)))).  C1: it
@@ -310,6 +401,22 @@ class Gelu(_Activation):
             inner = b.add(b.mul(b.mul(x, x), constant(b, x, 0.044715)), one)
             share = b.tanh(b.mul(b.mul(x, constant(b, x, _TANH_SCALE)), inner))
         return b.mul(b.mul(x, half), b.add(share, one))  # type: ignore[no-any-return]
+
+    def slope(self, b: Builder, x: Value, y: Value) -> Value:
+        """The distribution function plus x times its derivative."""
+        half, one = constant(b, x, 0.5), constant(b, x, 1.0)
+        square = b.mul(x, x)
+        if self.form == "erf":
+            share = b.erf(b.mul(x, constant(b, x, _SQRT_HALF)))
+            bell = b.exp(b.mul(square, constant(b, x, -0.5)))
+            rest = b.mul(x, b.mul(bell, constant(b, x, 1 / math.sqrt(2 * math.pi))))
+            return b.add(b.mul(half, b.add(share, one)), rest)  # type: ignore[no-any-return]
+        inner = b.add(b.mul(square, constant(b, x, 0.044715)), one)
+        share = b.tanh(b.mul(b.mul(x, constant(b, x, _TANH_SCALE)), inner))
+        growth = b.add(b.mul(square, constant(b, x, 3 * 0.044715)), one)
+        bell = b.mul(b.sub(one, b.mul(share, share)), constant(b, x, _TANH_SCALE))
+        rest = b.mul(x, b.mul(bell, growth))
+        return b.mul(half, b.add(b.add(share, one), rest))  # type: ignore[no-any-return]
 
 
 class Clip(Op):
@@ -369,6 +476,18 @@ class Clip(Op):
         out = self.x if self.low is None else b.max(self.x, self.low)
         out = out if self.high is None else b.min(out, self.high)
         return out if out is not self.x else b.identity(out)
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """x passes at its bounds; else the bound that was taken has the cotangent."""
+        never = constant(b, self.x, False, boolean)
+        under = never if self.low is None else b.lt(self.x, self.low)
+        over = never if self.high is None else b.gt(self.x, self.high)
+        if self.low is not None and self.high is not None:
+            crossed = b.gt(self.low, self.high)
+            under = b.logical_and(under, b.logical_not(crossed))
+            over = b.logical_or(over, crossed)
+        inside = stopped(b, b.logical_or(under, over), g)
+        return (inside, passed(b, under, g), passed(b, over, g))[: len(self.operands)]
 
 
 __all__ = [

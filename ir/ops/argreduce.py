@@ -32,6 +32,7 @@ class _Position(Op):
     axis = attr(int, 0)
     keepdims = attr(bool, False)
     select_last = attr(bool, False)
+    no_gradient = "a position"
     beats: ClassVar[str]
     extreme: ClassVar[str]
     samples = (

@@ -16,8 +16,11 @@ from ..dims import DimLike, sym
 from ..types import BufferType, TensorType, from_numpy
 from .axis import _Axis
 from .constraints import axis_of
+from .control import Scan
 from .convert import round_float, widen
 from .core import Const
+from .elementwise import widened
+from .index import zeros
 from .loop import Alloc, For, Load, Store
 from .reduce import sum_dtype
 
@@ -144,6 +147,26 @@ class CumProd(_Cumulative):
     combine = "mul"
     start = 1
     accumulate = np.cumprod
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """The product before each element times the sum over the results behind it of their
+        cotangents, each times the elements between: nothing is divided, so that some may be 0.
+        """
+        g, x = widened(b, g, self.x)
+        before = b.cum_prod(x, axis=self.axis, exclusive=True, reverse=self.reverse)
+        perm = [self.axis, *[k for k in range(x.tensor.rank) if k != self.axis]]
+        slices = [b.transpose(v, perm=perm) for v in (g, x)]
+
+        def step(b: Builder, behind: Value, g: Value, x: Value) -> tuple[Value, Value]:
+            if self.exclusive:
+                return b.add(g, b.mul(x, behind)), behind
+            total = b.add(g, behind)
+            return b.mul(x, total), total
+
+        start = zeros(b, g, slices[0].tensor.shape[1:])
+        scan = b.insert(Scan.make([start], slices, step, reverse=not self.reverse))
+        back = [perm.index(k) for k in range(len(perm))]
+        return (b.mul(before, b.transpose(scan.results[1], perm=back)),)
 
 
 __all__ = ["CumProd", "CumSum"]

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Float, Op, Value, operand, sample
+from ..core import Array, Builder, Float, Grads, Op, Value, operand, sample
 from ..dims import DimLike, sym
 from ..types import BufferType, TensorType, from_numpy, i64
 from .constraints import require, same
 from .convert import compute_dtype, round_float, widen
 from .core import Const
-from .elementwise import constant
+from .elementwise import constant, widened
 from .loop import Alloc, Bind, For, IndexValue, Load, Store
 
 
@@ -72,6 +72,25 @@ class Det(Op):
         self._clear(step, work, n)
         out = b.emit(Load, total, index=(0,))
         b.emit(Store, out if wide is dtype else b.cast(out, to=dtype), outputs[0], index=matrix)
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """Times the cofactors, each the determinant of what is left without its row and column.
+
+        Right for singular matrices too; n**5 operations on n**4 numbers, so for small ones.
+        """
+        shape = self.x.tensor.shape
+        if not shape[-1]:
+            return (None,)
+        g, x = widened(b, g, self.x)
+        n, first, lead = shape[-1], len(shape) - 2, tuple(range(len(shape) - 2))
+        row, column = b.iota(shape=(n, 1)), b.iota(shape=(1, n - 1), axis=1)
+        others = b.add(column, b.cast(b.ge(column, row), to=i64))
+        minors = b.take(b.take(x, others, axis=first), others, axis=first + 2)
+        minors = b.transpose(minors, perm=(*lead, first, first + 2, first + 1, first + 3))
+        parity = b.bitwise_and(b.add(row, b.iota(shape=(1, n), axis=1)), constant(b, row, 1))
+        sign = b.where(b.eq(parity, constant(b, row, 0)), *[constant(b, x, v) for v in (1.0, -1.0)])
+        share = b.reshape(g, shape=(*shape[:-2], 1, 1))
+        return (b.mul(b.mul(share, sign), b.det(minors)),)
 
     def _pivot(self, b: Builder, work: Value, n: DimLike) -> None:
         """Bind `p` to the row, from k on, with the greatest magnitude in column k."""

@@ -31,12 +31,10 @@ from .elementwise import (
 Approximation = Callable[[Builder, Value], Value]
 
 
-class _Function(_Unary):
-    """Base of functions of one float, computed in f64."""
+class _Sloped(_Unary):
+    """Base of functions of one float whose cotangent is that of the result times the slope."""
 
     x = operand(Float)
-    of_f64: ClassVar[Callable[..., Any]]
-    expansion: ClassVar[Approximation]
     slope: ClassVar[Callable[..., Value]]
     """slope(self, b, x, y): the derivative at x, where the function is y; all of them at least f32.
     """
@@ -44,6 +42,14 @@ class _Function(_Unary):
     def vjp(self, b: Builder, g: Value) -> Grads:
         g, x, y = widened(b, g, self.x, self.result)
         return (b.mul(g, self.slope(b, x, y)),)
+
+
+class _Function(_Sloped):
+    """Base of functions of one float, computed in f64."""
+
+    x = operand(Float)
+    of_f64: ClassVar[Callable[..., Any]]
+    expansion: ClassVar[Approximation]
 
     @classmethod
     def compute(cls, x: Array) -> Array:

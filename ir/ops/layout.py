@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..core import Array, Builder, Op, Plain, Value, attr, operand, sample
+from ..core import Array, Builder, Grads, Op, Plain, Value, attr, operand, sample
 from ..dims import DimLike, ceildiv
 from ..types import Shape, TensorType
 from .constraints import permutation, require, same
@@ -104,6 +104,9 @@ class Pack(Op):
         fills = () if whole else (False if x.dtype.kind == "bool" else 0,)
         return generic(b, xs, its, [index], [at], [out], lambda b, x: x, fills=fills)  # type: ignore[no-any-return]
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        return (b.unpack(g, shape=self.x.tensor.shape, **self.attributes),)
+
     samples = (
         sample((1, 7, 3, 5), axes=(1,), blocks=(4,)),
         sample((1, 8, 2, 2), axes=(1,), blocks=(4,)),
@@ -192,6 +195,10 @@ class Unpack(Op):
 
         assert rank == self.result.tensor.rank
         return element_by_element(b, self, xs[0], index)
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """Packed: what pads the last block came from nowhere."""
+        return (b.pack(g, axes=self.axes, blocks=self.blocks, order=self.order),)
 
     samples = (
         sample((1, 2, 3, 5, 4), axes=(1,), blocks=(4,), shape=(1, 7, 3, 5)),

@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Op, Plain, Value, attr, operand, sample
+from ..core import Array, Builder, Grads, Op, Plain, Value, attr, operand, sample
 from ..dims import DimLike, max_, min_, nonneg
 from ..types import Shape, TensorType
 from .constraints import least, require
+from .elementwise import constant, widened
+from .index import added_along
 from .shape import element_by_element
 
 MODES = ("constant", "edge", "reflect", "wrap")
@@ -87,6 +89,37 @@ class Pad(Op):
 
         return element_by_element(b, self, xs[0], index, fill=fill)
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """The part that was x; what was repeated from it is added where it came from."""
+        if self.mode != "constant":
+            (g,) = widened(b, g)
+        for axis, (low, high) in enumerate(zip(self.low, self.high)):
+            if self.mode != "constant" and not (low == high == 0):
+                g = self._folded(b, g, axis, low, high)
+        if self.mode == "constant":
+            g = b.pad(g, low=[-a for a in self.low], high=[-c for c in self.high])
+        return (g,)
+
+    def _folded(self, b: Builder, g: Value, axis: int, low: DimLike, high: DimLike) -> Value:
+        """The cotangent from before axis `axis` was padded by copies."""
+        extent = self.x.tensor.shape[axis]
+        rank = range(g.tensor.rank)
+        crop = [[-count if k == axis else 0 for k in rank] for count in (low, high)]
+        kept = b.pad(g, low=crop[0], high=crop[1])
+        ends, places = [], []
+        for size, start, first in ((max_(0, low), 0, -low), (max_(0, high), low + extent, extent)):
+            if type(size) is int and size == 0:
+                continue
+            starts = [start if k == axis else 0 for k in rank]
+            sizes = [size if k == axis else e for k, e in enumerate(g.tensor.shape)]
+            ends.append(b.slice(g, starts=starts, sizes=sizes))
+            places.append(b.add(b.iota(shape=(size,)), b.dim_value(dim=first)))
+        if not ends:
+            return kept  # type: ignore[no-any-return]
+        border, place = b.concat(*ends, axis=axis), b.concat(*places, axis=0)
+        source = _source_values(b, place, extent, self.mode)
+        return b.add(kept, added_along(b, border, source, axis, extent))  # type: ignore[no-any-return]
+
     samples = (
         sample((3, 5), low=(1, 0), high=(0, 2)),
         sample((3, 5), low=(-1, 2), high=(1, -3), value=0.5),
@@ -128,6 +161,17 @@ def _source(at: DimLike, extent: DimLike, low: DimLike, high: DimLike, mode: str
     period = max_(1, 2 * last)
     round_ = at % period
     return min_(round_, period - round_) if type(extent) is int else min_(round_, 2 * last - round_)
+
+
+def _source_values(b: Builder, place: Value, extent: DimLike, mode: str) -> Value:
+    """As `_source`, of a tensor of places from minus the low pad on."""
+    last = b.dim_value(dim=extent - 1)
+    if mode == "edge":
+        return b.min(b.max(place, constant(b, place, 0)), last)  # type: ignore[no-any-return]
+    if mode == "wrap":
+        return b.mod(place, b.dim_value(dim=extent))  # type: ignore[no-any-return]
+    round_ = b.mod(place, b.dim_value(dim=max_(1, 2 * (extent - 1))))
+    return b.min(round_, b.sub(b.add(last, last), round_))  # type: ignore[no-any-return]
 
 
 __all__ = ["MODES", "Pad"]

@@ -12,7 +12,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Float, Int, Op, Real, Value, attr, operand, optional, sample
+from ..core import (
+    Array,
+    Builder,
+    Float,
+    Grads,
+    Int,
+    Op,
+    Real,
+    Value,
+    attr,
+    operand,
+    optional,
+    sample,
+)
 from ..dims import DimLike, ceildiv
 from ..types import DType, Shape, TensorType, f32, from_numpy, i32, i64
 from .axis import _Axis
@@ -20,7 +33,7 @@ from .constraints import axis_of, require, same
 from .contract import as_type
 from .convert import convert, highest, lowest, widen
 from .core import generic, indices, iterators
-from .elementwise import constant
+from .elementwise import constant, widened
 
 ROUNDINGS = ("away", "even", "up")
 
@@ -90,6 +103,7 @@ class Quantize(_Axis):
     x = operand(Float)
     scale = operand(Float)
     zero_point = optional(Real)
+    no_gradient = "piecewise constant"
     to = attr(DType)
     axis = attr(int, 0)
     group = attr(int, 0)
@@ -292,6 +306,32 @@ class Dequantize(_Axis):
 
         return _pointwise(b, self, _present(xs), self.axis, self.group, body)
 
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """That of the scale, and of a float x; integers have none."""
+        x, scale, *zero_point = self.operands
+        g, wide = widened(b, g, scale)
+        ones = b.broadcast_to(constant(b, wide, 1.0), shape=scale.tensor.shape)
+        of_scale = b.mul(g, b.dequantize(x, ones, *zero_point, **self.attributes))
+        of_scale = self._summed(b, of_scale, scale.tensor.shape)
+        rest = [None] * len(zero_point)
+        if not x.tensor.dtype.is_float:
+            return None, of_scale, *rest
+        ones = b.broadcast_to(constant(b, x, 1.0), shape=x.tensor.shape)
+        return b.mul(g, b.dequantize(ones, wide, **self.attributes)), of_scale, *rest
+
+    def _summed(self, b: Builder, g: Value, shape: Shape) -> Value:
+        """The sum over the elements of x that share a scale; rank 0 is the pass's."""
+        axis, given = self.axis, g.tensor.shape
+        if self.group:
+            whole = shape[axis] * self.group - given[axis]
+            pads = [whole if k == axis else 0 for k in range(len(given))]
+            g = b.pad(g, low=[0] * len(given), high=pads)
+            split = (*shape[: axis + 1], self.group, *shape[axis + 1 :])
+            return b.reduce_sum(b.reshape(g, shape=split), axes=(axis + 1,))  # type: ignore[no-any-return]
+        if not shape:
+            return g
+        return b.reduce_sum(g, axes=[k for k in range(len(given)) if k != axis])  # type: ignore[no-any-return]
+
     samples: ClassVar[Any] = (
         sample(
             (3, 5), (), (), dtypes=("i8", "f32", "i8"), ranges=((-128, 127), (0.05, 0.06), (-5, 5))
@@ -340,6 +380,7 @@ class Requantize(_Axis):
     have rank 0, or x's extent of `axis`.
     """
 
+    no_gradient = "integers"
     x = operand(Int)
     multiplier = operand(Int)
     shift = operand(Int)

@@ -63,6 +63,7 @@ class PhiloxBits(Op):
     C1: key is u32[2], counter u32[4].
     """
 
+    no_gradient = "integers"
     key = operand(Int)
     counter = operand(Int)
     shape = attr(tuple)
@@ -155,6 +156,7 @@ def _rounds(b: Builder, words: list[Value], key: list[Value]) -> list[Value]:
 class PhiloxNext(Op):
     """The counter after drawing `count` words: plus ceil(count / 4).  C1: counter is u32[4]."""
 
+    no_gradient = "integers"
     counter = operand(Int)
     count = attr(object)
 
@@ -202,6 +204,7 @@ class RandomUniform(Op):
     `dtype` is one of these.
     """
 
+    no_gradient = "a draw depends on no float"
     key = operand(Int)
     counter = operand(Int)
     shape = attr(tuple)
@@ -293,6 +296,7 @@ class RandomNormal(Op):
     C1: state as for philox_bits.  C2: `dtype` is f32, f16 or bf16.
     """
 
+    no_gradient = "a draw depends on no float"
     key = operand(Int)
     counter = operand(Int)
     shape = attr(tuple)

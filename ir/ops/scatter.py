@@ -13,14 +13,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Builder, Int, Op, Plain, Value, attr, operand, sample
+from ..core import Array, Builder, Grads, Int, Op, Plain, Value, attr, operand, sample
 from ..dims import DimLike, sym
 from ..types import TensorType, i64
 from .axis import _Axis
 from .constraints import axis_of, least, require, same
 from .convert import compute_dtype, widen
-from .elementwise import constant
-from .index import in_range
+from .elementwise import constant, passed, stopped, widened
+from .index import in_range, zeros
 from .loop import Bind, For, IndexValue, Load, Store
 
 COMBINERS: dict[str, Callable[..., Any]] = {
@@ -114,7 +114,55 @@ def _agree(a: Sequence[DimLike], b: Sequence[DimLike]) -> bool:
     return len(a) == len(b) and all([same(m, n) is not False for m, n in zip(a, b, strict=True)])
 
 
-class ScatterElements(_Axis):
+class _Scatter(Op):
+    """Base of scatters with a reduction: how they go back."""
+
+    def put(self, b: Builder, x: Value, updates: Value, reduction: str) -> Value:
+        """This scatter of other values."""
+        others = {k: v for k, v in self.attributes.items() if k != "reduction"}
+        return b.emit(type(self), x, self.operands[1], updates, reduction=reduction, **others)  # type: ignore[no-any-return]
+
+    picked: ClassVar[Callable[..., Value]]
+    """picked(self, b, x): for each update the element of x in its place."""
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """By the reduction: what was overwritten counts for nothing, a product for the product of
+        the others, and of equal extremes each has its share.
+        """
+        x, _, updates = self.operands
+        reduction = self.attributes["reduction"]
+        if reduction == "add":
+            return g, None, self.picked(b, g)
+        if reduction == "none":
+            number = b.reshape(b.iota(shape=(updates.tensor.size,)), shape=updates.tensor.shape)
+            last = self.put(b, zeros(b, number, x.tensor.shape), number, "none")
+            stays = b.eq(self.picked(b, last), number)
+            kept = self.put(b, g, zeros(b, g, updates.tensor.shape), "none")
+            return kept, None, passed(b, stays, self.picked(b, g))
+        g, x, updates, result = widened(b, g, x, updates, self.result)
+        if reduction == "mul":
+            return self._factors(b, g, x, updates)
+        kept, won = b.eq(x, result), b.eq(updates, self.picked(b, result))
+        dtype = g.tensor.dtype
+        count = self.put(b, b.cast(kept, to=dtype), b.cast(won, to=dtype), "add")
+        share = b.div(g, count)
+        return passed(b, kept, share), None, passed(b, won, self.picked(b, share))
+
+    def _factors(self, b: Builder, g: Value, x: Value, updates: Value) -> Grads:
+        """The others' product is that of all that are not 0, unless another one is 0."""
+        one = constant(b, updates, 1.0)
+        zero = b.eq(updates, constant(b, updates, 0.0))
+        plain = b.where(zero, one, updates)
+        single = b.cast(zero, to=g.tensor.dtype)
+        number = self.put(b, zeros(b, g, x.tensor.shape), single, "add")
+        others = b.gt(self.picked(b, number), single)
+        product = self.picked(b, b.mul(g, self.put(b, x, plain, "mul")))
+        ones = b.broadcast_to(one, shape=x.tensor.shape)
+        of_x = b.mul(g, self.put(b, ones, updates, "mul"))
+        return of_x, None, stopped(b, others, b.div(product, plain))
+
+
+class ScatterElements(_Axis, _Scatter):
     """x, with updates[i] written (or combined by `reduction`) at x[..., index[i], ...] along
     `axis`, the other coordinates being those of i (ONNX ScatterElements).
 
@@ -164,6 +212,13 @@ class ScatterElements(_Axis):
         place = [sym("p") if k == self.axis else i for k, i in enumerate(at)]
         update(b, self.reduction, b.emit(Load, updates, index=at), outputs[0], place)
 
+    def picked(self, b: Builder, x: Value) -> Value:
+        shape, reached = x.tensor.shape, self.index.tensor.shape
+        sizes = tuple([e if k == self.axis else reached[k] for k, e in enumerate(shape)])
+        if sizes != shape:
+            x = b.slice(x, starts=[0] * len(shape), sizes=sizes)
+        return b.gather_elements(x, self.index, axis=self.axis)  # type: ignore[no-any-return]
+
     samples: ClassVar[Any] = (
         *[
             sample((5, 3), (4, 3), (4, 3), dtypes=(name, "i64", name),
@@ -191,7 +246,7 @@ class ScatterElements(_Axis):
     )
 
 
-class ScatterND(Op):
+class ScatterND(_Scatter):
     """x, with the slices `updates` written (or combined) where rows of `index` say: the last extent
     of index counts the leading axes of x that a row names (ONNX ScatterND).
 
@@ -250,6 +305,9 @@ class ScatterND(Op):
         b, inner = nest(b, "s", x.buffer.shape[len(place) :])
         value = b.emit(Load, updates, index=[*at, *inner])
         update(b, self.reduction, value, outputs[0], [*place, *inner])
+
+    def picked(self, b: Builder, x: Value) -> Value:
+        return b.gather_nd(x, self.index)  # type: ignore[no-any-return]
 
     samples: ClassVar[Any] = (
         *[
@@ -338,6 +396,19 @@ class TensorScatter(_Axis):
         if self.circular:
             place[self.axis] = place[self.axis] % size
         b.emit(Store, b.emit(Load, updates, index=at), outputs[0], index=place)
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """Zero where something was written, and that for the updates."""
+        shape = self.updates.tensor.shape
+        none = zeros(b, g, shape)
+        kept = b.tensor_scatter(g, none, self.start, axis=self.axis, circular=self.circular)
+        step = [e if k == self.axis else 1 for k, e in enumerate(shape)]
+        first = b.reshape(b.cast(self.start, to=i64), shape=(shape[0], *[1] * (len(shape) - 1)))
+        place = b.add(first, b.iota(shape=step, axis=self.axis))
+        if self.circular:
+            place = b.mod(place, b.dim_value(dim=self.x.tensor.shape[self.axis]))
+        place = b.broadcast_to(place, shape=shape)
+        return kept, b.take_along(g, place, axis=self.axis), None
 
     samples: ClassVar[Any] = (
         sample((3, 7, 2), (3, 4, 2), (3,), dtypes=("f32", "f32", "i64"),

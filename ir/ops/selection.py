@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Bool, Op, Plain, Real, Value, attr, operand, sample
+from ..core import Array, Bool, Builder, Grads, Op, Plain, Real, Value, attr, operand, sample
 from ..dims import fresh
 from ..types import TensorType, i64
 from .constraints import axis_of, least, require
 from .convert import widen
+from .index import added_along
 
 
 class _Selection(Op):
@@ -28,6 +29,14 @@ class _Selection(Op):
             axis = axis_of(axis, operands[0].tensor.rank, self.name, "C1")
         super().__init__(*operands, axis=axis, **attrs)
 
+    def returned(self, b: Builder, g: Value, place: Value) -> Value:
+        """The cotangent of x whose selected elements, at these places, have the cotangent g."""
+        x, axis = self.operands[0].tensor, self.attributes["axis"]
+        if axis is not None:
+            return added_along(b, g, place, axis, x.shape[axis])
+        flat = added_along(b, g, place, 0, x.size)
+        return b.reshape(flat, shape=x.shape)  # type: ignore[no-any-return]
+
 
 class NonZero(Op):
     """The positions of the elements that are not 0, in row-major order: i64[rank, N], a column per
@@ -36,6 +45,7 @@ class NonZero(Op):
 
     memoise = False
     host: ClassVar[bool] = True
+    no_gradient = "positions"
     x = operand(Plain)
 
     @staticmethod
@@ -74,6 +84,12 @@ class Compress(_Selection):
     @staticmethod
     def evaluate(x: Array, condition: Array, axis: int | None) -> Array:
         return np.compress(condition, x, axis)
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """Back to where the condition holds."""
+        place = b.non_zero(self.condition)
+        place = b.reshape(place, shape=place.tensor.shape[1:])
+        return self.returned(b, g, place), None
 
     rejects: ClassVar[Any] = (
         ("C1", sample((2, 3), (2,), axis=2)),
@@ -118,6 +134,10 @@ class Unique(_Selection):
         flat = x.reshape(-1) if axis is None else x
         values = np.take(flat, first, 0 if axis is None else axis)
         return values, *[v.astype(np.int64) for v in (first, inverse, counts)]
+
+    def vjp(self, b: Builder, g: Value, *others: Value | None) -> Grads:
+        """Of equal elements that which was found first has the cotangent."""
+        return (self.returned(b, g, self.results[1]),)
 
     rejects: ClassVar[Any] = (("C1", sample((2, 3), axis=-3)),)
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Array, Block, Builder, Real, Value, attr, operand, sample
+from ..core import Array, Block, Builder, Grads, Real, Value, attr, operand, sample
 from ..dims import DimLike, sym
 from ..types import BufferType, TensorType, i64
 from .axis import _Axis
@@ -18,6 +18,7 @@ from .constraints import axis_of, least, require
 from .convert import widen
 from .core import Const
 from .elementwise import constant
+from .index import zeros
 from .loop import Alloc, Bind, For, IndexValue, Load, Store, When
 from .sorting import at_least_zero, index_value, merge_sort
 
@@ -56,6 +57,11 @@ class TopK(_Axis):
             order = np.argsort(wide, axis=axis, kind="stable")
         order = np.take(order, np.arange(k), axis)
         return np.take_along_axis(x, order, axis), order.astype(np.int64)
+
+    def vjp(self, b: Builder, g: Value, *others: Value | None) -> Grads:
+        """Back to where the values were: no place is named twice."""
+        start = zeros(b, g, self.x.tensor.shape)
+        return (b.scatter_elements(start, self.results[1], g, axis=self.axis),)
 
     def loops(self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
         """Few results: each element is inserted into them if it beats the last.  More: elements
