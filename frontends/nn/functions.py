@@ -16,6 +16,7 @@ from ...ir.core import Op
 from ...ir.dims import Dim
 from ...ir.ops import activations, compare, elementwise, elementwise_math, trigonometric
 from ...ir.ops.autodiff import StopGradient
+from ...ir.ops.fma import Fma
 from ...ir.types import DType, boolean, f32, i64
 from .dispatch import Base, apply, as_array, as_tensor, dim_tensor, leaf
 from .dtypes import as_dtype, promoted, weak
@@ -299,7 +300,7 @@ def fma(x: Any, y: Any, z: Any) -> Tensor:
     """x * y + z, rounded once."""
     x, y = pair(x, y)
     x, z = pair(x, z)
-    return apply(elementwise.Fma, x, cast(y, x.type.dtype), z)  # type: ignore[no-any-return]
+    return apply(Fma, x, cast(y, x.type.dtype), z)  # type: ignore[no-any-return]
 
 
 def nan_to_num(x: Any, nan: float = 0.0) -> Tensor:

@@ -35,9 +35,8 @@ from ..dims import DimLike, equal
 from ..errors import Error
 from ..types import DType, Shape, TensorType, Type, VectorType, element, from_numpy, like
 from .constraints import require
-from .convert import compute_dtype, convert, odd_sum, round_float, widen
+from .convert import compute_dtype, convert, round_float, widen
 from .core import Const, generic, indices, iterators
-from .exact import fma_f64
 
 Element = Kind("any element type", frozenset({"float", "int", "uint", "complex", "bool", "string"}))
 Plain = Kind("number or bool", frozenset({"float", "int", "uint", "complex", "bool"}))
@@ -441,10 +440,14 @@ class Trunc(_Unary):
     no_gradient = FLAT
 
 
+NOT_NEGATIVE = (sample((2, 9), ranges=((0.1, 5),)), sample((), ranges=((1, 2),)))
+
+
 class Sqrt(_Unary):
     """The square root, correctly rounded; NaN below zero, -0 of -0."""
 
     x = operand(Float)
+    samples = (*_Unary.samples, *NOT_NEGATIVE)
     compute = np.sqrt
 
     def vjp(self, b: Builder, g: Value) -> Grads:
@@ -457,6 +460,7 @@ class Rsqrt(_Unary):
     """1 / sqrt(x), each step rounded; infinite at 0, NaN below."""
 
     x = operand(Float)
+    samples = (*_Unary.samples, *NOT_NEGATIVE)
 
     @staticmethod
     def compute(x: Array) -> Any:
@@ -478,34 +482,6 @@ def in_compute_type(b: Builder, x: Value, make: Callable[[Value], Value]) -> Val
     if wide is from_:
         return make(x)
     return b.cast(make(b.cast(x, to=wide)), to=from_)  # type: ignore[no-any-return]
-
-
-class Fma(_Binary):
-    """x * y + z, rounded once (IEEE 754 fusedMultiplyAdd).  C1: one element type.  C2: shapes
-    broadcast.
-    """
-
-    x = operand(Float)
-    y = operand(Float)
-    z = operand(Float)
-    samples = (sample((3, 5), (3, 5), (3, 5)), sample((2, 1), (3,), ()), sample((4,), (4,), (4,)))
-    rejects = (
-        ("C1", sample((2,), (2,), (2,), dtypes=("f32", "f32", "f64"))),
-        ("C2", sample((2,), (2,), (3,))),
-    )
-
-    @classmethod
-    def evaluate(cls, *xs: Array, **attrs: Any) -> Array:
-        store = from_numpy(xs[0].dtype)
-        x, y, z = np.broadcast_arrays(*[np.asarray(v) for v in xs])
-        with np.errstate(all="ignore"):
-            if store.bits == 64:
-                return fma_f64(x, y, z)
-            x, y, z = [widen(v).astype(np.float64) for v in (x, y, z)]
-            return round_float(odd_sum(x * y, z), store)
-
-    def vjp(self, b: Builder, g: Value) -> Grads:
-        return b.mul(g, self.y), b.mul(g, self.x), g
 
 
 class Identity(_Unary):

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...ir.core import Builder, Op, Value
 from ...ir.ops.core import Func
-from ...ir.ops.elementwise import Fma
+from ...ir.ops.fma import Fma
 from ...ir.ops.elementwise_math import Rem
 from ...ir.types import DType, VectorType, element
 

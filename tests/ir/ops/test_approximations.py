@@ -18,7 +18,7 @@ import pytest
 from irc.ir.core import OPS, Array, Builder
 from irc.ir.ops.approximations import ROOTS
 from irc.ir.ops.core import Const, Func, Return
-from irc.ir.ops.elementwise import Fma
+from irc.ir.ops.fma import Fma
 from irc.ir.types import DType, Type, VectorType
 from irc.passes.lower.math import expand_math
 

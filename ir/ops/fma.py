@@ -1,16 +1,48 @@
-"""Error-free arithmetic on f64 arrays: what numpy lacks for the reference of `fma`.
+"""`fma`, and the error-free arithmetic on f64 arrays that its reference takes.
 
-Imports: convert.
+Imports: the elementwise base, convert, the core.
 """
 
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
-from ..core import Array
-from .convert import odd_sum
+from ..core import Array, Builder, Float, Grads, Value, operand, sample
+from ..types import from_numpy
+from .convert import odd_sum, round_float, widen
+from .elementwise import _Binary
+
+
+class Fma(_Binary):
+    """x * y + z, rounded once (IEEE 754 fusedMultiplyAdd).  C1: one element type.  C2: shapes
+    broadcast.
+    """
+
+    x = operand(Float)
+    y = operand(Float)
+    z = operand(Float)
+    samples = (sample((3, 5), (3, 5), (3, 5)), sample((2, 1), (3,), ()), sample((4,), (4,), (4,)))
+    rejects = (
+        ("C1", sample((2,), (2,), (2,), dtypes=("f32", "f32", "f64"))),
+        ("C2", sample((2,), (2,), (3,))),
+    )
+
+    @classmethod
+    def evaluate(cls, *xs: Array, **attrs: Any) -> Array:
+        store = from_numpy(xs[0].dtype)
+        x, y, z = np.broadcast_arrays(*[np.asarray(v) for v in xs])
+        with np.errstate(all="ignore"):
+            if store.bits == 64:
+                return _fma_f64(x, y, z)
+            x, y, z = [widen(v).astype(np.float64) for v in (x, y, z)]
+            return round_float(odd_sum(x * y, z), store)
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        return b.mul(g, self.y), b.mul(g, self.x), g
+
 
 _SPLIT = float(2**27 + 1)
 
@@ -29,7 +61,7 @@ def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
     return total, (a - (total - part)) + (b - part)
 
 
-def fma_f64(x: Array, y: Array, z: Array) -> Array:
+def _fma_f64(x: Array, y: Array, z: Array) -> Array:
     """Error-free product, then a sum through round-to-odd (Boldo and Melquiond 2008).
 
     Elements near overflow or underflow are done in rational arithmetic.
@@ -66,4 +98,4 @@ def _to_f64(exact: Fraction, plain: float) -> float:
     return near if near != 0 or exact > 0 else -0.0
 
 
-__all__ = ["fma_f64"]
+__all__ = ["Fma"]
