@@ -40,6 +40,10 @@ class _State(threading.local):
     trace: Trace | None = None
     recording: bool = True
 
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        """The modules whose `forward` runs now, outermost first."""
+
 
 STATE = _State()
 
@@ -67,6 +71,8 @@ class Base:
     """The class that results get: the first class derived from this one."""
     is_state: ClassVar[bool] = False
     """Parameters and buffers: a trace takes them as named inputs, not as constants."""
+    symbolic: ClassVar[bool] = False
+    """Whether it has a type alone, and notes what is done with it (see graph.py)."""
 
     def __init_subclass__(cls) -> None:
         if Base.made_as is None:
@@ -155,6 +161,8 @@ def apply(cls: type[Op], *operands: Any, **attrs: Any) -> Any:
             arrays.append(None)
             continue
         if x.value is not None:
+            if x.symbolic:
+                return x.applied(cls, given, attrs)  # type: ignore[attr-defined]
             raise escaped(x)
         types.append(x.type)
         arrays.append(x.array)

@@ -5,7 +5,7 @@ May import: ir, its siblings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -49,7 +49,25 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if "_parameters" not in self.__dict__:
             raise self._unprepared()
-        return self.forward(*args, **kwargs)
+        for x in (*args, *kwargs.values()):
+            if isinstance(x, Base) and x.symbolic:
+                return x.called(self, args, kwargs)  # type: ignore[attr-defined]
+        return self.entered(args, kwargs)
+
+    def entered(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """`forward`, with this module among those that run now."""
+        calls = STATE.calls
+        calls.append(self)
+        try:
+            return self.forward(*args, **kwargs)
+        finally:
+            calls.pop()
+
+    def path(self) -> str:
+        """The dotted name in the network that runs now; empty for the outermost, or outside."""
+        if not STATE.calls:
+            return ""
+        return next((name for name, m in STATE.calls[0].named_modules() if m is self), "")
 
     # Attributes ----------------------------------------------------------------------------------
 
@@ -329,7 +347,7 @@ def as_buffer(value: Any) -> Tensor:
     made = Buffer.__new__(Buffer)
     made.array, made.type = t.array, t.type
     made.value = made.trace = made.node = made.grad = None
-    made.index, made.requires_grad = 0, False
+    made.index, made.requires_grad, made.label = 0, False, ""
     return made
 
 
