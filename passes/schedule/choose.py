@@ -23,6 +23,7 @@ from .contraction import (
     shared_by,
     split_blocks,
 )
+from .correlation import schedule_correlation
 from .joining import join_results
 from .memory import ComputeAt, Inline, Stage
 from .nests import Refused, child_of, contains, perfect_chain
@@ -150,7 +151,7 @@ def _outputs(s: Scheduler) -> list[For]:
 
 def _schedule(s: Scheduler, root: For) -> None:
     """One output nest: a contraction with its epilogue, a contraction under a window, or rows."""
-    if schedule_sliding(s, root):
+    if schedule_sliding(s, root) or schedule_correlation(s, root):
         return
     once: list[str] = []
     for alloc in [a for a in s.allocs() if a.block is s.kernel.body]:

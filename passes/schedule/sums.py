@@ -1,0 +1,164 @@
+"""Schedule steps about long sums: parts of them summed apart, and terms that are zero left out.
+
+May import: ir, the steps beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...ir.core import Builder
+from ...ir.dims import (
+    DimLike,
+    ceildiv,
+    coefficient,
+    floordiv,
+    max_,
+    min_,
+    simplify,
+    sym,
+    symbols_of,
+)
+from ...ir.ops.core import Const, Func
+from ...ir.ops.loop import Alloc, For, Load, Store
+from ...ir.symbols import ranges_around
+from ...ir.types import BufferType
+from .memory import _combiner
+from .nests import Refused, accesses, contains, find_alloc, find_loop, perfect_chain
+from .simplify import simplify_under
+from .steps import Step
+
+
+@dataclass(frozen=True)
+class SumApart(Step):
+    """Sum what one iteration of the reduction loop `var` adds to an accumulator in a buffer of its
+    own, LABEL.s, and add that up.
+
+    The loops of the results stand inside `var`, which thus becomes a loop of complete contractions:
+    each may be tiled while the sums stay in memory between them.
+    """
+
+    label: str
+    var: str
+
+    def apply(self, kernel: Func) -> None:
+        alloc, loop = find_alloc(kernel, self.label), find_loop(kernel, self.var)
+        if not loop.reduction or loop.body.size != 1:
+            raise Refused(f"{self.var} is not a reduction around one nest")
+        stores = [u for u in alloc.result.users if isinstance(u, Store)]
+        inside = [s for s in stores if contains(loop, s)]
+        starts = [s.value.op for s in stores if isinstance(s.value.op, Const)]
+        if len(inside) != 1 or len(starts) != 1 or len(stores) != 2:
+            raise Refused(f"{self.label} is not one accumulator with one update under {self.var}")
+        (update,) = inside
+        loops = {l.var: l for l in perfect_chain(loop)[1:]}
+        results = [str(e) for e in update.index if not isinstance(e, int)]
+        if not all([name in loops and not loops[name].reduction for name in results]):
+            raise Refused(f"the loops of {self.label} do not all stand inside {self.var}")
+        self._split(alloc, loop, update, starts[0])
+
+    def _split(self, alloc: Alloc, loop: For, update: Store, start: Const) -> None:
+        old = alloc.result.buffer
+        body = loop.body
+        nest = body.first
+        assert nest is not None
+        part = Alloc(label=f"{self.label}.s", type=BufferType(old.dtype, old.shape, "heap"))
+        part.result.name = part.label
+        body.insert_before(part, nest)
+        b, index = _over(Builder(body, nest, loop.loc), f"{part.label}i", old.shape)
+        b.emit(Store, b.insert(start.copy({})).result, part.result, index=index)
+        b, index = _over(Builder(body, None, loop.loc), f"{part.label}c", old.shape)
+        total, more = (
+            b.emit(Load, alloc.result, index=index),
+            b.emit(Load, part.result, index=index),
+        )
+        made = _combiner(b, update, alloc.result, total, more)
+        b.emit(Store, made, alloc.result, index=index)
+        for op in accesses(nest):
+            if op.operands[-1] is alloc.result:
+                op.set_operands([part.result if v is alloc.result else v for v in op.operands])
+
+
+def _over(b: Builder, name: str, shape: tuple[DimLike, ...]) -> tuple[Builder, list[DimLike]]:
+    """A builder inside loops over a shape, and their index."""
+    index: list[DimLike] = []
+    for d, extent in enumerate(shape):
+        if extent == 1:
+            index.append(0)
+            continue
+        inner = b.insert(For.make(f"{name}{d}", extent))
+        index.append(sym(inner.var))
+        b = Builder(inner.body, loc=b.loc)
+    return b, index
+
+
+@dataclass(frozen=True)
+class Trim(Step):
+    """Leave out the iterations of a reduction that add nothing: all that they multiply is outside
+    of its bounds, and read as zero.
+
+    The loop then runs over what its outer loops' variables leave of it.
+    """
+
+    var: str
+
+    def apply(self, kernel: Func) -> None:
+        loop = find_loop(kernel, self.var)
+        guards = _common_guards(loop)
+        outer = set(ranges_around(loop))
+        low, high = loop.lo, loop.lo + loop.extent
+        for guard in guards:
+            form = coefficient(guard, self.var)
+            if form is None or not isinstance(form[0], int) or not form[0]:
+                raise Refused(f"the guard {guard} >= 0 is not linear in {self.var}")
+            slope, rest = form
+            if not symbols_of(rest) <= outer:
+                raise Refused(f"the guard {guard} >= 0 needs a loop inside {self.var}")
+            if slope > 0:
+                low = max_(low, ceildiv(-rest, slope))
+            else:
+                high = min_(high, floordiv(rest, -slope) + 1)
+        ranges = ranges_around(loop)
+        loop.set_attr("lo", simplify(low, ranges))
+        loop.set_attr("extent", simplify(max_(high - low, 0), ranges))
+        for op in accesses(loop):
+            op.set_attr("where", tuple([w for w in op.where if w not in guards]))
+        simplify_under(loop)
+
+
+def _common_guards(loop: For) -> list[DimLike]:
+    """The guards with this loop's variable that every factor of the sum under it has."""
+    if not loop.reduction:
+        raise Refused(f"{loop.var} is not a reduction")
+    stores = [op for op in accesses(loop) if isinstance(op, Store)]
+    if len(stores) != 1 or stores[0].where or not _adds_products(stores[0]):
+        raise Refused(f"{loop.var} does not add up products")
+    loads = [op for op in accesses(loop) if isinstance(op, Load)
+             and op.source is not stores[0].target]  # fmt: skip
+    found = [w for w in loads[0].where if loop.var in symbols_of(w)] if loads else []
+    for load in loads:
+        mine = [w for w in load.where if loop.var in symbols_of(w)]
+        if set(mine) != set(found) or load.fill != 0:
+            raise Refused(f"{load.source.name} has other guards, or another fill than zero")
+    if not found:
+        raise Refused(f"no guard mentions {loop.var}")
+    return found
+
+
+def _adds_products(store: Store) -> bool:
+    """acc + x * y, at one place of the accumulator."""
+    total = store.value.op
+    if total is None or total.name not in ("add", "fma"):
+        return False
+    rest = [v.op for v in total.operands
+            if not (isinstance(v.op, Load) and v.op.source is store.target)]  # fmt: skip
+    if total.name == "add":
+        if len(rest) != 1 or rest[0] is None or rest[0].name != "mul":
+            return False
+        rest = [v.op for v in rest[0].operands]
+    while any([op is not None and op.name == "cast" for op in rest]):
+        rest = [op.operands[0].op if op is not None and op.name == "cast" else op for op in rest]
+    return all([isinstance(op, Load) for op in rest])
+
+
+__all__ = ["SumApart", "Trim"]
