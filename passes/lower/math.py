@@ -11,8 +11,8 @@ from typing import Any
 
 from ...ir.core import Builder, Op, Value
 from ...ir.ops.core import Func
-from ...ir.ops.fma import Fma
 from ...ir.ops.elementwise_math import Rem
+from ...ir.ops.fma import Fma
 from ...ir.types import DType, VectorType, element
 
 
