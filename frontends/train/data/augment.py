@@ -33,9 +33,16 @@ def shift(x: Array, down: Array, right: Array, fill: float = 0.0) -> Array:
     n, _, height, width = x.shape
     rows, ok_rows = _source(height, down)
     columns, ok_columns = _source(width, right)
-    moved = x[np.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    moved = _gather(x, rows[:, :, None], columns[:, None, :])
     inside = ok_rows[:, :, None] & ok_columns[:, None, :]
-    return np.where(inside[:, None], moved.transpose(0, 3, 1, 2), np.asarray(fill, x.dtype))
+    return np.where(inside[:, None], moved, np.asarray(fill, x.dtype))
+
+
+def _gather(x: Array, rows: Array, columns: Array) -> Array:
+    """The pixels at `rows`, `columns` (n, h, w) of each image: one take over the flat batch."""
+    n, channels, height, width = x.shape
+    plane = np.arange(n * channels).reshape(n, channels, 1, 1) * (height * width)
+    return x.reshape(-1).take(plane + (rows * width + columns)[:, None])
 
 
 def _source(length: int, offset: Array) -> tuple[Array, Array]:
@@ -57,18 +64,18 @@ def rotate(x: Array, angles: Array, fill: float = 0.0) -> Array:
 
 def sample(x: Array, rows: Array, columns: Array, fill: float = 0.0) -> Array:
     """Bilinear values at fractional `rows`, `columns` (n, h, w) of each image; outside `fill`."""
-    n, _, height, width = x.shape
+    height, width = x.shape[2:]
     top, left = np.floor(rows).astype(np.intp), np.floor(columns).astype(np.intp)
-    low, aside = (rows - top)[..., None], (columns - left)[..., None]
-    images, which = x.transpose(0, 2, 3, 1), np.arange(n)[:, None, None]
-    made: Any = 0.0
+    low = (rows - top).astype(np.float32)[:, None]
+    aside = (columns - left).astype(np.float32)[:, None]
+    made: Any = np.float32(0.0)
     for dy, wy in ((0, 1 - low), (1, low)):
         for dx, wx in ((0, 1 - aside), (1, aside)):
             r, c = top + dy, left + dx
             inside = (r >= 0) & (r < height) & (c >= 0) & (c < width)
-            value = images[which, r.clip(0, height - 1), c.clip(0, width - 1)]
-            made = made + wy * wx * np.where(inside[..., None], value, fill)
-    return like(made.transpose(0, 3, 1, 2), x)
+            value = _gather(x, r.clip(0, height - 1), c.clip(0, width - 1))
+            made = made + wy * wx * np.where(inside[:, None], value, np.float32(fill))
+    return like(made, x)
 
 
 def adjust(x: Array, brightness: Array, contrast: Array, saturation: Array) -> Array:
@@ -84,11 +91,13 @@ def adjust(x: Array, brightness: Array, contrast: Array, saturation: Array) -> A
 
 
 def _per_image(factor: Array) -> Array:
-    return factor.astype(np.float32)[:, None, None, None]
+    made: Array = factor.astype(np.float32)[:, None, None, None]
+    return made
 
 
 def _grey(x: Array, weights: Array) -> Array:
-    return np.einsum("nchw,c->nhw", x, weights.astype(np.float32))[:, None]
+    made: Array = np.tensordot(weights.astype(np.float32), x, (0, 1))
+    return made[:, None]
 
 
 def normalize(x: Array, mean: Array, std: Array) -> Array:

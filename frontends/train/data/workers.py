@@ -11,6 +11,7 @@ Imports numpy, elements and errors.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -81,14 +82,17 @@ def _answer(job: Job, task: Task, slot: memoryview) -> bytes:
 
 
 def _serve(job: Job, pipe: Connection, memory: Any, size: int) -> None:
-    """A worker's life: task in, result out, until the pipe or the parent ends."""
+    """A worker's life: task in, result out, until None comes or the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends the workers
     parent = multiprocessing.parent_process()
     ends: list[Any] = [pipe, parent.sentinel] if parent is not None else [pipe]
     whole = memoryview(memory).cast("B")
     try:
         while pipe in wait(ends):
-            slot, task = pipe.recv()
+            order = pipe.recv()
+            if order is None:
+                return
+            slot, task = order
             pipe.send_bytes(_answer(job, task, whole[slot * size : (slot + 1) * size]))
     except (EOFError, OSError):
         return  # the parent has gone, or needs us no more
@@ -160,9 +164,14 @@ class Worker:
             'the main program needs `if __name__ == "__main__":` where processes are spawned',
         )
 
-    def close(self) -> None:
-        """End the process and wait for its end."""
+    def dismiss(self) -> None:
+        """Tell the process to end when it has done its tasks."""
+        with contextlib.suppress(OSError):
+            self.pipe.send(None)
         self.pipe.close()
+
+    def close(self) -> None:
+        """Wait for the end of the process, not long."""
         self.process.join(0.2)
         if self.process.is_alive():
             self.process.terminate()
@@ -201,7 +210,7 @@ def _close(workers: list[Worker], owner: int) -> None:
     """End the workers, in the process that started them alone (a fork inherits the object)."""
     if os.getpid() == owner:
         for worker in workers:
-            worker.pipe.close()  # all learn of it before the first is waited for
+            worker.dismiss()  # all learn of it before the first is waited for
         for worker in workers:
             worker.close()
         workers.clear()
