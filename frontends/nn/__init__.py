@@ -20,6 +20,21 @@ _ROOMS = (
     ".tensor",
     ".module",
     ".containers",
+    ".layers",
+    ".activation",
+    ".dense",
+    ".convolution",
+    ".pooling",
+    ".pooling_layers",
+    ".normalization",
+    ".dropout",
+    ".embedding",
+    ".resampling",
+    ".recurrent",
+    ".attention",
+    ".transformer",
+    ".losses",
+    ".loss_layers",
 )
 """Modules whose public names are names of `nn`."""
 

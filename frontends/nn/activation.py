@@ -20,125 +20,126 @@ from .tensor import Parameter, Tensor
 # ------------------------------------------------------------ functions
 
 
-def relu(x: Tensor) -> Tensor:
+def relu(x: Any) -> Tensor:
     """max(x, 0)."""
     return apply(ops.Relu, floating(x))
 
 
-def relu6(x: Tensor) -> Tensor:
+def relu6(x: Any) -> Tensor:
     """x held between 0 and 6."""
     return hardtanh(x, 0.0, 6.0)
 
 
-def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
+def leaky_relu(x: Any, negative_slope: float = 0.01) -> Tensor:
     """x where it is positive, else negative_slope * x."""
     return apply(ops.LeakyRelu, floating(x), alpha=float(negative_slope))
 
 
-def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
+def elu(x: Any, alpha: float = 1.0) -> Tensor:
     """x where it is positive, else alpha * (exp(x) - 1)."""
     return apply(ops.Elu, floating(x), alpha=float(alpha))
 
 
-def selu(x: Tensor) -> Tensor:
+def selu(x: Any) -> Tensor:
     """The scaled elu that keeps mean 0 and variance 1 (Klambauer 2017)."""
     return apply(ops.Selu, floating(x))
 
 
-def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
+def celu(x: Any, alpha: float = 1.0) -> Tensor:
     """max(x, 0) + min(0, alpha * (exp(x / alpha) - 1))."""
     return apply(ops.Celu, floating(x), alpha=float(alpha))
 
 
-def gelu(x: Tensor, approximate: str = "none") -> Tensor:
+def gelu(x: Any, approximate: str = "none") -> Tensor:
     """x times the normal distribution function; `approximate` is "none" or "tanh"."""
     if approximate not in ("none", "tanh"):
         raise Error("E0641", f"gelu: no approximation '{approximate}'", hint="none or tanh")
     return apply(ops.Gelu, floating(x), form="erf" if approximate == "none" else "tanh")
 
 
-def silu(x: Tensor) -> Tensor:
+def silu(x: Any) -> Tensor:
     """x * sigmoid(x)."""
     return apply(ops.Silu, floating(x))
 
 
-def mish(x: Tensor) -> Tensor:
+def mish(x: Any) -> Tensor:
     """x * tanh(softplus(x))."""
     return apply(ops.Mish, floating(x))
 
 
-def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta * x)) / beta.  It needs no `threshold`: large x overflow nowhere."""
     if beta == 1:
         return apply(ops.Softplus, floating(x))
     return apply(ops.Softplus, floating(x) * beta) / beta
 
 
-def softsign(x: Tensor) -> Tensor:
+def softsign(x: Any) -> Tensor:
     """x / (1 + abs(x))."""
     return apply(ops.Softsign, floating(x))
 
 
-def sigmoid(x: Tensor) -> Tensor:
+def sigmoid(x: Any) -> Tensor:
     """1 / (1 + exp(-x))."""
     return apply(SigmoidOp, floating(x))
 
 
-def logsigmoid(x: Tensor) -> Tensor:
+def logsigmoid(x: Any) -> Tensor:
     """log(sigmoid(x)), without overflow."""
     return -apply(ops.Softplus, -x)
 
 
-def tanhshrink(x: Tensor) -> Tensor:
+def tanhshrink(x: Any) -> Tensor:
     """x - tanh(x)."""
     return x - tanh(x)
 
 
-def hardswish(x: Tensor) -> Tensor:
+def hardswish(x: Any) -> Tensor:
     """x * hardsigmoid(x) (Howard 2019)."""
     return apply(ops.HardSwish, floating(x))
 
 
-def hardsigmoid(x: Tensor) -> Tensor:
+def hardsigmoid(x: Any) -> Tensor:
     """x / 6 + 1/2, held between 0 and 1."""
     return apply(ops.HardSigmoid, floating(x), alpha=1 / 6, beta=0.5)
 
 
-def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """x held between min_val and max_val."""
     return clip(floating(x), min_val, max_val)
 
 
-def hardshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
+def hardshrink(x: Any, lambd: float = 0.5) -> Tensor:
     """x where abs(x) > lambd, else 0."""
     return apply(ops.Shrink, floating(x), bias=0.0, lambd=float(lambd))
 
 
-def softshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
+def softshrink(x: Any, lambd: float = 0.5) -> Tensor:
     """x moved by lambd towards 0, and 0 where it would pass it."""
     return apply(ops.Shrink, floating(x), bias=float(lambd), lambd=float(lambd))
 
 
-def threshold(x: Tensor, threshold: float, value: float) -> Tensor:
+def threshold(x: Any, threshold: float, value: float) -> Tensor:
     """x where it is above the threshold, else value."""
     if value == 0:
         return apply(ops.ThresholdedRelu, floating(x), alpha=float(threshold))
     return where(x > threshold, x, value)
 
 
-def prelu(x: Tensor, weight: Tensor) -> Tensor:
+def prelu(x: Any, weight: Tensor) -> Tensor:
     """x where it is positive, else weight * x; weight is [1] or one number per channel (axis 1)."""
+    x = floating(x)
     if weight.size != 1 and x.ndim > 2:
         weight = reshape(weight, (weight.type.shape[0], *[1] * (x.ndim - 2)))
     return apply(ops.PRelu, x, weight)
 
 
-def softmin(x: Tensor, dim: int = -1) -> Tensor:
+def softmin(x: Any, dim: int = -1) -> Tensor:
     """softmax(-x)."""
     return softmax(-x, dim)
 
 
-def glu(x: Tensor, dim: int = -1) -> Tensor:
+def glu(x: Any, dim: int = -1) -> Tensor:
     """a * sigmoid(b), of the two halves of x along `dim` (Dauphin 2016)."""
     a, b = split(x, 2, dim)
     return a * sigmoid(b)
@@ -150,7 +151,8 @@ def rrelu(
     """leaky_relu of a slope drawn for each element while training, else of the middle one."""
     if not training:
         return leaky_relu(x, (lower + upper) / 2)
-    slope = uniform(x.type.shape, lower, upper, dtype=x.type.dtype)
+    x = floating(x)
+    slope = uniform(x.type.shape, low=lower, high=upper, dtype=x.type.dtype)
     return apply(ops.PRelu, x, slope)
 
 
@@ -378,3 +380,14 @@ class PReLU(Layer):
         if self.num_parameters > 1:
             self.expect_axis(x, 1 if x.ndim > 1 else 0, self.num_parameters, "channels")
         return prelu(x, self.weight)
+
+
+__all__ = [
+    "CELU", "ELU", "GELU", "GLU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh",
+    "LeakyReLU", "LogSigmoid", "LogSoftmax", "Mish", "PReLU", "RReLU", "ReLU", "ReLU6", "SELU",
+    "SiLU", "Sigmoid", "Softmax", "Softmax2d", "Softmin", "Softplus", "Softshrink", "Softsign",
+    "Tanh", "Tanhshrink", "Threshold", "celu", "elu", "gelu", "glu", "hardshrink", "hardsigmoid",
+    "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish", "prelu", "relu", "relu6",
+    "rrelu", "selu", "sigmoid", "silu", "softmin", "softplus", "softshrink", "softsign",
+    "tanhshrink", "threshold",
+]  # fmt: skip

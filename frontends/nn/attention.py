@@ -147,6 +147,7 @@ class MultiheadAttention(Layer):
                                  ("query", "key", "value")):  # fmt: skip
             self.expect_rank(x, (query.ndim,), f"as many axes as the query, {query.ndim}")
             self.expect_axis(x, -1, size, f"features in the {what}")
+            self.expect_type(x, self.out_proj.weight)
         alone = query.ndim == 2
         xs = [self._batch_first(x, alone) for x in (query, key, value)]
         q, k, v = self._projected(*xs)
@@ -246,3 +247,6 @@ class MultiheadAttention(Layer):
 
 MultiHeadAttention = MultiheadAttention
 """The same by the more common spelling."""
+
+
+__all__ = ["MultiHeadAttention", "MultiheadAttention", "scaled_dot_product_attention"]

@@ -184,6 +184,7 @@ class _Windows(Layer):
         axes = "[C, " + ", ".join("DHW"[-self.rank :] if self.rank > 1 else "L") + "]"
         self.expect_rank(x, (self.rank + 1, self.rank + 2), f"[N, {axes[1:]} or {axes}")
         self.expect_axis(x, -self.rank - 1, self.in_channels, "channels")
+        self.expect_type(x, self.weight)
 
 
 class _Conv(_Windows):
@@ -306,3 +307,9 @@ class ConvTranspose3d(_ConvTranspose):
     """The transpose of Conv3d."""
 
     rank, function = 3, staticmethod(conv_transpose3d)
+
+
+__all__ = [
+    "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d",
+    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+]  # fmt: skip

@@ -74,6 +74,7 @@ class Linear(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         self.expect_axis(x, -1, self.in_features, "features")
+        self.expect_type(x, self.weight)
         return linear(x, self.weight, self.bias)
 
 
@@ -98,6 +99,8 @@ class Bilinear(Layer):
     def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
         self.expect_axis(x1, -1, self.in1_features, "features in the first input")
         self.expect_axis(x2, -1, self.in2_features, "features in the second input")
+        self.expect_type(x1, self.weight)
+        self.expect_type(x2, self.weight)
         if len(x1.type.shape) != len(x2.type.shape):
             raise self.wrong("the inputs differ in rank", str(x1.type), x2.type)
         return bilinear(x1, x2, self.weight, self.bias)
@@ -138,3 +141,8 @@ class Unflatten(Layer):
         if isinstance(extent, int) and (extent != known if exact else extent % max(1, known)):
             raise self.wrong("the sizes do not multiply to the extent", str(known), x.type)
         return unflatten(x, self.dim, self.unflattened_size)
+
+
+__all__ = [
+    "Bilinear", "Flatten", "Identity", "Linear", "Unflatten", "bilinear", "linear", "unflatten",
+]  # fmt: skip

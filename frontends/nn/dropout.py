@@ -7,34 +7,38 @@ elements.  May import: ir, its siblings.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from ...ir.errors import Error
-from ...ir.ops.compare import Where
+from ...ir.ops.dropout import Dropout as DropoutOp
 from .dispatch import apply
-from .layers import Layer, scalar
-from .random import uniform
+from .functions import floating, where
+from .layers import Layer
+from .random import default, uniform
 from .tensor import Tensor
 
 
-def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+def dropout(x: Any, p: float = 0.5, training: bool = True) -> Tensor:
     """x with each element zeroed with probability p, the others divided by 1 - p."""
-    return _dropped(x, p, training, len(x.type.shape))
+    x = floating(x)
+    return _dropped(x, p, training, x.ndim)
 
 
-def dropout1d(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+def dropout1d(x: Any, p: float = 0.5, training: bool = True) -> Tensor:
     """As `dropout`, whole channels of [N, C, L] (or [C, L]) at a time."""
-    return _dropped(x, p, training, len(x.type.shape) - 1)
+    x = floating(x)
+    return _dropped(x, p, training, x.ndim - 1)
 
 
-def dropout2d(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+def dropout2d(x: Any, p: float = 0.5, training: bool = True) -> Tensor:
     """As `dropout`, whole channels of [N, C, H, W] (or [N, C]) at a time."""
-    return _dropped(x, p, training, 2)
+    return _dropped(floating(x), p, training, 2)
 
 
-def dropout3d(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+def dropout3d(x: Any, p: float = 0.5, training: bool = True) -> Tensor:
     """As `dropout`, whole channels of [N, C, D, H, W] (or [C, D, H, W]) at a time."""
-    rank = len(x.type.shape)
-    return _dropped(x, p, training, 1 if rank == 4 else 2)
+    x = floating(x)
+    return _dropped(x, p, training, 1 if x.ndim == 4 else 2)
 
 
 def _dropped(x: Tensor, p: float, training: bool, axes: int) -> Tensor:
@@ -42,11 +46,11 @@ def _dropped(x: Tensor, p: float, training: bool, axes: int) -> Tensor:
     _check(p)
     if not training or p == 0:
         return x
-    shape = x.type.shape
-    drawn = uniform((*shape[:axes], *[1] * (len(shape) - axes)))
-    keep = drawn >= p
-    scale = 0.0 if p == 1 else 1 / (1 - p)
-    made: Tensor = apply(Where, keep, x * scale, scalar(0, x))
+    extents = x.type.shape
+    drawn = None if axes == x.ndim else (*extents[:axes], *[1] * (x.ndim - axes))
+    made: Tensor = apply(DropoutOp, x, default.table["key"], default.table["counter"],
+                         ratio=float(p), drawn=drawn)  # fmt: skip
+    default.advance(math.prod(extents[:axes]))
     return made
 
 
@@ -58,18 +62,17 @@ def _check(p: float) -> None:
 _ALPHA = -1.7580993408473766
 
 
-def alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+def alpha_dropout(x: Any, p: float = 0.5, training: bool = True) -> Tensor:
     """Dropout that keeps the mean and variance of selu networks (Klambauer 2017)."""
     _check(p)
+    x = floating(x)
     if not training or p == 0:
         return x
     if p == 1:
         return x * 0.0
     keep = uniform(x.type.shape) >= p
     a = 1 / math.sqrt((1 - p) * (1 + p * _ALPHA**2))
-    dropped = apply(Where, keep, x, scalar(_ALPHA, x))
-    made: Tensor = dropped * a - a * _ALPHA * p
-    return made
+    return (where(keep, x, _ALPHA) - _ALPHA * p) * a
 
 
 class Dropout(Layer):
@@ -111,3 +114,9 @@ class AlphaDropout(Dropout):
     """`alpha_dropout` while training."""
 
     function = staticmethod(alpha_dropout)
+
+
+__all__ = [
+    "AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "alpha_dropout", "dropout",
+    "dropout1d", "dropout2d", "dropout3d",
+]  # fmt: skip

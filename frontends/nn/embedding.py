@@ -7,30 +7,28 @@ from typing import Any
 import numpy as np
 
 from ...ir.errors import Error
-from ...ir.ops.autodiff import StopGradient
-from ...ir.ops.compare import Eq, Where
 from ...ir.ops.index import Take
-from .dispatch import apply
+from .dispatch import apply, as_tensor
+from .functions import stop_gradient, where
 from .init import normal
-from .layers import Layer, scalar
+from .layers import Layer
 from .shaping import reshape
 from .tensor import Parameter, Tensor
 
 
-def embedding(x: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+def embedding(x: Any, weight: Tensor, padding_idx: int | None = None) -> Tensor:
     """weight[x]: x integers, weight [rows, width]; the row `padding_idx` gets no gradient.
 
     E0643 where an index is out of range, as far as the values are known (eager).
     """
-    rows = weight.type.shape[0]
+    x, rows = as_tensor(x), weight.type.shape[0]
     check_range(x, rows, "embedding", "index")
     found: Tensor = apply(Take, weight, x, axis=0)
     if padding_idx is None:
         return found
     at = padding_idx % rows if isinstance(rows, int) else padding_idx
-    fixed = reshape(apply(Eq, x, scalar(at, x)), (*x.type.shape, 1))
-    made: Tensor = apply(Where, fixed, apply(StopGradient, found), found)
-    return made
+    fixed = reshape(x == at, (*x.type.shape, 1))
+    return where(fixed, stop_gradient(found), found)
 
 
 def check_range(x: Tensor, count: Any, what: str, noun: str) -> None:
@@ -95,3 +93,6 @@ class Embedding(Layer):
             if error.code != "E0643":
                 raise
             raise self.wrong(error.message, *[d.split(" ", 1)[1] for d in error.details]) from None
+
+
+__all__ = ["Embedding", "embedding"]

@@ -27,8 +27,8 @@ class Layer(Module):
         """The layer in a few words, for errors and summaries: its class and geometry."""
         return type(self).__name__
 
-    def __repr__(self) -> str:
-        return super().__repr__() if self.has_children() else self.describe()
+    def extra_repr(self) -> str:
+        return self.describe().removeprefix(type(self).__name__).strip()
 
     def wrong(self, problem: str, expected: str, found: object, hint: str | None = None) -> Error:
         """E0640 for an input that does not fit this layer."""
@@ -43,6 +43,15 @@ class Layer(Module):
         if -len(shape) <= axis < len(shape) and same(shape[axis], extent) is not False:
             return
         raise self.wrong(f"wrong number of {what}", f"{extent} along axis {axis}", x.type)
+
+    def expect_type(self, x: Tensor, weight: Tensor) -> None:
+        """Raise E0640 unless x has the element type of a parameter."""
+        want = weight.type.dtype
+        if x.type.dtype is not want:
+            raise self.wrong("wrong element type", str(want), x.type,
+                             hint=f"x.astype('{want}'), or the network in x's type: "
+                             f"net.to('{x.type.dtype}')" if x.type.dtype.is_float
+                             else f"x.astype('{want}')")  # fmt: skip
 
     def expect_rank(self, x: Tensor, ranks: Sequence[int], layout: str) -> None:
         """Raise E0640 unless x has one of these ranks."""
@@ -77,3 +86,6 @@ def tupled(value: Any, count: int, what: str) -> tuple[int, ...]:
         raise Error("E0641", f"{what} takes a number or {count} of them",
                     details=(f"found {value}",))  # fmt: skip
     return found
+
+
+__all__ = ["Layer"]

@@ -50,7 +50,10 @@ class Module:
         if "_parameters" not in self.__dict__:
             raise self._unprepared()
         for x in (*args, *kwargs.values()):
-            if isinstance(x, Base) and x.symbolic:
+            if isinstance(x, np.ndarray):
+                args = tuple([_taken(a) for a in args])
+                kwargs = {name: _taken(a) for name, a in kwargs.items()}
+            elif isinstance(x, Base) and x.symbolic:
                 return x.called(self, args, kwargs)  # type: ignore[attr-defined]
         return self.entered(args, kwargs)
 
@@ -337,6 +340,11 @@ class Module:
             return f"{name}({self.extra_repr()})"
         head = [f"  {self.extra_repr()}"] if self.extra_repr() else []
         return "\n".join([f"{name}(", *head, *lines, ")"])
+
+
+def _taken(x: Any) -> Any:
+    """An argument, arrays as tensors."""
+    return as_tensor(x) if isinstance(x, np.ndarray) else x
 
 
 def as_buffer(value: Any) -> Tensor:

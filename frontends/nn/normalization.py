@@ -157,6 +157,12 @@ class _Running(Layer):
     def describe(self) -> str:
         return f"{type(self).__name__} {self.num_features}"
 
+    def expect_alike(self, x: Tensor) -> None:
+        """E0640 unless x has the element type of what the norm holds."""
+        for held in (self.weight, self.running_mean):
+            if held is not None:
+                self.expect_type(x, held)
+
     def rate(self) -> Any:
         """What share the batch has in the running statistics; momentum None is their mean."""
         self.num_batches_tracked = self.num_batches_tracked + 1
@@ -185,6 +191,7 @@ class _BatchNorm(_Running):
     def forward(self, x: Tensor) -> Tensor:
         self.expect_rank(x, self.ranks, " or ".join([f"{r} axes" for r in self.ranks]))
         self.expect_axis(x, 1, self.num_features, "channels")
+        self.expect_alike(x)
         if not self.training and self.track_running_stats:
             return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
                               eps=self.eps)  # fmt: skip
@@ -230,6 +237,7 @@ class _InstanceNorm(_Running):
         if x.ndim == rank - 1:
             return self.forward(reshape(x, (1, *x.type.shape))).reshape(x.type.shape)
         self.expect_axis(x, 1, self.num_features, "channels")
+        self.expect_alike(x)
         if self.track_running_stats and not self.training:
             return _normalised(x, self.running_mean, self.running_var, self.weight, self.bias,
                                self.eps)  # fmt: skip
@@ -278,6 +286,8 @@ class _LastAxes(Layer):
         count = len(self.normalized_shape)
         for k, extent in enumerate(self.normalized_shape):
             self.expect_axis(x, k - count, extent, "features")
+        if self.weight is not None:
+            self.expect_type(x, self.weight)
 
 
 class LayerNorm(_LastAxes):
@@ -334,4 +344,13 @@ class GroupNorm(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         self.expect_axis(x, 1, self.num_channels, "channels")
+        if self.weight is not None:
+            self.expect_type(x, self.weight)
         return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+__all__ = [
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d",
+    "InstanceNorm3d", "LayerNorm", "RMSNorm", "batch_norm", "group_norm", "instance_norm",
+    "layer_norm", "rms_norm",
+]  # fmt: skip

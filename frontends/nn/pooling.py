@@ -285,3 +285,10 @@ def adaptive_max_pool2d(x: Tensor, output_size: Any, return_indices: bool = Fals
 def adaptive_max_pool3d(x: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """The greatest elements of x [N, C, D, H, W] by windows that make [N, C, *output_size]."""
     return _adaptive_max(3, x, output_size, return_indices)
+
+
+__all__ = [
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
+    "adaptive_max_pool2d", "adaptive_max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+    "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool2d", "max_pool3d",
+]  # fmt: skip

@@ -201,3 +201,10 @@ class AdaptiveMaxPool3d(_AdaptiveMax):
     """`adaptive_max_pool3d` as a layer."""
 
     rank, function = 3, staticmethod(f.adaptive_max_pool3d)
+
+
+__all__ = [
+    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d", "AdaptiveMaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d", "LPPool1d",
+    "LPPool2d", "LPPool3d", "MaxPool1d", "MaxPool2d", "MaxPool3d",
+]  # fmt: skip

@@ -97,6 +97,7 @@ class _Recurrent(Layer):
         """
         self.expect_rank(x, (2, 3), "[T, N, in], [N, T, in] with batch_first, or [T, in]")
         self.expect_axis(x, -1, self.input_size, "features")
+        self.expect_type(x, self.weight_ih_l0)
         alone = x.ndim == 2
         if alone:
             x = x[:, None]
@@ -229,6 +230,7 @@ class _Cell(Layer):
         """x checked, and the state or zeros."""
         self.expect_rank(x, (1, 2), "[N, in] or [in]")
         self.expect_axis(x, -1, self.input_size, "features")
+        self.expect_type(x, self.weight_ih)
         if h is None:
             return zeros_tensor((*x.type.shape[:-1], self.hidden_size), dtype=x.dtype)
         h = as_tensor(h)
@@ -278,3 +280,6 @@ class RNNCell(_Cell):
     def forward(self, x: Tensor, hx: Any = None) -> Tensor:
         a, b = self.products(x, self.ready(x, hx))
         return tanh(a + b) if self.nonlinearity == "tanh" else relu(a + b)
+
+
+__all__ = ["GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell"]

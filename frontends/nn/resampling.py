@@ -270,3 +270,11 @@ class CircularPad3d(_Padding):
     """The other end around the last three axes."""
 
     rank, mode = 3, "wrap"
+
+
+__all__ = [
+    "CircularPad1d", "CircularPad2d", "CircularPad3d", "ConstantPad1d", "ConstantPad2d",
+    "ConstantPad3d", "PixelShuffle", "PixelUnshuffle", "ReflectionPad1d", "ReflectionPad2d",
+    "ReflectionPad3d", "ReplicationPad1d", "ReplicationPad2d", "ReplicationPad3d", "Upsample",
+    "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "interpolate", "pixel_shuffle", "pixel_unshuffle",
+]  # fmt: skip

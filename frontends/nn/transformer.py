@@ -208,3 +208,9 @@ class Transformer(Layer):
     def generate_square_subsequent_mask(size: int, dtype: Any = "f32") -> Tensor:
         """The additive causal mask [size, size]: 0 up to the diagonal, minus infinity above."""
         return triu(full((size, size), float("-inf"), dtype), 1)
+
+
+__all__ = [
+    "Transformer", "TransformerDecoder", "TransformerDecoderLayer", "TransformerEncoder",
+    "TransformerEncoderLayer",
+]  # fmt: skip
