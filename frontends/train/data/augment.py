@@ -30,25 +30,30 @@ def flip(x: Array, chosen: Array) -> Array:
 
 def shift(x: Array, down: Array, right: Array, fill: float = 0.0) -> Array:
     """Move each image by whole pixels, `down` and `right` (n,); what comes in is `fill`."""
-    n, _, height, width = x.shape
-    rows, ok_rows = _source(height, down)
-    columns, ok_columns = _source(width, right)
-    moved = _gather(x, rows[:, :, None], columns[:, None, :])
-    inside = ok_rows[:, :, None] & ok_columns[:, None, :]
-    return np.where(inside[:, None], moved, np.asarray(fill, x.dtype))
+    return window(x, -down, -right, (x.shape[2], x.shape[3]), fill)
+
+
+def window(x: Array, top: Array, left: Array, size: tuple[int, int], fill: float = 0.0) -> Array:
+    """A part of `size` (h, w) of each image from pixel (`top`, `left`) (n,); outside is `fill`."""
+    rows, columns = top[:, None] + np.arange(size[0]), left[:, None] + np.arange(size[1])
+    inside = _within(rows, x.shape[2])[:, :, None] & _within(columns, x.shape[3])[:, None]
+    rows, columns = rows.clip(0, x.shape[2] - 1), columns.clip(0, x.shape[3] - 1)
+    part = _gather(x, rows[:, :, None], columns[:, None])
+    return np.where(inside[:, None], part, np.asarray(fill, x.dtype))
+
+
+def _within(place: Array, length: int) -> Array:
+    """Whether each place lies inside."""
+    made: Array = (place >= 0) & (place < length)
+    return made
 
 
 def _gather(x: Array, rows: Array, columns: Array) -> Array:
     """The pixels at `rows`, `columns` (n, h, w) of each image: one take over the flat batch."""
     n, channels, height, width = x.shape
     plane = np.arange(n * channels).reshape(n, channels, 1, 1) * (height * width)
-    return x.reshape(-1).take(plane + (rows * width + columns)[:, None])
-
-
-def _source(length: int, offset: Array) -> tuple[Array, Array]:
-    """Where each pixel of a row comes from (clipped), and whether that lies inside."""
-    place = np.arange(length) - offset[:, None]
-    return place.clip(0, length - 1), (place >= 0) & (place < length)
+    made: Array = x.reshape(-1).take(plane + (rows * width + columns)[:, None])
+    return made
 
 
 def rotate(x: Array, angles: Array, fill: float = 0.0) -> Array:
@@ -72,7 +77,7 @@ def sample(x: Array, rows: Array, columns: Array, fill: float = 0.0) -> Array:
     for dy, wy in ((0, 1 - low), (1, low)):
         for dx, wx in ((0, 1 - aside), (1, aside)):
             r, c = top + dy, left + dx
-            inside = (r >= 0) & (r < height) & (c >= 0) & (c < width)
+            inside = _within(r, height) & _within(c, width)
             value = _gather(x, r.clip(0, height - 1), c.clip(0, width - 1))
             made = made + wy * wx * np.where(inside[:, None], value, np.float32(fill))
     return like(made, x)
@@ -113,7 +118,7 @@ def cutout(x: Array, row: Array, column: Array, size: int, fill: float = 0.0) ->
     height, width = x.shape[2:]
     rows = np.arange(height) - (row[:, None] - size // 2)
     columns = np.arange(width) - (column[:, None] - size // 2)
-    hit = ((rows >= 0) & (rows < size))[:, :, None] & ((columns >= 0) & (columns < size))[:, None]
+    hit = _within(rows, size)[:, :, None] & _within(columns, size)[:, None]
     return np.where(hit[:, None], np.asarray(fill, x.dtype), x)
 
 
@@ -205,14 +210,14 @@ class Crop(Step):
             raise _wrong(self, "padding", "0 or more")
 
     def images(self, x: Array, rng: np.random.Generator) -> Array:
-        """A shift, cut to size."""
+        """See `window`."""
         height, width = self.size or x.shape[2:]
         room = [x.shape[2] + 2 * self.padding - height, x.shape[3] + 2 * self.padding - width]
         if min(room) < 0:
             raise _wrong(self, "size", f"no more than the padded image of {x.shape[2:]}")
         top = rng.integers(0, room[0] + 1, len(x)) - self.padding
         left = rng.integers(0, room[1] + 1, len(x)) - self.padding
-        return np.ascontiguousarray(shift(x, -top, -left, self.fill)[:, :, :height, :width])
+        return window(x, top, left, (height, width), self.fill)
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,10 @@ def npz(path: File, *keys: str) -> Dataset:
     E0674, an unknown key E0675; arrays of Python objects are refused.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise ValueError("it holds a single array: it is a .npy file")
+        opened = np.load(path, allow_pickle=False)
+        if isinstance(opened, np.ndarray):
+            raise ValueError("it holds a single array: it is a .npy file")
+        with opened as file:
             for key in keys:
                 unknown(key, file.files, f"{path}", "array")
             found = {key: file[key] for key in (keys or file.files)}

@@ -292,8 +292,10 @@ BAD = {
     ),
     "none": (lambda: list(base().map(lambda x, y: None).batch(9)), "E0660", "None"),
     "nested": (lambda: list(base().map(lambda x, y: (x, (y, y))).batch(9)), "E0660", "field 1"),
-    "raises": (lambda: list(base().map(lambda x, y: x / int(y) + [] if y == 7 else (x, y)).batch(9)),
-               "E0670", "sample 7, epoch 0"),
+    "raises": (
+        lambda: list(base().map(lambda x, y: (x, 1 // (int(y) - 7))).batch(9)),
+        "E0670", "sample 7, epoch 0",
+    ),
 }  # fmt: skip
 
 

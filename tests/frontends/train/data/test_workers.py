@@ -155,9 +155,9 @@ def test_a_broken_off_epoch_leaves_nothing_in_the_next() -> None:
 
 
 def test_two_epochs_at_once() -> None:
-    shared = plain().map(scaled, workers=2)
-    assert equal(zip_flat(shared.iterate(0), shared.iterate(1)),
-                 zip_flat(plain().map(scaled).iterate(0), plain().map(scaled).iterate(1)))  # fmt: skip
+    shared, alone = plain().map(scaled, workers=2), plain().map(scaled)
+    found = zip_flat(shared.iterate(0), shared.iterate(1))
+    assert equal(found, zip_flat(alone.iterate(0), alone.iterate(1)))
     shared.close()
 
 
