@@ -11,7 +11,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Any_, Array, Builder, Float, Op, Value, attr, operand, optional, sample, variadic
+from ..core import (
+    Any_,
+    Array,
+    Builder,
+    Float,
+    Grads,
+    Op,
+    Value,
+    attr,
+    operand,
+    optional,
+    sample,
+    variadic,
+)
 from ..dims import DimLike, sym
 from ..types import DType, Shape, TensorType, from_numpy, i64
 from .constraints import require, same
@@ -20,6 +33,7 @@ from .convert import compute_dtype, round_float, widen
 from .core import Const, generic, indices, iterators
 from .elementwise import constant
 from .index import in_range
+from .points_grad import of_weights
 from .shape import DimValue
 from .window import Window, window, windows_of
 
@@ -107,6 +121,13 @@ class SamplePoints(Op):
             return as_type(b, parts[0], x.tensor.dtype)
 
         return generic(b, [*tables, *[x] * len(reads)], its, maps, [at], [out], body)  # type: ignore[no-any-return]
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """Scattered back to the images; for each weight a sum over the channels."""
+        wide = compute_dtype(self.x.tensor.dtype)
+        g, x, shape = as_type(b, g, wide), as_type(b, self.x, wide), self.x.tensor.shape[2:]
+        dx = b.scatter_points(g, *self.tables, taps=self.taps, shape=shape)
+        return dx, *of_weights(b, x, g, self.tables, self.taps)
 
     samples: ClassVar[Any] = (
         sample((2, 3, 4, 5), *[(2, 6)] * 8, taps=2, dtypes=("f32", *["i64"] * 4, *["f32"] * 4),

@@ -6,7 +6,7 @@ dims, the loop level.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,10 +16,11 @@ from ..dims import DimLike, sym
 from ..types import BufferType, DType, Shape, TensorType, f32, from_numpy, i64
 from .constraints import least, require, same
 from .contract import as_type
-from .convert import lowest, round_float, widen
+from .convert import compute_dtype, lowest, round_float, widen
 from .elementwise import constant
 from .index import in_range
 from .loop import Alloc, Bind, For, IndexValue, Load, Store
+from .scatter import nest
 
 MOST_SAMPLES = 1 << 20
 """More samples along an axis of a bin than any image has."""
@@ -59,9 +60,9 @@ class MaxUnpool(Op):
         x, index = inputs
         (target,) = outputs
         shape = target.buffer.shape
-        inner, at = _nest(b, "z", shape)
+        inner, at = nest(b, "z", shape)
         inner.emit(Store, _zero(inner, x.buffer.dtype), target, index=at)
-        inner, at = _nest(b, "i", x.buffer.shape)
+        inner, at = nest(b, "i", x.buffer.shape)
         value = inner.emit(Load, x, index=at)
         place = as_type(inner, inner.emit(Load, index, index=at), i64)
         total: DimLike = 1
@@ -101,21 +102,14 @@ class MaxUnpool(Op):
     )
 
 
-def _nest(b: Builder, prefix: str, shape: Sequence[DimLike]) -> tuple[Builder, list[DimLike]]:
-    """A nest over a shape: the builder of its body, and its index."""
-    at: list[DimLike] = []
-    for k, extent in enumerate(shape):
-        b = b.at(b.insert(For.make(f"{prefix}{k}", extent)).body)
-        at.append(sym(f"{prefix}{k}"))
-    return b, at
-
-
 def _zero(b: Builder, dtype: DType) -> Value:
     index = b.emit(IndexValue, value=0, dtype=i64)
     return as_type(b, index, dtype)
 
 
-def _images(op: str, x: TensorType, rois: TensorType, columns: int, size: tuple[int, int]) -> None:
+def check_images(
+    op: str, x: TensorType, rois: TensorType, columns: int, size: tuple[int, int]
+) -> None:
     """C1 to C3 of both region poolings."""
     found = f"x : {x}   rois : {rois}"
     require(rois.dtype is x.dtype, "E0303", f"{op} (C1): element types differ", found)
@@ -125,113 +119,13 @@ def _images(op: str, x: TensorType, rois: TensorType, columns: int, size: tuple[
     require(positive, "E0316", f"{op} (C3): the size is two extents of at least 1", f"found {size}")
 
 
-class RoiAlign(Op):
-    """The mean (or `mode` "max") over samples of each bin of each region (He 2017): x [N, C, H, W],
-    rois [R, 4] as x1, y1, x2, y2, batch [R] to [R, C, *size].
+class _RoiAlign(Op):
+    """Base: the attributes of the op, its sample points, and one cotangent fewer than operands."""
 
-    Coordinates are multiplied by `scale`; with `half_pixel` less 0.5, else regions are at least 1
-    wide.  A bin has `samples`^2 sample points, or ceil(region / size) per axis where that is 0;
-    each is the bilinear interpolation of its neighbours, 0 beyond -1 or the extent; for "max" the
-    greatest of the four products of weight and neighbour.
-
-    C1: x and rois have one element type.  C2: the ranks above, one batch index per region.  C3:
-    `size` is two extents of at least 1, `samples` is at least 0.  C4: the mode is known.
-    """
-
-    x = operand(Float)
-    rois = operand(Float)
-    batch = operand(Int)
     size = attr(tuple)
     scale = attr(float, 1.0)
     sampling = attr(int, 0)
     half_pixel = attr(bool, True)
-    mode = attr(str, "avg")
-
-    @staticmethod
-    def infer(
-        x: TensorType,
-        rois: TensorType,
-        batch: TensorType,
-        size: tuple[int, int],
-        scale: float,
-        sampling: int,
-        half_pixel: bool,
-        mode: str,
-    ) -> TensorType:
-        _images("roi_align", x, rois, 4, size)
-        fits = batch.rank == 1 and same(batch.shape[0], rois.shape[0]) is not False
-        require(fits, "E0316", "roi_align (C2): one batch index per region", f"{rois} and {batch}")
-        require(sampling >= 0, "E0316", f"roi_align (C3): {sampling} samples")
-        require(mode in ("avg", "max"), "E0316", f"roi_align (C4): unknown mode {mode}")
-        return TensorType(x.dtype, (rois.shape[0], x.shape[1], *size))
-
-    @staticmethod
-    def evaluate(
-        x: Array,
-        rois: Array,
-        batch: Array,
-        size: tuple[int, int],
-        scale: float,
-        sampling: int,
-        half_pixel: bool,
-        mode: str,
-    ) -> Array:
-        dtype, batch = from_numpy(x.dtype), in_range(batch, x.shape[0], "roi_align", 0)
-        wide, boxes = widen(x), widen(rois)
-        boxes = boxes * boxes.dtype.type(scale) - boxes.dtype.type(0.5 if half_pixel else 0)
-        out = np.zeros((len(rois), x.shape[1], *size), np.float64)
-        for r, box in enumerate(boxes):
-            image = wide[batch[r]].astype(np.float64)
-            axes = []
-            for k, extent in enumerate(x.shape[2:]):
-                low, high = box[1 - k], box[3 - k]
-                span = high - low if half_pixel else max(high - low, box.dtype.type(1))
-                bin_ = span / box.dtype.type(size[k])
-                count = sampling or int(np.ceil(bin_))
-                axes.append([_points(low, bin_, p, count, extent) for p in range(size[k])])
-            for p, q in np.ndindex(*size):
-                out[r, :, p, q] = _pooled(image, axes[0][p], axes[1][q], mode)
-        return round_float(out, dtype)
-
-    def loops(self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
-        """Per region, bin and channel the sample points, each with four loads."""
-        x, rois, batch = inputs
-        (target,) = outputs
-        regions, channels, *size = target.buffer.shape
-        wide = f32 if x.buffer.dtype.bits < 32 else x.buffer.dtype
-        b, (r,) = _nest(b, "r", (regions,))
-        image = as_type(b, b.emit(Load, batch, index=(r,)), i64)
-        b.emit(Bind, image, symbol="image", extent=x.buffer.shape[0])
-        starts, bins = [], []
-        for k in (0, 1):
-            low, bin_ = self.bin(b, rois, r, k, wide)
-            starts.append(low)
-            bins.append(bin_)
-        counts = [self.count(b, k, bins[k]) for k in (0, 1)]
-        b, (c, p, q) = _nest(b, "o", (channels, *size))
-        acc = b.emit(Alloc, label="acc", type=BufferType(wide, (1,), "register"))
-        first = 0.0 if self.mode == "avg" else lowest(wide)
-        b.emit(Store, constant(b, bins[0], first), acc, index=(0,))
-        inner, at = _nest(b, "s", counts)
-        weights, places = [], []
-        for k, bin_at in enumerate((p, q)):
-            place = self.point(inner, starts[k], bins[k], bin_at, at[k], counts[k])
-            pairs = _neighbours(inner, k, place, x.buffer.shape[2 + k])
-            weights.append([w for w, _ in pairs])
-            places.append([n for _, n in pairs])
-        total = _corner_sum(inner, x, c, weights, places, self.mode, wide)
-        have = inner.emit(Load, acc, index=(0,))
-        new = inner.max(have, total) if self.mode == "max" else inner.add(have, total)
-        inner.emit(Store, new, acc, index=(0,))
-        found = b.emit(Load, acc, index=(0,))
-        number = b.emit(IndexValue, value=counts[0] * counts[1], dtype=i64)
-        if self.mode == "avg":
-            least_ = b.max(number, constant(b, number, 1))
-            found = b.div(found, b.cast(least_, to=wide))
-        else:
-            some = b.gt(number, constant(b, number, 0))
-            found = b.where(some, found, constant(b, found, 0.0))
-        b.emit(Store, as_type(b, found, x.buffer.dtype), target, index=(r, c, p, q))
 
     def bin(
         self, b: Builder, rois: Value, r: DimLike, axis: int, wide: DType
@@ -246,6 +140,34 @@ class RoiAlign(Op):
         if not self.half_pixel:
             span = b.max(span, constant(b, span, 1.0))
         return ends[0], b.div(span, constant(b, span, self.size[axis]))
+
+    def region(
+        self, b: Builder, rois: Value, r: DimLike, wide: DType
+    ) -> tuple[list[Value], list[Value], list[DimLike]]:
+        """Per axis where a region begins, how long its bins are, how many samples they have."""
+        found = [self.bin(b, rois, r, k, wide) for k in (0, 1)]
+        counts = [self.count(b, k, found[k][1]) for k in (0, 1)]
+        return [low for low, _ in found], [bin_ for _, bin_ in found], counts
+
+    def samples_of(
+        self,
+        b: Builder,
+        starts: Sequence[Value],
+        bins: Sequence[Value],
+        counts: Sequence[DimLike],
+        bin_at: Sequence[DimLike],
+        extents: Sequence[DimLike],
+    ) -> tuple[Builder, list[list[Value]], list[list[DimLike]]]:
+        """A loop over the samples of a bin: its builder, and per axis the weights and positions of
+        both neighbours."""
+        inner, at = nest(b, "s", counts)
+        weights, places = [], []
+        for k in (0, 1):
+            place = self.point(inner, starts[k], bins[k], bin_at[k], at[k], counts[k])
+            pairs = neighbours(inner, k, place, extents[k])
+            weights.append([w for w, _ in pairs])
+            places.append([n for _, n in pairs])
+        return inner, weights, places
 
     def count(self, b: Builder, axis: int, bin_: Value) -> DimLike:
         """How many samples a bin has along an axis: a number, or a symbol bound to it."""
@@ -269,6 +191,110 @@ class RoiAlign(Op):
         step = b.mul(b.add(index(sample_), constant(b, start, 0.5)), bin_)
         return b.add(begin, b.div(step, index(count)))  # type: ignore[no-any-return]
 
+
+class RoiAlign(_RoiAlign):
+    """The mean (or `mode` "max") over samples of each bin of each region (He 2017): x [N, C, H, W],
+    rois [R, 4] as x1, y1, x2, y2, batch [R] to [R, C, *size].
+
+    Coordinates are multiplied by `scale`; with `half_pixel` less 0.5, else regions are at least 1
+    wide.  A bin has `samples`^2 sample points, or ceil(region / size) per axis where that is 0;
+    each is the bilinear interpolation of its neighbours, 0 beyond -1 or the extent; for "max" the
+    greatest of the four products of weight and neighbour.  The regions get no cotangent: as in
+    torchvision, they are where to look, not what is seen.
+
+    C1: x and rois have one element type.  C2: the ranks above, one batch index per region.  C3:
+    `size` is two extents of at least 1, `samples` is at least 0.  C4: the mode is known.
+    """
+
+    x = operand(Float)
+    rois = operand(Float)
+    batch = operand(Int)
+    mode = attr(str, "avg")
+
+    @staticmethod
+    def infer(
+        x: TensorType,
+        rois: TensorType,
+        batch: TensorType,
+        size: tuple[int, int],
+        scale: float,
+        sampling: int,
+        half_pixel: bool,
+        mode: str,
+    ) -> TensorType:
+        check_images("roi_align", x, rois, 4, size)
+        fits = batch.rank == 1 and same(batch.shape[0], rois.shape[0]) is not False
+        require(fits, "E0316", "roi_align (C2): one batch index per region", f"{rois} and {batch}")
+        require(sampling >= 0, "E0316", f"roi_align (C3): {sampling} samples")
+        require(mode in ("avg", "max"), "E0316", f"roi_align (C4): unknown mode {mode}")
+        return TensorType(x.dtype, (rois.shape[0], x.shape[1], *size))
+
+    @staticmethod
+    def evaluate(
+        x: Array,
+        rois: Array,
+        batch: Array,
+        size: tuple[int, int],
+        scale: float,
+        sampling: int,
+        half_pixel: bool,
+        mode: str,
+    ) -> Array:
+        dtype, batch = from_numpy(x.dtype), in_range(batch, x.shape[0], "roi_align", 0)
+        wide = widen(x)
+        out = np.zeros((len(rois), x.shape[1], *size), np.float64)
+        for r, box in enumerate(rois):
+            image = wide[batch[r]].astype(np.float64)
+            rows, columns = sample_points(box, x.shape[2:], size, scale, sampling, half_pixel)
+            for p, q in np.ndindex(*size):
+                out[r, :, p, q] = _pooled(image, rows[p], columns[q], mode)
+        return round_float(out, dtype)
+
+    def loops(self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
+        """Per region, bin and channel the sample points, each with four loads."""
+        x, rois, batch = inputs
+        (target,) = outputs
+        regions, channels, *size = target.buffer.shape
+        wide = f32 if x.buffer.dtype.bits < 32 else x.buffer.dtype
+        b, (r,) = nest(b, "r", (regions,))
+        image = as_type(b, b.emit(Load, batch, index=(r,)), i64)
+        b.emit(Bind, image, symbol="image", extent=x.buffer.shape[0])
+        starts, bins, counts = self.region(b, rois, r, wide)
+        b, (c, p, q) = nest(b, "o", (channels, *size))
+        acc = b.emit(Alloc, label="acc", type=BufferType(wide, (1,), "register"))
+        first = 0.0 if self.mode == "avg" else lowest(wide)
+        b.emit(Store, constant(b, bins[0], first), acc, index=(0,))
+        inner, weights, places = self.samples_of(
+            b, starts, bins, counts, (p, q), x.buffer.shape[2:]
+        )
+        total = _corner_sum(inner, x, c, weights, places, self.mode, wide)
+        have = inner.emit(Load, acc, index=(0,))
+        new = inner.max(have, total) if self.mode == "max" else inner.add(have, total)
+        inner.emit(Store, new, acc, index=(0,))
+        found = b.emit(Load, acc, index=(0,))
+        number = b.emit(IndexValue, value=counts[0] * counts[1], dtype=i64)
+        if self.mode == "avg":
+            least_ = b.max(number, constant(b, number, 1))
+            found = b.div(found, b.cast(least_, to=wide))
+        else:
+            some = b.gt(number, constant(b, number, 0))
+            found = b.where(some, found, constant(b, found, 0.0))
+        b.emit(Store, as_type(b, found, x.buffer.dtype), target, index=(r, c, p, q))
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """To the neighbours of each sample by their weights, or to the greatest product's."""
+        places = {name: getattr(self, name) for name in ("size", "scale", "sampling", "half_pixel")}
+        shape = self.x.tensor.shape
+        if self.mode == "avg":
+            dx = b.roi_align_grad(g, self.rois, self.batch, shape=shape, **places)
+            return dx, None, None
+        index, weight = b.roi_align_places(self.x, self.rois, self.batch, **places)
+        return (
+            to_places(b, b.mul(as_type(b, g, weight.tensor.dtype), weight), index, shape),
+            None,
+            None,
+        )
+
     samples: ClassVar[Any] = (
         sample((1, 2, 6, 7), (3, 4), (3,), size=(2, 3), sampling=2, dtypes=("f32", "f32", "i64"),
                ranges=((-2, 2), (0, 6), (0, 0))),
@@ -287,6 +313,44 @@ class RoiAlign(Op):
         ("C3", sample((1, 2, 6, 7), (3, 4), (3,), size=(2, 0))),
         ("C4", sample((1, 2, 6, 7), (3, 4), (3,), size=(2, 3), mode="sum")),
     )
+
+
+def sample_points(
+    box: Array,
+    extents: Sequence[int],
+    size: Sequence[int],
+    scale: float,
+    sampling: int,
+    half_pixel: bool,
+) -> list[list[list[tuple[Any, int, int]]]]:
+    """Per axis of the image and bin, the samples of a region as `_points` gives them."""
+    box = widen(box)
+    box = box * box.dtype.type(scale) - box.dtype.type(0.5 if half_pixel else 0)
+    axes = []
+    for k, extent in enumerate(extents):
+        low, high = box[1 - k], box[3 - k]
+        span = high - low if half_pixel else max(high - low, box.dtype.type(1))
+        bin_ = span / box.dtype.type(size[k])
+        count = sampling or int(np.ceil(bin_))
+        axes.append([_points(low, bin_, p, count, extent) for p in range(size[k])])
+    return axes
+
+
+def to_places(b: Builder, g: Value, index: Value, shape: Shape) -> Value:
+    """Zeros of `shape`, and each element of g added at its flat position; none where that is
+    negative."""
+    total: DimLike = 1
+    for extent in shape:
+        total = total * extent
+    zero = constant(b, g, 0.0)
+    inside = b.ge(index, constant(b, index, 0))
+    flat = [b.where(inside, v, constant(b, v, 0)) for v in (g, index)]
+    count: DimLike = 1
+    for extent in g.tensor.shape:
+        count = count * extent
+    g, index = [b.reshape(v, shape=(count,)) for v in flat]
+    found = b.scatter_elements(b.broadcast_to(zero, shape=(total,)), index, g, reduction="add")
+    return b.reshape(found, shape=shape)  # type: ignore[no-any-return]
 
 
 def _points(low: Any, bin_: Any, at: int, count: int, extent: int) -> list[tuple[Any, int, int]]:
@@ -323,9 +387,7 @@ def _pooled(image: Array, rows: Sequence[Any], columns: Sequence[Any], mode: str
     return np.asarray(np.max(found, axis=0) if mode == "max" else np.mean(found, axis=0))
 
 
-def _neighbours(
-    b: Builder, axis: int, place: Value, extent: DimLike
-) -> list[tuple[Value, DimLike]]:
+def neighbours(b: Builder, axis: int, place: Value, extent: DimLike) -> list[tuple[Value, DimLike]]:
     """(weight, bound position) of the two neighbours of a place; both weights 0 where outside."""
     size = b.emit(IndexValue, value=extent, dtype=i64)
     wide = as_type(b, size, place.type)  # type: ignore[arg-type]
@@ -368,75 +430,13 @@ def _corner_sum(
     return total
 
 
-class MaxRoiPool(Op):
-    """The greatest element of each bin of each region (Girshick 2015): x [N, C, H, W], rois [R, 5]
-    as batch, x1, y1, x2, y2, to [R, C, *size].
-
-    Coordinates times `scale` are rounded, halves away from zero, and both ends belong to the
-    region, which is at least 1 wide; a bin outside the image gives 0.
-
-    C1: x and rois have one element type.  C2: the ranks above.  C3: `size` is two extents of at
-    least 1.
-    """
+class _MaxRoiPool(Op):
+    """Base: operands, attributes, and the bins of a region."""
 
     x = operand(Float)
     rois = operand(Float)
     size = attr(tuple)
     scale = attr(float, 1.0)
-
-    @staticmethod
-    def infer(x: TensorType, rois: TensorType, size: tuple[int, int], scale: float) -> TensorType:
-        _images("max_roi_pool", x, rois, 5, size)
-        return TensorType(x.dtype, (rois.shape[0], x.shape[1], *size))
-
-    @staticmethod
-    def evaluate(x: Array, rois: Array, size: tuple[int, int], scale: float) -> Array:
-        wide, boxes = widen(x), widen(rois)
-        batch = in_range(boxes[:, 0].astype(np.int64), x.shape[0], "max_roi_pool", 0)
-        kind = boxes.dtype.type
-        scaled = boxes[:, 1:] * kind(scale)
-        ends = np.copysign(np.floor(np.abs(scaled) + kind(0.5)), scaled)
-        out = np.zeros((len(rois), x.shape[1], *size), wide.dtype)
-        for r, p, q in np.ndindex(len(rois), *size):
-            cut = []
-            for k, at in enumerate((p, q)):
-                low = ends[r, 1 - k]
-                bin_ = max(ends[r, 3 - k] - low + kind(1), kind(1)) / kind(size[k])
-                edges = np.floor(kind(at) * bin_) + low, np.ceil(kind(at + 1) * bin_) + low
-                first, last = [int(np.clip(e, 0, x.shape[2 + k])) for e in edges]
-                cut.append(slice(first, last))
-            part = wide[batch[r]][(slice(None), *cut)]
-            if part.shape[1] and part.shape[2]:
-                out[r, :, p, q] = part.max(axis=(1, 2))
-        return out.astype(x.dtype)
-
-    def loops(self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
-        """Per region, bin and channel, a loop over the elements of the bin."""
-        x, rois = inputs
-        (target,) = outputs
-        dtype = x.buffer.dtype
-        wide = f32 if dtype.bits < 32 else dtype
-        regions, channels, *size = target.buffer.shape
-        b, (r,) = _nest(b, "r", (regions,))
-        image = b.cast(as_type(b, b.emit(Load, rois, index=(r, 0)), wide), to=i64)
-        b.emit(Bind, image, symbol="image", extent=x.buffer.shape[0])
-        bins = [self.bin(b, rois, r, k, wide) for k in (0, 1)]
-        b, (p, q) = _nest(b, "b", size)
-        edges = [_edges(b, k, *bins[k], at, x.buffer.shape[2 + k]) for k, at in enumerate((p, q))]
-        b, (c,) = _nest(b, "c", (channels,))
-        acc = b.emit(Alloc, label="acc", type=BufferType(dtype, (1,), "register"))
-        b.emit(Store, _scalar(b, dtype, lowest(dtype)), acc, index=(0,))
-        inner, at = b, []
-        for k, (low, high) in enumerate(edges):
-            inner = inner.at(inner.insert(For.make(f"e{k}", high - low)).body)
-            at.append(low + sym(f"e{k}"))
-        value = inner.emit(Load, x, index=(sym("image"), c, *at))
-        inner.emit(Store, inner.max(inner.emit(Load, acc, index=(0,)), value), acc, index=(0,))
-        area = (edges[0][1] - edges[0][0]) * (edges[1][1] - edges[1][0])
-        number = b.emit(IndexValue, value=area, dtype=i64)
-        some = b.gt(number, constant(b, number, 0))
-        found = b.where(some, b.emit(Load, acc, index=(0,)), _scalar(b, dtype, 0.0))
-        b.emit(Store, found, target, index=(r, c, p, q))
 
     def bin(
         self, b: Builder, rois: Value, r: DimLike, axis: int, wide: DType
@@ -452,6 +452,96 @@ class MaxRoiPool(Op):
         span = b.max(b.add(b.sub(ends[1], ends[0]), one), one)
         return ends[0], b.div(span, constant(b, span, self.size[axis]))
 
+    def bins_of(
+        self, b: Builder, x: Value, rois: Value, shape: Sequence[DimLike]
+    ) -> tuple[Builder, list[tuple[DimLike, DimLike]], tuple[DimLike, ...]]:
+        """Loops over regions, bins and channels: the builder inside, the (first, last) positions
+        per axis, and the index of the result; the symbol `image` is bound."""
+        wide = compute_dtype(x.buffer.dtype)
+        regions, channels, *size = shape
+        b, (r,) = nest(b, "r", (regions,))
+        image = b.cast(as_type(b, b.emit(Load, rois, index=(r, 0)), wide), to=i64)
+        b.emit(Bind, image, symbol="image", extent=x.buffer.shape[0])
+        bins = [self.bin(b, rois, r, k, wide) for k in (0, 1)]
+        b, (p, q) = nest(b, "b", size)
+        edges = [_edges(b, k, *bins[k], at, x.buffer.shape[2 + k]) for k, at in enumerate((p, q))]
+        b, (c,) = nest(b, "c", (channels,))
+        return b, edges, (r, c, p, q)
+
+
+def cuts(
+    shape: Sequence[int], rois: Array, size: Sequence[int], scale: float
+) -> Iterator[tuple[Any, ...]]:
+    """(region, row, column, image, slice of rows, slice of columns) of each bin of `max_roi_pool`
+    over x of `shape`."""
+    boxes = widen(rois)
+    batch = in_range(boxes[:, 0].astype(np.int64), shape[0], "max_roi_pool", 0)
+    kind = boxes.dtype.type
+    scaled = boxes[:, 1:] * kind(scale)
+    ends = np.copysign(np.floor(np.abs(scaled) + kind(0.5)), scaled)
+    for r, p, q in np.ndindex(len(rois), *size):
+        cut = []
+        for k, at in enumerate((p, q)):
+            low = ends[r, 1 - k]
+            bin_ = max(ends[r, 3 - k] - low + kind(1), kind(1)) / kind(size[k])
+            edges = np.floor(kind(at) * bin_) + low, np.ceil(kind(at + 1) * bin_) + low
+            first, last = [int(np.clip(e, 0, shape[2 + k])) for e in edges]
+            cut.append(slice(first, last))
+        yield (r, p, q, batch[r], *cut)
+
+
+class MaxRoiPool(_MaxRoiPool):
+    """The greatest element of each bin of each region (Girshick 2015): x [N, C, H, W], rois [R, 5]
+    as batch, x1, y1, x2, y2, to [R, C, *size].
+
+    Coordinates times `scale` are rounded, halves away from zero, and both ends belong to the
+    region, which is at least 1 wide; a bin outside the image gives 0.
+
+    C1: x and rois have one element type.  C2: the ranks above.  C3: `size` is two extents of at
+    least 1.
+    """
+
+    @staticmethod
+    def infer(x: TensorType, rois: TensorType, size: tuple[int, int], scale: float) -> TensorType:
+        check_images("max_roi_pool", x, rois, 5, size)
+        return TensorType(x.dtype, (rois.shape[0], x.shape[1], *size))
+
+    @staticmethod
+    def evaluate(x: Array, rois: Array, size: tuple[int, int], scale: float) -> Array:
+        wide = widen(x)
+        out = np.zeros((len(rois), x.shape[1], *size), wide.dtype)
+        for r, p, q, image, *cut in cuts(x.shape, rois, size, scale):
+            part = wide[image][(slice(None), *cut)]
+            if part.shape[1] and part.shape[2]:
+                out[r, :, p, q] = part.max(axis=(1, 2))
+        return out.astype(x.dtype)
+
+    def loops(self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
+        """Per region, bin and channel, a loop over the elements of the bin."""
+        x, rois = inputs
+        (target,) = outputs
+        dtype = x.buffer.dtype
+        b, edges, (r, c, p, q) = self.bins_of(b, x, rois, target.buffer.shape)
+        acc = b.emit(Alloc, label="acc", type=BufferType(dtype, (1,), "register"))
+        b.emit(Store, scalar(b, dtype, lowest(dtype)), acc, index=(0,))
+        inner, at = b, []
+        for k, (low, high) in enumerate(edges):
+            inner = inner.at(inner.insert(For.make(f"e{k}", high - low)).body)
+            at.append(low + sym(f"e{k}"))
+        value = inner.emit(Load, x, index=(sym("image"), c, *at))
+        inner.emit(Store, inner.max(inner.emit(Load, acc, index=(0,)), value), acc, index=(0,))
+        area = (edges[0][1] - edges[0][0]) * (edges[1][1] - edges[1][0])
+        number = b.emit(IndexValue, value=area, dtype=i64)
+        some = b.gt(number, constant(b, number, 0))
+        found = b.where(some, b.emit(Load, acc, index=(0,)), scalar(b, dtype, 0.0))
+        b.emit(Store, found, target, index=(r, c, p, q))
+
+    def vjp(self, b: Builder, g: Value) -> Grads:
+        """To the first of the greatest elements of each bin; the regions get none."""
+        index = b.max_roi_pool_places(self.x, self.rois, size=self.size, scale=self.scale)
+        wide = as_type(b, g, compute_dtype(self.x.tensor.dtype))
+        return to_places(b, wide, index, self.x.tensor.shape), None
+
     samples: ClassVar[Any] = (
         sample((1, 2, 6, 7), (3, 5), size=(2, 3), ranges=((-2, 2), (0, 0.9))),
         sample((2, 3, 5, 5), (4, 5), size=(2, 2), scale=5.0, ranges=((-2, 2), (0, 1.7))),
@@ -466,7 +556,7 @@ class MaxRoiPool(Op):
     )
 
 
-def _scalar(b: Builder, dtype: DType, value: float) -> Value:
+def scalar(b: Builder, dtype: DType, value: float) -> Value:
     return constant(b, _zero(b, dtype), value)
 
 

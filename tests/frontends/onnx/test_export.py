@@ -29,8 +29,9 @@ from irc.ir.types import DType, TensorType, f16, f32, i64
 from irc.ir.verify import verify
 
 REFUSED = {
-    "avg_pool_grad", "conv_filter_grad", "max_pool_grad", "pack", "unpack", "philox_bits",
-    "philox_next", "random_normal", "random_uniform", "requantize", "resample", "sample_points",
+    "avg_pool_grad", "conv_filter_grad", "dropout", "max_pool_grad", "max_roi_pool_places", "pack",
+    "unpack", "philox_bits", "philox_next", "random_normal", "random_uniform", "requantize",
+    "resample", "roi_align_grad", "roi_align_places", "sample_points", "scatter_points",
 }  # fmt: skip
 """Ops that ONNX cannot say: layouts, kernels and random numbers of ours, gradients."""
 UNSAID = {

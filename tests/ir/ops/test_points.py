@@ -56,3 +56,13 @@ def test_whole_offsets_shift_the_image(apply: Any) -> None:
     found = apply("deform_conv", x[:, :, :6, :6], w, offset)
     want = apply("conv", x[:, :, 2:6, 1:6], w)
     np.testing.assert_allclose(found[:, :, :2, :3], want[:, :, :2, :3], atol=1e-12)
+
+
+def test_scattering_is_the_adjoint_of_sampling(apply: Any) -> None:
+    rng = np.random.default_rng(4)
+    x, g = rng.uniform(-1, 1, (2, 3, 4, 5)), rng.uniform(-1, 1, (2, 3, 7))
+    places = [rng.integers(0, e, (2, 7)) for e in (4, 4, 5, 5)]
+    weights = list(rng.uniform(-1, 1, (4, 2, 7)))
+    sampled = apply("sample_points", x, *places, *weights, taps=2)
+    spread = apply("scatter_points", g, *places, *weights, taps=2, shape=(4, 5))
+    np.testing.assert_allclose(np.sum(spread * x), np.sum(sampled * g))
