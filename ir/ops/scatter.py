@@ -8,6 +8,7 @@ level.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -280,7 +281,7 @@ class ScatterND(_Scatter):
     def evaluate(x: Array, index: Array, updates: Array, reduction: str) -> Array:
         depth = index.shape[-1]
         if not depth:  # every row names all of x
-            rows = updates.reshape(-1, *x.shape)
+            rows = updates.reshape(math.prod(index.shape[:-1]), *x.shape)
             out: Array = x[None]
             for row in rows:
                 out = scattered(out, (np.zeros(1, np.int64),), row[None], reduction)
@@ -289,7 +290,7 @@ class ScatterND(_Scatter):
         for k in range(depth):
             at = in_range(index[..., k], x.shape[k], "scatter_nd").reshape(-1)
             places.append(np.where(at < 0, at + x.shape[k], at))
-        rows = updates.reshape(-1, *x.shape[depth:])
+        rows = updates.reshape(math.prod(index.shape[:-1]), *x.shape[depth:])
         return scattered(x, tuple(places), rows, reduction)
 
     def loops(self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
