@@ -17,11 +17,15 @@ _FACE = {
     "Module": (".ir.ops.core", "Module"),
     "UnsupportedError": (".ir.errors", "UnsupportedError"),
     "compile": (".tools.driver", "compile"),
+    "custom_vjp": (".frontends.nn.custom", "custom_vjp"),
     "export_onnx": (".frontends.onnx", "export_onnx"),
+    "grad": (".frontends.nn.transforms", "grad"),
     "load": (".tools.driver", "load"),
     "nn": (".frontends.nn", ""),
     "open": (".tools.driver", "open_plan"),
     "register_onnx_op": (".frontends.onnx", "register_onnx_op"),
+    "stop_gradient": (".frontends.nn.functions", "stop_gradient"),
+    "value_and_grad": (".frontends.nn.transforms", "value_and_grad"),
 }
 
 __all__ = ["__version__", *_FACE]

@@ -20,6 +20,7 @@ _ROOMS = (
     ".tensor",
     ".module",
     ".containers",
+    ".control",
     ".layers",
     ".activation",
     ".dense",
@@ -38,7 +39,19 @@ _ROOMS = (
 )
 """Modules whose public names are names of `nn`."""
 
-_MORE = {"apply": ".dispatch", "no_grad": ".dispatch", "enable_grad": ".dispatch"}
+_MORE = {
+    "Spec": ".traced",
+    "apply": ".dispatch",
+    "custom_vjp": ".custom",
+    "enable_grad": ".dispatch",
+    "grad": ".transforms",
+    "gradients": ".transforms",
+    "manual_seed": ".random",
+    "no_grad": ".dispatch",
+    "remat": ".custom",
+    "trace": ".traced",
+    "value_and_grad": ".transforms",
+}
 """Single names: where each comes from."""
 
 _DTYPES = ("f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "u32", "u64", "boolean")

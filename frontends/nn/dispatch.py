@@ -94,6 +94,15 @@ class Call:
         self.gives = not cls.no_gradient and any([_is_float(t) for t in self.types])
 
 
+    @classmethod
+    def of(cls, op: type[Op], attrs: tuple[Any, ...], types: tuple[Type, ...]) -> Call:
+        """A call of an op that lives in recordings only: no `evaluate` is asked for."""
+        made = cls.__new__(cls)
+        made.cls, made.attrs, made.named, made.types = op, attrs, {}, types
+        made.single, made.quiet, made.gives = len(types) == 1, True, True
+        return made
+
+
 class Node:
     """One recorded op: the call, the tensors it read with their arrays, and where it was made."""
 

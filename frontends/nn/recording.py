@@ -25,14 +25,11 @@ Key = tuple[int, int]
 """Which tensor: (the node's id, which result) or (the leaf's id, -1)."""
 
 
-class PythonOp(Op):
+class _PythonOp(Op):
     """Base of ops whose meaning is a Python function: they live in recordings only.
 
     `run(op, tensors)` gives the results' tensors.
     """
-
-    __slots__ = ()
-    name = "python"
 
     def run(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """The results for these operands."""
@@ -125,11 +122,11 @@ def _in_order(outputs: Sequence[Base], stop: set[Key]) -> list[Node]:
     return found
 
 
-def gradients(
-    outputs: Sequence[Tensor], cotangents: Sequence[Tensor], wrt: Sequence[Tensor], keep: bool
-) -> list[Tensor | None]:
+def gradients_on(
+    tape: Tape, outputs: Sequence[Tensor], cotangents: Sequence[Tensor], wrt: Sequence[Tensor],
+    keep: bool,
+) -> list[Tensor | None]:  # fmt: skip
     """The cotangents of `wrt` (leaves or results) for those of the outputs; None for no path."""
-    tape = Tape(outputs, wrt)
     return _pulled(tape, outputs, cotangents, [tape.values[key_of(t)] for t in wrt], keep)
 
 
@@ -182,7 +179,7 @@ def _run(op: Op, env: dict[Value, Any]) -> None:
     tensors = [None if v is None else env[v] for v in op.operands]
     if isinstance(op, Const):
         found: Any = (leaf(op.value.array),)
-    elif isinstance(op, PythonOp):
+    elif isinstance(op, _PythonOp):
         found = op.run(tensors)
     else:
         made = apply(type(op), *tensors, **op.attributes)
@@ -230,4 +227,4 @@ def _seed(t: Tensor, gradient: Any) -> Tensor:
     return seed
 
 
-__all__ = ["PythonOp", "Tape", "backward", "evaluated", "gradients"]
+__all__ = ["Tape", "_PythonOp", "backward", "evaluated", "gradients_on"]

@@ -513,10 +513,22 @@ class Tensor(Base):
 
 
 class Buffer(Tensor):
-    """A tensor of a module that is state and no parameter: running statistics, positions."""
+    """A tensor of a module that is state and no parameter: running statistics, positions.
 
-    __slots__ = ()
+    `label` names it in a trace where no module does.
+    """
+
+    __slots__ = ("label",)
     is_state = True
+
+    def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False) -> None:
+        super().__init__(data, dtype, requires_grad)
+        self.label = ""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Buffer:
+        made = memo[id(self)] = type(self)(self.array.copy())
+        made.label = self.label
+        return made
 
 
 class Parameter(Tensor):

@@ -1,0 +1,375 @@
+"""From a Python function and example inputs to a module of IR: `trace`.
+
+The program is `main(state..., inputs...) -> (state'..., outputs...)`.  May import: ir, its
+siblings.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ...ir.core import Array, Block, Builder, Value
+from ...ir.dims import DimLike, parse_dim
+from ...ir.errors import Error
+from ...ir.interpret import run
+from ...ir.ops.core import Const, Func, Return
+from ...ir.ops.core import Module as Program
+from ...ir.types import TensorType, f32, from_numpy
+from ...ir.verify import verify
+from .dispatch import PACKAGE, STATE, Base, as_tensor, here, leaf
+from .dtypes import as_dtype
+from .module import Module, as_buffer
+from .random import default as default_stream
+from .tensor import Parameter, Tensor
+from .tracing import Trace, tracing
+from .trees import Tree, flatten, is_leaf, paths, unflatten
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an input will be: extents (numbers, or names of symbolic ones) and an element type."""
+
+    shape: tuple[Any, ...]
+    dtype: Any = f32
+    name: str = ""
+
+    @property
+    def type(self) -> TensorType:
+        """The tensor type."""
+        return TensorType(as_dtype(self.dtype), tuple([as_extent(e) for e in self.shape]))
+
+
+def as_extent(given: Any) -> DimLike:
+    """An extent from a number, a dim, or the text of one ("N", "2*N"); None and -1 have no name."""
+    if isinstance(given, str):
+        return parse_dim(given)
+    if given is None or (isinstance(given, int) and given < 0):
+        raise Error(
+            "E0622", f"{given} is no extent of an input", where=here(),
+            hint='give a symbolic extent a name: ("N", 784)',
+        )  # fmt: skip
+    return given  # type: ignore[no-any-return]
+
+
+def is_input(x: Any) -> bool:
+    """Whether it is an example of an input, or the description of one."""
+    return isinstance(x, Spec) or is_leaf(x)
+
+
+def type_of(x: Any) -> TensorType:
+    """The type of an example: a description, tensor, array or number."""
+    if isinstance(x, Spec):
+        return x.type
+    if isinstance(x, Base):
+        return x.type
+    if isinstance(x, np.ndarray):
+        return TensorType(from_numpy(x.dtype), x.shape)
+    return as_tensor(x).type
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a module or generator holds a tensor, and its name."""
+
+    name: str
+    table: Any = None
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class State:
+    """A state input: the tensor whose values it takes is the one at `table[key]`.
+
+    `result` is the index of the result that becomes its next value (-1: none).  `first` is the
+    tensor that was there when traced, which serves where no module holds it.
+    """
+
+    name: str
+    first: Tensor
+    table: Any = None
+    key: str = ""
+    result: int = -1
+
+    @property
+    def tensor(self) -> Tensor:
+        """The parameter or buffer as it is now."""
+        return self.first if self.table is None else self.table[self.key]  # type: ignore[no-any-return]
+
+    def array(self) -> Array:
+        """Its values; a copy where the program puts the next ones in their place."""
+        return np.array(self.tensor.array) if self.result >= 0 else self.tensor.array
+
+    def assign(self, array: Array) -> None:
+        """Take the next value."""
+        if self.table is None:
+            self.first.array = array
+            return
+        made = as_buffer(leaf(array))
+        made.label = getattr(self.table[self.key], "label", "")
+        self.table[self.key] = made
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A traced function: the program, what its state inputs are, how arguments are arranged."""
+
+    module: Program
+    states: tuple[State, ...]
+    inputs: tuple[str, ...]
+    arguments: Tree
+    results: Tree
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names of the state inputs that are parameters."""
+        return [s.name for s in self.states if isinstance(s.first, Parameter)]
+
+    @property
+    def buffers(self) -> list[str]:
+        """The names of the state inputs that the function assigns."""
+        return [s.name for s in self.states if s.result >= 0]
+
+    def arrays(self, args: Sequence[Any]) -> list[Array]:
+        """The arguments of the program: state, then inputs.  E0622 where containers differ."""
+        leaves, tree = flatten(tuple(args))
+        if tree != self.arguments:
+            raise Error("E0622", "the arguments are arranged otherwise than when traced", where=here())
+        return [s.array() for s in self.states] + [as_tensor(x).array for x in leaves]
+
+    def finish(self, found: Sequence[Array]) -> Any:
+        """The function's result from those of the program; buffers take their new values."""
+        count = 0
+        for state in self.states:
+            if state.result >= 0:
+                state.assign(np.asarray(found[state.result]))
+                count += 1
+        return unflatten(self.results, [leaf(np.asarray(x)) for x in found[count:]])
+
+    def __call__(self, *args: Any) -> Any:
+        """Run by the reference interpreter."""
+        return self.finish(run(self.module, self.arrays(args)))
+
+    def frozen(self) -> Program:
+        """The program with its state as constants, and without state results."""
+        made = self.module.clone()
+        func = made.main
+        b = Builder(func.body, func.body.first)
+        count = len(self.states)
+        for value, state in zip(func.args[:count], self.states, strict=True):
+            value.replace_by(b.insert(Const(np.array(state.tensor.array))).result)
+        func.body.args = func.args[count:]
+        for index, value in enumerate(func.args):
+            value.index = index
+        last = func.body.last
+        assert last is not None
+        gone = sum([s.result >= 0 for s in self.states])
+        last.set_operands(last.operands[gone:])
+        func.set_attr("inputs", self.inputs)
+        func.set_attr("outputs", func.outputs[gone:])
+        func.set_attr("state", ())
+        return made
+
+
+def trace(function: Callable[..., Any], *examples: Any, name: str = "") -> Traced:
+    """The program that a function (or module) is on inputs like the examples.
+
+    Examples are tensors, arrays, numbers or `nn.Spec(("N", 784))`; tuples, lists and dicts of them.
+    Bools, strings and None are part of the program.  Errors: E0617 where a value is needed, E0622.
+    """
+    leaves, arguments = flatten(tuple(examples), is_input)
+    names = _input_names(function, examples, leaves)
+    trace = Trace(state_places(list(modules_of(function))))
+    with tracing(trace):
+        values = [trace.block.add_arg(type_of(x), n) for x, n in zip(leaves, names, strict=True)]
+        try:
+            given = unflatten(arguments, [trace.tensor(v) for v in values])
+            found = function(*given)
+            outputs, results = flatten(found)
+            returned = [trace.value(as_tensor(x)) for x in outputs]
+        finally:
+            changes = trace.restore()
+        states, replaced = _states(trace, changes)
+    func = _function(trace, states, values, names, [*replaced, *returned], paths(found, "output"))
+    module = Program.make([func], name or getattr(function, "__name__", type(function).__name__))
+    verify(module)
+    return Traced(module, tuple(states), tuple(names), arguments, results)
+
+
+def _states(trace: Trace, changes: Sequence[Any]) -> tuple[list[State], list[Value]]:
+    """The state inputs in the modules' order, and the values that replace some."""
+    replaced: list[Value] = []
+    places: dict[int, Any] = {}
+    for change in changes:
+        if change.before is None or not change.before.is_state:
+            raise Error("E0622", f"the state '{change.name}' has no value before the trace")
+        trace.state(change.before)
+        if change.after is not None and change.after.type is not change.before.type:
+            raise Error(
+                "E0622", f"the buffer '{change.name}' changes its type in the trace",
+                details=(f"from {change.before.type}", f"to {change.after.type}"),
+            )  # fmt: skip
+        places[id(change.before)] = change
+    order = {key: k for k, key in enumerate(trace.names)}
+    held = sorted([t for t, _ in trace.states.values()], key=lambda t: order.get(id(t), len(order)))
+    found: list[State] = []
+    used: set[str] = set()
+    for t in held:
+        place = trace.names.get(id(t)) or Place(getattr(t, "label", "") or "parameter")
+        change = places.get(id(t))
+        result = -1
+        if change is not None:
+            place = replace(place, table=change.table, key=change.name)
+            result = len(replaced)
+            replaced.append(trace.value(change.after))
+        found.append(State(_free(place.name, used), t, place.table, place.key, result))  # type: ignore[arg-type]
+    return found, replaced
+
+
+def _free(name: str, used: set[str]) -> str:
+    """The name, with a number where it is taken."""
+    found, count = name, 1
+    while found in used:
+        found, count = f"{name}_{count}", count + 1
+    used.add(found)
+    return found
+
+
+def _function(
+    trace: Trace,
+    states: Sequence[State],
+    inputs: Sequence[Value],
+    names: Sequence[str],
+    returned: Sequence[Value],
+    labels: Sequence[str],
+) -> Func:
+    """The block as a function, its arguments in order."""
+    held = [trace.states[id(s.first)][1] for s in states]
+    block: Block = trace.block
+    block.args = (*held, *inputs)
+    for index, value in enumerate(block.args):
+        value.index = index
+    taken = [*[s.name for s in states], *names]
+    for value, label in zip(block.args, taken, strict=True):
+        value.name = label
+    Builder(block).emit(Return, *[trace.current(v) for v in returned])
+    updated = [s for s in states if s.result >= 0]
+    outputs = [f"{s.name}.next" for s in updated] + _outputs(labels, set(taken))
+    pairs = [(k, s.result) for k, s in enumerate(states) if s.result >= 0]
+    return Func(
+        sym="main", inputs=tuple(taken), outputs=tuple(outputs), state=tuple(pairs), regions=[block]
+    )
+
+
+def _outputs(labels: Sequence[str], used: set[str]) -> list[str]:
+    return [_free(label, used) for label in labels]
+
+
+def _input_names(function: Any, examples: Sequence[Any], leaves: Sequence[Any]) -> list[str]:
+    """Names of the inputs: those given, else of the parameters, with keys behind."""
+    code = getattr(getattr(type(function), "forward", None), "__code__", None)
+    if not isinstance(function, Module):
+        code = getattr(function, "__code__", None)
+    known = list(code.co_varnames[: code.co_argcount]) if code is not None else []
+    if known[:1] == ["self"]:
+        known = known[1:]
+    found: list[str] = []
+    for k, example in enumerate(examples):
+        found += paths(example, known[k] if k < len(known) else f"x{k}", is_input)
+    used: set[str] = set()
+    given = [x.name if isinstance(x, Spec) and x.name else n for x, n in zip(leaves, found)]
+    return [_free(n, used) for n in given]
+
+
+# Which modules a function uses --------------------------------------------------------------------
+
+
+def state_places(modules: Sequence[tuple[str, Module]]) -> dict[int, Place]:
+    """Where all parameters and buffers of these modules are, by identity; and the random stream's.
+
+    One module alone gives its own names, of several each has its name in front.
+    """
+    found: dict[int, Place] = {}
+    for kind in ("_parameters", "_buffers"):
+        for prefix, root in modules:
+            for path, module in root.named_modules("" if len(modules) == 1 else prefix):
+                table = module.__dict__[kind]
+                for key, t in table.items():
+                    name = f"{path}.{key}" if path else key
+                    found.setdefault(id(t), Place(name, table, key))
+    for key, t in default_stream.table.items():
+        found.setdefault(id(t), Place(f"{default_stream.name}.{key}", default_stream.table, key))
+    return found
+
+
+def modules_of(function: Any) -> Iterator[tuple[str, Module]]:
+    """The modules that a function refers to: itself, its object, its closure, its globals."""
+    seen: set[int] = set()
+    found: set[int] = set()
+    pending: list[tuple[str, Any]] = [("", function)]
+    while pending:
+        name, x = pending.pop()
+        if id(x) in seen:
+            continue
+        seen.add(id(x))
+        if isinstance(x, Module):
+            if id(x) not in found:
+                found.update([id(m) for m in x.modules()])
+                yield name, x
+        else:
+            pending += reversed(_references(name, x))
+
+
+def _references(name: str, x: Any) -> list[tuple[str, Any]]:
+    """What a callable or container refers to."""
+    if isinstance(x, functools.partial):
+        return [(name, x.func), *[(name, a) for a in x.args], *x.keywords.items()]
+    if isinstance(x, types.MethodType):
+        return [(name, x.__self__), (name, x.__func__)]
+    if isinstance(x, (list, tuple)):
+        return [(f"{name}{k}", e) for k, e in enumerate(x) if callable(e)]
+    if isinstance(x, dict):
+        return [(f"{name}.{k}", e) for k, e in x.items() if callable(e)]
+    if isinstance(x, types.FunctionType):
+        return _of_function(x)
+    inner = getattr(x, "traces", None)
+    return [(name, inner)] if inner is not None else []
+
+
+def _of_function(x: types.FunctionType) -> list[tuple[str, Any]]:
+    """Closure, defaults and, of the user's functions, globals."""
+    code = x.__code__
+    found: list[tuple[str, Any]] = []
+    for free, cell in zip(code.co_freevars, x.__closure__ or ()):
+        try:
+            found.append((free, cell.cell_contents))
+        except ValueError:  # not bound yet
+            continue
+    found += [("default", d) for d in x.__defaults__ or ()]
+    if not code.co_filename.startswith(PACKAGE) or "/tests/" in code.co_filename:
+        for name in _global_names(code):
+            if name in x.__globals__:
+                found.append((name, x.__globals__[name]))
+    return [(n, v) for n, v in found if callable(v) or isinstance(v, (list, tuple, dict))]
+
+
+def _global_names(code: types.CodeType) -> list[str]:
+    """Names that the code, or a function defined in it, may look up."""
+    found = list(code.co_names)
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            found += _global_names(const)
+    return found
+
+
+def is_tracing() -> bool:
+    """Whether ops go to a trace now."""
+    return STATE.trace is not None
+
+
+__all__ = ["Place", "Spec", "State", "Traced", "is_tracing", "modules_of", "trace", "type_of"]
