@@ -163,16 +163,8 @@ class _Running(Layer):
             if held is not None:
                 self.expect_type(x, held)
 
-    def rate(self) -> Any:
-        """What share the batch has in the running statistics; momentum None is their mean."""
-        self.num_batches_tracked = self.num_batches_tracked + 1
-        if self.momentum is not None:
-            return self.momentum
-        return 1.0 / self.num_batches_tracked.astype(self.running_mean.dtype)
-
-    def track(self, x: Tensor, mean: Tensor, var: Tensor) -> None:
+    def track(self, x: Tensor, mean: Tensor, var: Tensor, rate: Any) -> None:
         """Move the running statistics towards those of a batch."""
-        rate = self.rate()
         stats = self.running_mean, self.running_var
         self.running_mean, self.running_var = moved(x, *stats, mean, var, rate)
 
@@ -200,8 +192,15 @@ class _BatchNorm(_Running):
                              "more than one", x.type, hint="a larger batch, or net.eval()")  # fmt: skip
         out, mean, var = normalise_batch(x, self.weight, self.bias, self.eps)
         if self.training and self.track_running_stats:
-            self.track(x, mean, var)
+            self.track(x, mean, var, self.rate())
         return out
+
+    def rate(self) -> Any:
+        """What share the batch has in the running statistics; momentum None is their mean."""
+        self.num_batches_tracked = self.num_batches_tracked + 1
+        if self.momentum is not None:
+            return self.momentum
+        return 1.0 / self.num_batches_tracked.astype(self.running_mean.dtype)
 
 
 class BatchNorm1d(_BatchNorm):
@@ -249,10 +248,11 @@ class _InstanceNorm(_Running):
         return instance_norm(x, self.weight, self.bias, self.eps)
 
     def track_instances(self, x: Tensor) -> None:
-        """Move the running statistics towards the mean of the examples' own."""
+        """Move the running statistics towards the mean of the examples' own; as in torch, no batch
+        is counted, and a momentum of None moves nothing."""
         axes = tuple(range(2, x.ndim))
-        var = x.var(axes).mean(0)
-        self.track(x[0][None], x.mean(axes).mean(0), var)
+        mean, var = x.mean(axes).mean(0), x.var(axes).mean(0)
+        self.track(x[:1], mean, var, self.momentum or 0.0)
 
 
 class InstanceNorm1d(_InstanceNorm):
