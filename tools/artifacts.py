@@ -11,12 +11,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..backends import compiler
+from ..backends.targets import Choice
 from ..ir.archive import replacing
 from ..ir.errors import Error, UnsupportedError
 from ..ir.text import print_op
 from ..passes.pipeline import Compiled
 from . import driver
-from .targets import Choice
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _plan(compiled: Compiled, choice: Choice, output: Path) -> list[Path]:
     planned = compiled.planned
     assert planned is not None
     image = weight_image(planned.weights, planned.weight_bytes)
-    save(driver.built(compiled, choice), image, planned.host_steps, output)
+    save(compiler.built(compiled, choice), image, planned.host_steps, output)
     return [output]
 
 

@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from ..backends import compiler
+from ..backends.targets import Choice
 from ..ir.core import Block, Builder, Op
 from ..ir.interpret import input_names, run
 from ..ir.ops.core import Const, Fused, Module, Yield
 from ..passes.cost import cost_of
 from ..passes.pipeline import PHASES, Options, passes_of, run_passes
 from ..passes.specialise import specialise
-from . import driver
 from .slices import ends, needed, read_by, sliced
-from .targets import Choice
 from .verification import Array, Compared, Noted, apart, noisy, record, roundings, row
 
 LOOPS_AT_MOST = 3_000_000
@@ -272,7 +272,7 @@ def wrong_compiled(case: Case, module: Module, from_phase: str = "import") -> Co
 
 def executable(case: Case, module: Module, from_phase: str = "import") -> Any:
     """The module compiled."""
-    return driver.compiled_now(module, case.choice, Options(from_phase=from_phase))
+    return compiler.compiled_now(module, case.choice, Options(from_phase=from_phase))
 
 
 def in_a_region(case: Case, steps: list[tuple[str, str]]) -> Found | None:
@@ -308,7 +308,7 @@ def region_phase(case: Case, op: Op, arrays: Noted) -> str:
     if sum([cost_of(inner).flops for inner in op.regions[0]]) > LOOPS_AT_MOST:
         case.say("too much to interpret its loops")
         return "emitted"
-    lowered = driver.lower(module, case.choice, Options(from_phase="fused", to_phase="loops"))
+    lowered = compiler.lower(module, case.choice, Options(from_phase="fused", to_phase="loops"))
     worst = case.worst(run(lowered.module.main, feeds), run(module.main, feeds))
     return "emitted" if worst.passed else "loops"
 

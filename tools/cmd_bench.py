@@ -57,8 +57,8 @@ def command(
     in turns with this one; the ratio is ours over theirs, of medians. With --profile the kernels
     are timed one by one after that, the dearest first.
     """
+    from ..backends.targets import thread_count
     from .feeds import feeds
-    from .targets import thread_count
     from .timing import alternate
 
     if against and not model.endswith(".onnx"):
@@ -98,8 +98,8 @@ def profiled(
     inputs: dict[str, Any], seconds: float,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The rows of --profile."""
+    from ..backends.targets import choose
     from .profiling import kernel_profile
-    from .targets import choose
 
     choice = choose(target, threads)
     return kernel_profile(driver.load(model, shapes or None), choice, inputs, seconds)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..backends import compiler
 from ..ir.errors import Error
 from . import driver
 from .completion import MODELS
@@ -59,11 +60,11 @@ def command(
 
     Text (ir, loops, llvm, asm, c) goes to stdout where -o names no file.
     """
+    from ..backends.targets import choose
     from . import artifacts
-    from .targets import choose
 
     choice = choose(target, threads)
-    driver.check_precision(precision, choice)
+    compiler.check_precision(precision, choice)
     name, kind = artifacts.kind_of(emit, choice)
     goal = Path(output) if output else None if kind.text else artifacts.default_output(model, kind)
     if goal is not None:
@@ -76,20 +77,20 @@ def command(
         check_phases(name, kind, options)
         key = None
         if name == "plan" and not watch["time_passes"] and not choice.lacking():
-            key = driver.program_key(module, choice, options, shapes)
-        known = driver.find_program(key)
+            key = compiler.program_key(module, choice, options, shapes)
+        known = compiler.find_program(key)
         if known is not None and goal is not None:
             found, text, written = _facts(known.program), "", [goal]
             known.save(goal)
         else:
-            compiled = driver.lower(module, choice, options, shapes)
+            compiled = compiler.lower(module, choice, options, shapes)
             found = figures(compiled)
             if goal is None:
                 text, written = artifacts.text_of(name, compiled, choice, Path(model).stem), []
             else:
                 say(f"{said(found)}code for {goal}")
                 text, written = "", artifacts.write(name, compiled, choice, goal)
-                driver.keep_program(key, goal, compiled)
+                compiler.keep_program(key, goal, compiled)
             if watch["time_passes"]:
                 show_times(compiled.seconds)
     seconds = time.perf_counter() - started

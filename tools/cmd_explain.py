@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..backends import compiler
 from ..ir.errors import Error
 from . import driver
 from .completion import MODELS
@@ -30,12 +31,12 @@ def command(
     as_json: bool,
 ) -> None:
     """Say which fusions of MODEL were refused and why, and how kernels (or one) are scheduled."""
-    from .targets import choose
+    from ..backends.targets import choose
 
     choice = choose(target, threads)
-    driver.check_precision(precision, choice)
+    compiler.check_precision(precision, choice)
     module = driver.load(model, shapes or None)
-    compiled = driver.lower(module, choice, shapes=shapes)
+    compiled = compiler.lower(module, choice, shapes=shapes)
     assert compiled.planned is not None
     facts = {
         "kernels": schedules(module, choice, shapes),
@@ -69,7 +70,7 @@ def schedules(module: Any, choice: Any, shapes: dict[str, Any]) -> list[dict[str
     from ..passes.pipeline import Options
     from ..passes.schedule.choose import choose
 
-    lowered = driver.lower(module, choice, Options(to_phase="generic"), shapes)
+    lowered = compiler.lower(module, choice, Options(to_phase="generic"), shapes)
     found: dict[str, dict[str, Any]] = {}
     for func in [f for f in lowered.module.funcs if f.kind == "func"]:
         for fused in [op for op in func.walk() if isinstance(op, Fused)]:

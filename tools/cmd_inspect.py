@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..backends import compiler
 from ..ir.errors import Error, UnsupportedError
 from . import driver
 from .completion import PLANS
@@ -40,13 +41,13 @@ def command(
         layout = exe.program.layout
     else:
         from ..backends.executable import Program
-        from .targets import choose
+        from ..backends.targets import choose
 
         choice = choose(target, threads)
-        driver.check_precision(precision, choice)
+        compiler.check_precision(precision, choice)
         module = driver.load(model, shapes or None)
         try:
-            planned = driver.lower(module, choice, shapes=shapes).planned
+            planned = compiler.lower(module, choice, shapes=shapes).planned
             assert planned is not None
             facts = of_module(module) | of_program(Program.of(planned), None)
             layout = planned.layout
@@ -83,7 +84,7 @@ def of_module(module: Module) -> dict[str, Any]:
 
 def without_plan(module: Module, why: Error) -> dict[str, Any]:
     """Signature of a program that runs op by op, and why it does."""
-    exe = driver.reference(module)
+    exe = compiler.reference(module)
     return {
         "inputs": {name: str(type_) for name, type_ in exe.inputs},
         "outputs": {name: str(type_) for name, type_ in exe.outputs},

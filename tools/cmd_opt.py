@@ -189,7 +189,7 @@ def target_of(name: str | None) -> Any:
 
     if name is None:
         return Target("plain")
-    from .targets import choose
+    from ..backends.targets import choose
 
     return choose(name).target
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from . import driver
+from ..backends import compiler
 from .completion import MODELS
 from .options import json_flag, model_argument, note, target_options, verbosity
 from .tables import show_json
@@ -39,14 +39,14 @@ def command(
     The page needs no network and no other file.  With --json the data goes to stdout, and the page
     is written only where -o names it.
     """
+    from ..backends.targets import choose
     from .artifacts import check_writable
     from .progress import working
     from .report.collect import Settings, can_profile, collect
     from .report.page import write
-    from .targets import choose
 
     choice = choose(target, threads)
-    driver.check_precision(precision, choice)
+    compiler.check_precision(precision, choice)
     page = Path(output or "report.html")
     wanted = output is not None or not as_json
     if wanted:

@@ -13,7 +13,7 @@ from .tables import show_json, show_table
 @verbosity
 def command(as_json: bool) -> None:
     """List the targets: name, whether code for it runs here, and what it is."""
-    from .targets import ROWS, choose
+    from ..backends.targets import ROWS, choose
 
     rows = []
     for name, meaning in ROWS.items():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..backends import compiler
 from ..ir.errors import VerifyError
 from . import driver
 from .completion import PLANS
@@ -70,15 +71,15 @@ def command(
         if as_json:
             show_json({"passed": True, "checksums": "right", "repeats": True})
         return
+    from ..backends.targets import choose
     from . import verification
     from .feeds import feeds
-    from .targets import choose
 
     choice = choose(target, threads)
-    driver.check_precision(precision, choice)
-    driver.check_runs(choice)
+    compiler.check_precision(precision, choice)
+    compiler.check_runs(choice)
     module = driver.load(model, shapes or None)
-    inputs = feeds(driver.reference(module, shapes or None).inputs, input_file, seed, shapes)
+    inputs = feeds(compiler.reference(module, shapes or None).inputs, input_file, seed, shapes)
     bars = {"noise": noise, "tolerance": tolerance, "shapes": shapes or None}
     report = verification.compare(module, choice, inputs, **bars)
     found = None

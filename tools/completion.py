@@ -21,7 +21,7 @@ ARRAYS = (".npz",)
 
 def targets(ctx: click.Context, param: click.Parameter, text: str) -> list[str]:
     """The names of targets."""
-    from .targets import ROWS
+    from ..backends.targets import ROWS
 
     return beginning(ROWS, text)
 

@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..backends import compiler
 from ..backends.executable import Executable
+from ..backends.targets import Choice, choose
 from ..ir.errors import EXIT_OK, EXIT_VERIFICATION
 from ..ir.ops.core import Fused, Module
 from ..passes.pipeline import Compiled, Options
@@ -24,7 +26,6 @@ from . import artifacts, driver, verification
 from .bench.models import MODELS
 from .errors import guarded
 from .feeds import random_inputs
-from .targets import Choice, choose
 from .timing import Times, alternate
 
 OUTPUT = Path(".demo")
@@ -51,11 +52,11 @@ def main() -> int:
     model = OUTPUT / f"{NETWORK}.onnx"
     model.write_bytes(MODELS[NETWORK]().SerializeToString())
     module = driver.load(model)
-    inputs = random_inputs(driver.reference(module).inputs, 0)
+    inputs = random_inputs(compiler.reference(module).inputs, 0)
     console.print(f"{model}: {counted(module)}; compiled for one thread\n")
     results = [compiled(module, target, inputs) for target in TITLES]
     calls: dict[str, Any] = {r.choice.name: _call(r.exe, inputs) for r in results}
-    reference = driver.reference(module)
+    reference = compiler.reference(module)
     calls["reference"] = lambda: reference.run(inputs)
     calls |= peers(model, inputs)
     times = alternate(calls, 4.0)
@@ -81,8 +82,8 @@ def compiled(module: Module, target: str, inputs: dict[str, Any]) -> Result:
     """Compile, compare with the reference, write the files."""
     choice = choose(target, 1)
     start = time.perf_counter()
-    lowered = driver.lower(module, choice)
-    exe = driver.build(lowered, choice)
+    lowered = compiler.lower(module, choice)
+    exe = compiler.build(lowered, choice)
     compile_ms = (time.perf_counter() - start) * 1e3
     report = verification.compare(module, choice, inputs)
     name, kind = artifacts.kind_of(None, choice)
@@ -125,7 +126,7 @@ def summary(results: list[Result], times: dict[str, Times]) -> Table:
 
 def fusion(result: Result) -> Table:
     """The fused regions, one kernel each, and what was refused."""
-    lowered = driver.lower(
+    lowered = compiler.lower(
         driver.load(OUTPUT / f"{NETWORK}.onnx"), result.choice, Options(to_phase="fused")
     )
     regions = [op for op in lowered.module.main.walk() if isinstance(op, Fused)]

@@ -9,27 +9,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..ir.errors import Error, UnsupportedError
+from ..ir.errors import Error
 
 if TYPE_CHECKING:
-    from ..backends.cpu.build import Built, CpuExecutable
     from ..backends.cpu.mixed import MixedExecutable
     from ..backends.executable import Executable
     from ..backends.reference import ReferenceExecutable
     from ..ir.ops.core import Module
-    from ..passes.pipeline import Compiled, Options
-    from .targets import Choice
+    from ..passes.pipeline import Options
 
 Shapes = Mapping[str, Sequence[int]]
 
 TEXT_SUFFIXES = (".ir", ".irc")
 PLAN_SUFFIX = ".ircx"
-PRECISIONS = ("f32", "bf16", "f16", "tf32")
 
 
 def load(model: Any, shapes: Shapes | None = None) -> Module:
@@ -117,23 +113,51 @@ def compile(
     precision: str = "f32",
     shapes: Shapes | None = None,
     say: Callable[[str], None] | None = None,
-) -> Executable | MixedExecutable | ReferenceExecutable:
+) -> Executable | MixedExecutable | ReferenceExecutable | CompiledFunction:
     """An executable of a model (anything `load` takes) for a target that runs on this machine.
+
+    A Python function or an nn.Module becomes a function that is traced and compiled on its first
+    call with each kind of inputs (see tools/compiled.py).
 
     `threads` goes before IRC_NUM_THREADS, that before the cores allowed; `shapes` gives inputs
     extents; `say` hears what is being done.  Errors: E0401 unknown target, E0402 it does not run
     here, E0404 unknown precision.
     """
-    from .targets import choose
+    from ..backends.compiler import check_precision, check_runs, executable, reference
+    from ..backends.targets import choose
 
     choice = choose(target, threads)
     check_precision(precision, choice)
     check_runs(choice)
     shapes = checked_shapes(shapes)
-    module = load(model, shapes)
-    if choice.backend == "reference":
-        return reference(module, shapes)
-    return executable(module, choice, _heard(say), shapes)
+
+    def made(module: Module) -> Executable | MixedExecutable | ReferenceExecutable:
+        if choice.backend == "reference":
+            return reference(module, shapes)
+        return executable(module, choice, _heard(say), shapes)
+
+    if callable(model) and not isinstance(model, type):
+        from .compiled import CompiledFunction
+
+        return CompiledFunction(model, made)
+    return made(load(model, shapes))
+
+
+def export_onnx(
+    model: Any, path: str | os.PathLike[str], opset: int | None = None, *, example: Any = None
+) -> int:
+    """Write a module, or a network traced on `example` inputs, as an ONNX file; gives the opset.
+
+    `example` is one input or a tuple of several: tensors, arrays, or `nn.Spec(("N", 784))` for
+    symbolic extents.  Errors: E0622 no example, E0102, E0118 to E0120, E0264.
+    """
+    from ..frontends.onnx import export_onnx as write
+
+    if callable(model) and not isinstance(model, type):
+        from .compiled import program_of
+
+        model = program_of(model, example)
+    return write(model, path, opset)
 
 
 def _heard(say: Callable[[str], None] | None) -> Options | None:
@@ -145,190 +169,12 @@ def _heard(say: Callable[[str], None] | None) -> Options | None:
     return Options(on_pass=lambda step, module, seconds: say(f"behind {step.name}"))
 
 
-def check_precision(precision: str, choice: Choice) -> None:
-    """Refuse a precision that is unknown (E0404) or that the target does not have (E0405)."""
-    if precision not in PRECISIONS:
-        raise Error(
-            "E0404", f"unknown precision '{precision}'", hint=f"one of {', '.join(PRECISIONS)}"
-        )
-    if precision != "f32":
-        raise UnsupportedError(
-            "E0405",
-            f"target {choice.name} computes f32 models in f32, not in {precision}",
-            hint="models whose own tensors are f16 or bf16 run as they are",
-        )
-
-
-def check_runs(choice: Choice) -> None:
-    """Raise E0402 where code for the target cannot run here."""
-    lacking = choice.lacking()
-    if lacking:
-        raise UnsupportedError(
-            "E0402",
-            f"code for {choice.name} does not run on this machine",
-            details=(f"lacking here: {', '.join(lacking)}",),
-            hint=f"irc compile MODEL --target {choice.name} writes it to a file",
-        )
-
-
-def reference(module: Module, shapes: Shapes | None = None) -> ReferenceExecutable:
-    """The module as it is, run by its ops' own semantics."""
-    from ..backends.reference import ReferenceExecutable
-    from ..passes.specialise import specialise
-
-    return ReferenceExecutable(specialise(module, shapes) if shapes else module)
-
-
-def lower(
-    module: Module,
-    choice: Choice,
-    options: Options | None = None,
-    shapes: Shapes | None = None,
-) -> Compiled:
-    """The pipeline for a target, as far as the options say."""
-    from ..passes.pipeline import Options, compile_module
-
-    options = options or Options()
-    if shapes:
-        options = replace(options, shapes=shapes)
-    return compile_module(module, choice.target, options)
-
-
-def executable(
-    module: Module,
-    choice: Choice,
-    options: Options | None = None,
-    shapes: Shapes | None = None,
-) -> Executable | MixedExecutable:
-    """The executable of a module, in this process; one compiled before is found on disk."""
-    key = program_key(module, choice, options, shapes)
-    known = find_program(key)
-    if known is not None:
-        return known
-    from ..backends.cpu.build import CpuExecutable
-
-    made = compiled_now(module, choice, options, shapes)
-    if key is not None and isinstance(made, CpuExecutable):
-        from ..backends.cpu.programs import keep
-
-        keep(key, made.save, made.program.weight_bytes)
-    return made
-
-
-def compiled_now(
-    module: Module,
-    choice: Choice,
-    options: Options | None = None,
-    shapes: Shapes | None = None,
-) -> Executable | MixedExecutable:
-    """The executable of a module, compiled whether or not it has been before.
-
-    Shapes that depend on data fit no plan; on a target with a host such a program runs op by op
-    there, its kernels compiled.
-    """
-    if choice.backend == "cpu":
-        from ..backends.llvm.compile import prepare
-
-        prepare()
-    try:
-        return build(lower(module, choice, options, shapes), choice)
-    except UnsupportedError as refusal:
-        if refusal.code != "E0431" or choice.backend != "cpu":
-            raise
-    from ..backends.cpu.mixed import build_mixed
-    from ..passes.pipeline import Options
-
-    until = replace(options or Options(), to_phase="loops")
-    return build_mixed(lower(module, choice, until, shapes).module, choice.target)
-
-
-def find_program(key: str | None) -> CpuExecutable | None:
-    """The program of that name on disk, if it was compiled before."""
-    if key is None:
-        return None
-    from ..backends.cpu.programs import find
-
-    return find(key)
-
-
-def keep_program(key: str | None, path: Path, compiled: Compiled) -> None:
-    """Keep the plan just written to `path` for the next time."""
-    if key is None or compiled.planned is None:
-        return
-    import shutil
-
-    from ..backends.cpu.programs import keep
-    from ..ir.archive import replacing
-
-    def save(place: Path) -> None:
-        with path.open("rb") as source, replacing(place) as copy:
-            shutil.copyfileobj(source, copy)
-
-    if path.is_file():
-        keep(key, save, compiled.planned.weight_bytes)
-
-
-def program_key(
-    module: Module, choice: Choice, options: Options | None, shapes: Shapes | None
-) -> str | None:
-    """The name of the program on disk; None where it is not to be kept: other backends than cpu,
-    and options that want to see the passes at work.
-    """
-    from ..passes.pipeline import Options
-    from ..passes.specialise import specialise
-
-    plain = replace(options or Options(), on_pass=None, shapes=None)
-    if choice.backend != "cpu" or choice.codegen is None or plain != Options():
-        return None
-    from ..backends.cpu import programs
-
-    shapes = shapes or (options.shapes if options is not None else None)
-    given = specialise(module, shapes) if shapes else module
-    return programs.program_key(given, choice.target, choice.codegen)
-
-
-def build(compiled: Compiled, choice: Choice) -> Executable:
-    """The executable of a lowered module, in this process."""
-    assert compiled.planned is not None
-    if choice.backend == "c":
-        from ..backends.c.build import CExecutable
-
-        return CExecutable(compiled.planned)
-    from ..backends.cpu.build import build as build_cpu
-
-    return build_cpu(
-        compiled.planned, choice.target, threads=choice.target.threads, codegen=choice.codegen
-    )
-
-
-def built(compiled: Compiled, choice: Choice) -> Built:
-    """The objects of a lowered module, for a target that need not be this machine."""
-    from ..backends.cpu.build import compile_plan
-
-    assert compiled.planned is not None
-    return compile_plan(
-        compiled.planned,
-        codegen=choice.codegen,
-        threads=choice.target.threads,
-        bits=choice.target.vector_bits,
-    )
-
-
 __all__ = [
     "PLAN_SUFFIX",
     "Shapes",
-    "build",
-    "built",
-    "check_precision",
-    "check_runs",
+    "checked_shapes",
     "compile",
-    "compiled_now",
-    "executable",
-    "find_program",
-    "keep_program",
+    "first_bytes",
     "load",
-    "lower",
     "open_plan",
-    "program_key",
-    "reference",
 ]

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..backends.targets import Choice
 from ..ir.errors import UnsupportedError
 from ..ir.ops.core import Module
 from .report.collect import Settings, can_profile, kernel_rows, launches, run_phases
-from .targets import Choice
 
 RUNS = (3, 50)
 """Runs at least and at most."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..backends import compiler
 from ..ir.errors import Error
 from . import driver
 
@@ -77,8 +78,8 @@ def judge(path: str, given: Conditions, upto: str = "compare") -> Verdict:
 
 def _steps(path: str, given: Conditions) -> list[tuple[str, Callable[[], Verdict | None]]]:
     """The stages in order; each keeps what it makes for the next."""
+    from ..backends.targets import choose
     from ..ir.interpret import run
-    from .targets import choose
 
     made: dict[str, Any] = {}
 
@@ -86,10 +87,10 @@ def _steps(path: str, given: Conditions) -> list[tuple[str, Callable[[], Verdict
         made["module"] = driver.load(path)
 
     def compile_it() -> None:
-        made["exe"] = driver.compiled_now(made["module"], choose(given.target, given.threads))
+        made["exe"] = compiler.compiled_now(made["module"], choose(given.target, given.threads))
 
     def execute() -> None:
-        made["inputs"] = inputs_of(driver.reference(made["module"]).inputs, given)
+        made["inputs"] = inputs_of(compiler.reference(made["module"]).inputs, given)
         made["found"] = made["exe"].run({n: x.copy() for n, x in made["inputs"].items()})
 
     def compare() -> Verdict | None:

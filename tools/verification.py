@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from ..backends import compiler
+from ..backends.targets import Choice
 from ..ir.blobs import Blob
 from ..ir.core import Builder, Op, Value
 from ..ir.interpret import Interpreter, order_inputs, run
 from ..ir.ops.core import Const, Func, Fused, Module, Return
 from ..ir.types import TensorType
 from ..passes.pipeline import Options
-from . import driver
-from .targets import Choice
 
 Array = np.ndarray[Any, Any]
 Noted = tuple[list[Array], list[Array]]
@@ -81,11 +81,11 @@ def compare(
     regions: bool = True,
 ) -> Report:
     """Compile, run and compare.  `noise` perturbs the compiled weights by that relative amount."""
-    lowered = driver.lower(module, choice, Options(to_phase="fused"), shapes)
+    lowered = compiler.lower(module, choice, Options(to_phase="fused"), shapes)
     clean = lowered.module
     tested = noisy(clean, noise) if noise else clean
     rest = Options(from_phase="fused")
-    exe = driver.compiled_now(tested, choice, rest)
+    exe = compiler.compiled_now(tested, choice, rest)
     expected = run(module.main, inputs)
     given = {name: np.array(x) for name, x in inputs.items()}  # state is updated in place
     found = exe.run(given)
@@ -208,7 +208,7 @@ def _regions(
     if not chosen:
         return ()
     module, feeds = apart([twins[op] for op in chosen], [seen[op][0] for op in chosen])
-    exe = driver.compiled_now(module, choice, rest)
+    exe = compiler.compiled_now(module, choice, rest)
     found = iter(exe.run(feeds))
     rows = []
     for k, op in enumerate(chosen):

@@ -26,7 +26,7 @@ FOLLOW = frozenset(
 
 @dataclass(frozen=True)
 class MixedPrecision(Pass):
-    """Products of f32 tensors computed in `dtype` (bf16 or f16).  E0605 for another type."""
+    """Products of f32 tensors computed in `dtype` (bf16 or f16).  E0608 for another type."""
 
     dtype: str = "bf16"
 
@@ -39,7 +39,7 @@ def mixed(func: Func, dtype: str = "bf16") -> Func:
     """A function of the same signature whose products are computed in `dtype`."""
     narrow = {"bf16": bf16, "f16": f16}.get(dtype)
     if narrow is None:
-        raise Error("E0605", f"mixed precision computes in bf16 or f16, not in {dtype}")
+        raise Error("E0608", f"mixed precision computes in bf16 or f16, not in {dtype}")
     return _Precision(narrow).func(func)
 
 
@@ -63,7 +63,7 @@ class _Precision:
                 made = self._unchanged(b, op)
             else:
                 operands = [self._form(b, v, dtype) for v in op.operands]
-                made = type(op)(*operands, loc=op.loc, **op.attributes)
+                made = type(op)(*operands, loc=op.loc, **op.attributes)  # type: ignore[arg-type]
             b.insert(made)
             for old, new in zip(op.results, made.results, strict=True):
                 self.env[old] = new
@@ -89,7 +89,7 @@ class _Precision:
             for v in inside
             if v in self.env
         }
-        return op.copy(dict(own))
+        return op.copy({v: w for v, w in own.items() if w is not None})
 
     def _joins(self, value: Value | None) -> bool:
         """Narrow now, no f32, or a parameter or constant, which may be rounded."""

@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from irc.backends import compiler
 from irc.backends.llvm import emit_ops
+from irc.backends.targets import choose
 from irc.ir.core import OPS, Builder, Loc, Op, Value
 from irc.ir.ops.core import Const, Func, Module, Return
 from irc.ir.types import TensorType, f32
 from irc.passes.cse import Cse
 from irc.passes.lower import kernels, loops
-from irc.tools import bisection, driver
+from irc.tools import bisection
 from irc.tools.bisection import Found, bisect, first_wrong
 from irc.tools.feeds import random_inputs
 from irc.tools.main import run
-from irc.tools.targets import choose
 
 Patch = pytest.MonkeyPatch
 
@@ -44,7 +45,7 @@ def network(wide: int = 24) -> Module:
 
 
 def found_in(module: Module, **more: object) -> Found | None:
-    inputs = random_inputs(driver.reference(module).inputs)
+    inputs = random_inputs(compiler.reference(module).inputs)
     return bisect(module, choose("cpu", 1), inputs, say=lambda text: None, **more)  # type: ignore[arg-type]
 
 
@@ -146,7 +147,7 @@ def test_machine_code(monkeypatch: Patch) -> None:
 
 def test_the_plan(monkeypatch: Patch) -> None:
     """Whatever has several kernels is off; each region alone is right."""
-    right = driver.build
+    right = compiler.build
 
     def broken(compiled, choice):  # type: ignore[no-untyped-def]
         exe = right(compiled, choice)
@@ -159,7 +160,7 @@ def test_the_plan(monkeypatch: Patch) -> None:
         exe.run = run_wrong  # type: ignore[method-assign]
         return exe
 
-    monkeypatch.setattr(driver, "build", broken)
+    monkeypatch.setattr(compiler, "build", broken)
     found = found_in(network())
     assert found is not None
     assert (found.phase, found.step) == ("planned", "plan")
@@ -199,7 +200,7 @@ def test_large_kernels_are_not_interpreted(monkeypatch: Patch) -> None:
     monkeypatch.setattr(bisection, "LOOPS_AT_MOST", 0)
     said: list[str] = []
     module = network()
-    inputs = random_inputs(driver.reference(module).inputs)
+    inputs = random_inputs(compiler.reference(module).inputs)
     found = bisect(module, choose("cpu", 1), inputs, say=said.append)
     assert found is not None and found.phase == "emitted"
     assert "too much to interpret its loops" in said

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import irc
+from irc.backends.targets import ROWS
 from irc.passes.pipeline import PASSES, PHASES
 from irc.tools import artifacts
 from irc.tools.cmd_compile import EMIT
 from irc.tools.cmd_opt import PASS_MODULES
 from irc.tools.main import run
-from irc.tools.targets import ROWS
 from irc.tools.timing import alternate
 
 Capture = pytest.CaptureFixture[str]

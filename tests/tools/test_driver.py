@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 import irc
+from irc.backends.targets import ROWS, choose, thread_count
 from irc.ir.text import print_op
-from irc.tools.targets import ROWS, choose, thread_count
 
 X = np.random.default_rng(0).standard_normal((1, 8)).astype(np.float32)
 
@@ -155,7 +155,7 @@ def test_a_model_compiled_again_is_copied(
         )
         assert found.exit_code == 0, found.output
         said.append(json.loads(found.stdout))
-        monkeypatch.setattr(cmd_compile.driver, "lower", None)
+        monkeypatch.setattr(cmd_compile.compiler, "lower", None)
     assert (tmp_path / "0.ircx").read_bytes() == (tmp_path / "1.ircx").read_bytes()
     for facts in said:
         del facts["files"], facts["seconds"]

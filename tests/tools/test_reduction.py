@@ -12,6 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import irc
+from irc.backends import compiler
+from irc.backends.targets import choose
 from irc.frontends.onnx.shrink import OnnxProgram
 from irc.ir.core import Block, Builder
 from irc.ir.errors import Error
@@ -20,13 +22,11 @@ from irc.ir.ops.core import Const, Func, Module, Return, Yield
 from irc.ir.types import TensorType, boolean, f32
 from irc.passes.cse import Cse
 from irc.passes.pipeline import Options
-from irc.tools import driver
 from irc.tools.bench.models import small_cnn
 from irc.tools.main import run
 from irc.tools.program_module import ModuleProgram
 from irc.tools.reduction import Program, Search
 from irc.tools.resize import resized
-from irc.tools.targets import choose
 from irc.tools.verdicts import Conditions, Judge, Verdict, command_verdict, inputs_of, judge
 
 Capture = pytest.CaptureFixture[str]
@@ -113,7 +113,7 @@ def test_every_edit_gives_a_program_that_runs() -> None:
 
 def test_regions_and_branches_open() -> None:
     """A fused program, and one with an if, are reduced to an op inside; else they stay closed."""
-    fused = driver.lower(network(), choose("cpu", 1), Options(to_phase="fused")).module
+    fused = compiler.lower(network(), choose("cpu", 1), Options(to_phase="fused")).module
     assert set(names(program(fused))) <= {"fused", "reshape"}
     inside = lambda p: any(op.name == "tanh" for op in p.module.main.walk())  # noqa: E731
     assert names(reduced(program(fused), inside)[0]) == ["tanh"]

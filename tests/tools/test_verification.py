@@ -8,22 +8,23 @@ import numpy as np
 import pytest
 
 import irc
+from irc.backends import compiler
 from irc.backends.llvm import emit_ops
+from irc.backends.targets import choose
 from irc.ir.core import Op
 from irc.ir.ops.core import Const
 from irc.ir.text import parse
 from irc.passes.pipeline import Options
-from irc.tools import driver, verification
+from irc.tools import verification
 from irc.tools.bench.models import control, lstm2
 from irc.tools.feeds import random_inputs
-from irc.tools.targets import choose
 from irc.tools.verification import TOLERANCE, relative_error
 
 CPU = choose("cpu", 1)
 
 
 def inputs_of(module: irc.Module) -> dict[str, np.ndarray]:
-    return random_inputs(driver.reference(module).inputs, 0)
+    return random_inputs(compiler.reference(module).inputs, 0)
 
 
 @pytest.mark.parametrize("target", ["cpu", "c"])
@@ -45,7 +46,7 @@ def test_a_network_agrees_and_noise_does_not(target: str, onnx_files: dict[str, 
 def test_regions_inside_control_flow_are_compared(made) -> None:  # type: ignore[no-untyped-def]
     module = irc.load(made())
     inputs = inputs_of(module)
-    lowered = driver.lower(module, CPU, Options(to_phase="fused")).module
+    lowered = compiler.lower(module, CPU, Options(to_phase="fused")).module
     seen = verification.record(lowered, inputs)
     inner = [op for op in seen if op.block is not lowered.main.body]
     assert inner

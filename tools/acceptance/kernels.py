@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from ...backends.targets import choose
 from ..bench.kernels import (
     STREAMS,
     Blas,
@@ -19,7 +20,6 @@ from ..bench.kernels import (
     shares,
 )
 from ..bench.native import fork_join
-from ..targets import choose
 from . import Measured, Skipped
 
 ROUNDS = 30

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ...backends import compiler
 from ...backends.c.build import run_sanitized
+from ...backends.targets import choose
 from .. import driver
 from ..bench.exported import EXPORTERS
 from ..bench.witness import Agreement, agreement, first_wrong, probed, witness
 from ..bench.zoo import Subject, models_folder, names, subject
-from ..targets import choose
 from ..verification import relative_error
 from . import Measured, Skipped
 
@@ -93,9 +94,9 @@ def through_c() -> Measured:
     for name in C_MODELS:
         each = subject(name)
         expected = witness(each).expected
-        compiled = driver.lower(driver.load(str(each.file)), choice)
+        compiled = compiler.lower(driver.load(str(each.file)), choice)
         assert compiled.planned is not None
-        exe = driver.build(compiled, choice)
+        exe = compiler.build(compiled, choice)
         found = exe.run({n: np.array(x) for n, x in each.inputs.items()})
         clean = run_sanitized(compiled.planned, each.inputs)
         errors = [

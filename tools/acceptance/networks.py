@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from ...backends import compiler
 from ...backends.c.build import run_sanitized
 from ...backends.executable import Executable
+from ...backends.targets import Choice, choose
 from ...ir.interpret import run as interpret
 from ...ir.ops.core import Module
 from ...passes.plan import Planned
@@ -30,7 +32,6 @@ from ..bench.native import NativeCall
 from ..bench.peers import onnxruntime
 from ..bench.zoo import models_folder
 from ..feeds import random_inputs
-from ..targets import Choice, choose
 from ..timing import alternate
 from . import Measured, Skipped
 
@@ -67,7 +68,7 @@ class Network:
 
     def planned(self, choice: Choice) -> Planned:
         """The model planned for a target."""
-        planned = driver.lower(self.module(), choice).planned
+        planned = compiler.lower(self.module(), choice).planned
         assert planned is not None
         return planned
 
@@ -85,7 +86,7 @@ def networks() -> dict[str, Network]:
 
 def _seeded(name: str) -> Network:
     onnx = MODELS[name]().SerializeToString()
-    fields = driver.reference(driver.load(onnx)).inputs
+    fields = compiler.reference(driver.load(onnx)).inputs
     return Network(name, onnx, None, random_inputs(fields, 3), {})
 
 
@@ -145,7 +146,7 @@ def _close(net: Network, module: Module) -> bool:
     """Whether the reference agrees with the outputs that the model came with."""
     if not net.outputs:
         return True
-    names = driver.reference(module).outputs
+    names = compiler.reference(module).outputs
     found = dict(zip([name for name, _ in names], interpret(module.main, net.inputs), strict=True))
     return all([np.allclose(found[n], y, rtol=1e-3, atol=1e-4) for n, y in net.outputs.items()])
 

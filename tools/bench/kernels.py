@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import click
 import numpy as np
 
+from ...backends import compiler
+from ...backends.targets import choose
 from ...ir.core import Builder, Value
 from ...ir.ops.core import Const, Func, Module, Return
 from ...ir.types import TensorType, f32
-from .. import driver
-from ..targets import choose
 from .native import NativeCall
 from .peak import measure_copy_bandwidth, measure_fma_peak
 
@@ -110,7 +110,7 @@ STREAMS = (
 def bound(case: Case, threads: int) -> NativeCall:
     """The case compiled for this machine, on random inputs."""
     choice = choose("cpu", threads)
-    exe = driver.build(driver.lower(case.module(), choice), choice)
+    exe = compiler.build(compiler.lower(case.module(), choice), choice)
     rng = np.random.default_rng(0)
     return NativeCall(exe, [rng.standard_normal(s, np.float32) for s in case.shapes])
 

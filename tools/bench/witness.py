@@ -15,9 +15,10 @@ import numpy as np
 import onnx
 from onnx import ModelProto, helper
 
+from ...backends import compiler
+from ...backends.targets import choose
 from ...ir.errors import Error
 from .. import driver, verification
-from ..targets import choose
 from ..verification import Compared
 from .zoo import Shapes, Subject
 
@@ -112,7 +113,7 @@ def agreement(
     module = driver.load(given.model, given.shapes or None)
     if noise:
         module = verification.noisy(module, noise)
-    exe = driver.build(driver.lower(module, choice, shapes=given.shapes or None), choice)
+    exe = compiler.build(compiler.lower(module, choice, shapes=given.shapes or None), choice)
     found = exe.run({name: np.array(x) for name, x in given.inputs.items()})
     names = [name for name, _ in exe.outputs]
     outputs = dict(zip(names, found, strict=True))

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
+from ...backends import compiler
+from ...backends.targets import Choice
 from ...ir.core import Op
 from ...ir.dims import evaluate, symbols_of
 from ...ir.errors import UnsupportedError
@@ -36,7 +38,6 @@ from .. import driver
 from ..cmd_explain import said
 from ..cmd_inspect import of_module
 from ..feeds import random_inputs
-from ..targets import Choice
 from .graph import Graph, graph_of
 
 Say = Callable[[str], object]
@@ -194,7 +195,7 @@ def measure(phases: Phases, settings: Settings, say: Say = str) -> dict[str, Any
     choice, planned = settings.choice, phases.planned
     say("machine code")
     start = time.perf_counter()
-    exe = driver.build(phases.compiled, choice)
+    exe = compiler.build(phases.compiled, choice)
     phases.seconds["machine code"] = time.perf_counter() - start
     say("run")
     dims = dims_of(planned)

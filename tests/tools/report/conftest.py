@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from irc.backends.targets import choose
 from irc.tools.bench.models import MODELS
 from irc.tools.report.collect import Settings, collect
-from irc.tools.targets import choose
 
 Data = dict[str, Any]
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from irc.backends import compiler
+from irc.backends.targets import choose
 from irc.ir.errors import Error
 from irc.ir.ops.core import Fused
 from irc.passes.cost import ASSUMED, work
@@ -16,7 +18,6 @@ from irc.tools import driver
 from irc.tools.cmd_explain import schedules
 from irc.tools.cmd_inspect import of_module
 from irc.tools.report.collect import Settings, collect
-from irc.tools.targets import choose
 
 Data = dict[str, Any]
 Files = Callable[[str], Path]
@@ -29,7 +30,7 @@ def nodes(graph: Data) -> list[Data]:
 
 def test_the_summary_says_what_the_modules_say(demo: Data, model_file: Files) -> None:
     module, choice = driver.load(model_file("demo_cnn")), choose("cpu", 1)
-    compiled, found = driver.lower(module, choice), demo["summary"]
+    compiled, found = compiler.lower(module, choice), demo["summary"]
     assert compiled.planned is not None
     assert found["parameter_bytes"] == of_module(module)["parameter_bytes"]
     assert found["op_counts"] == of_module(module)["ops"]
@@ -44,7 +45,7 @@ def test_the_summary_says_what_the_modules_say(demo: Data, model_file: Files) ->
 
 def test_kernels_have_the_work_of_their_regions(demo: Data, model_file: Files) -> None:
     module, choice = driver.load(model_file("demo_cnn")), choose("cpu", 1)
-    fused = driver.lower(module, choice, Options(to_phase="fused")).module.main
+    fused = compiler.lower(module, choice, Options(to_phase="fused")).module.main
     costs = [work(op) for op in fused.walk() if isinstance(op, Fused)]
     rows = demo["kernels"]
     assert [(k["flops"], k["bytes"]) for k in rows] == [(c.flops, c.bytes) for c in costs]
@@ -73,7 +74,7 @@ def test_schedules_are_those_of_explain(demo: Data, model_file: Files) -> None:
 
 
 def test_every_refusal_has_its_reason(demo: Data, model_file: Files) -> None:
-    compiled = driver.lower(driver.load(model_file("demo_cnn")), choose("cpu", 1))
+    compiled = compiler.lower(driver.load(model_file("demo_cnn")), choose("cpu", 1))
     found = demo["fusion"]["refusals"]
     assert sum(r["times"] for r in found) == len(compiled.refusals) > 0
     assert {(r["producer"], r["consumer"], r["why"]) for r in found} == set(compiled.refusals)
@@ -99,7 +100,7 @@ def test_ops_keep_types_attributes_and_places(demo: Data) -> None:
 
 
 def test_buffers_are_those_of_the_plan(demo: Data, model_file: Files) -> None:
-    compiled = driver.lower(driver.load(model_file("demo_cnn")), choose("cpu", 1))
+    compiled = compiler.lower(driver.load(model_file("demo_cnn")), choose("cpu", 1))
     assert compiled.planned is not None
     layout = compiled.planned.layout
     wanted = {

@@ -15,7 +15,7 @@ from ..ir.errors import Error, UnsupportedError
 from ..ir.target import Target
 
 if TYPE_CHECKING:
-    from ..backends.llvm.compile import CodegenTarget
+    from .llvm.compile import CodegenTarget
 
 ROWS = {
     "cpu": "this machine, all its features",
@@ -41,7 +41,7 @@ class Choice:
 
     def lacking(self) -> list[str]:
         """What this machine lacks to run code for the target; empty where it runs."""
-        from ..backends.cpu.host import host, present_features
+        from .cpu.host import host, present_features
 
         if self.codegen is None:
             return []
@@ -52,7 +52,7 @@ class Choice:
 
 def thread_count(threads: int | None = None) -> int:
     """The argument, else IRC_NUM_THREADS, else the cores allowed; E0403 where it is no count."""
-    from ..backends.cpu.host import cores_allowed
+    from .cpu.host import cores_allowed
 
     said = os.environ.get("IRC_NUM_THREADS", "") if threads is None else str(threads)
     if not said:
@@ -69,12 +69,12 @@ def choose(name: str, threads: int | None = None) -> Choice:
     if not isinstance(name, str):
         raise UnsupportedError("E0401", f"a target is a name, found {name!r}", hint="irc targets")
     if name == "cpu":
-        from ..backends.cpu.host import codegen_target
-        from ..backends.cpu.target import cpu_target
+        from .cpu.host import codegen_target
+        from .cpu.target import cpu_target
 
         return Choice(name, "cpu", cpu_target(count), codegen_target())
     if name == "c":
-        from ..backends.c.target import c_target
+        from .c.target import c_target
 
         return Choice(name, "c", c_target())
     if name == "reference":
@@ -83,7 +83,7 @@ def choose(name: str, threads: int | None = None) -> Choice:
 
 
 def _named(name: str, threads: int) -> Choice:
-    from ..backends.cpu.target import processor
+    from .cpu.target import processor
 
     try:
         target, codegen = processor(name, threads)
