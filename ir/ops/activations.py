@@ -478,16 +478,20 @@ class Clip(Op):
         return out if out is not self.x else b.identity(out)
 
     def vjp(self, b: Builder, g: Value) -> Grads:
-        """x passes at its bounds; else the bound that was taken has the cotangent."""
-        never = constant(b, self.x, False, boolean)
-        under = never if self.low is None else b.lt(self.x, self.low)
-        over = never if self.high is None else b.gt(self.x, self.high)
-        if self.low is not None and self.high is not None:
-            crossed = b.gt(self.low, self.high)
+        """x passes at its bounds, NaN nowhere; else the bound that was taken has the cotangent."""
+        x, low, high = self.x, self.low, self.high
+        inside = [b.ge(x, low)] if low is not None else []
+        inside += [b.le(x, high)] if high is not None else []
+        never = constant(b, x, False, boolean)
+        under = never if low is None else b.lt(x, low)
+        over = never if high is None else b.gt(x, high)
+        if low is not None and high is not None:
+            crossed = b.gt(low, high)
             under = b.logical_and(under, b.logical_not(crossed))
             over = b.logical_or(over, crossed)
-        inside = stopped(b, b.logical_or(under, over), g)
-        return (inside, passed(b, under, g), passed(b, over, g))[: len(self.operands)]
+            inside = [b.logical_and(*inside)]
+        of_x = passed(b, inside[0], g) if inside else g
+        return (of_x, passed(b, under, g), passed(b, over, g))[: len(self.operands)]
 
 
 __all__ = [

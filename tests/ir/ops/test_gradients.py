@@ -123,8 +123,10 @@ def test_narrow(cls: type[Op], sample: Sample, dtype: str) -> None:
     weights = cases.cotangents(func)
     try:
         got = run(cases.pulled(func, dtype), [*arrays, *weights])
-        args = [np.asarray(widen(a), v.tensor.dtype.np) if v.tensor.dtype.is_float else a
-                for a, v in zip([*arrays, *weights], cases.pulled(wide[0]).args, strict=True)]
+        args = [
+            np.asarray(widen(a), v.tensor.dtype.np) if v.tensor.dtype.is_float else a
+            for a, v in zip([*arrays, *weights], cases.pulled(wide[0]).args, strict=True)
+        ]
         want = run(cases.pulled(wide[0]), args)
     except Error as error:
         if refused(cls, error):
