@@ -19,6 +19,7 @@ from ..ir.rewrite import worklist
 from ..ir.types import TensorType
 from .options import Pass
 from .rules.fold import fold_rules
+from .rules.gradients import gradient_rules
 from .rules.values import (
     LATE,
     RuleTable,
@@ -349,6 +350,7 @@ def weight_rules(scales: bool) -> RuleTable:
         (classes("transpose"), [transposed_product]),
         (classes("contract"), [plain_contract, transposed_constant]),
     )
+    always = joined(always, gradient_rules())
     if not scales:
         return always
     scaling = table(

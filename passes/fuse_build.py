@@ -2,12 +2,11 @@
 
 Groups are put in an order that respects who reads whom; views that regions read through are copied
 into them, reshapes of memory stay outside.  What is to be computed again comes behind what it waits
-for.  May import: ir, fuse_kinds.
+for.  May import: ir, fuse_kinds, fuse_order.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from ..ir.ops.autodiff import Recompute
 from ..ir.ops.core import Fused, Yield
 from ..ir.ops.shape import Reshape
 from .fuse_kinds import kind_of, single
+from .fuse_order import order_units
 
 
 class Unit(Protocol):
@@ -32,11 +32,10 @@ def build(block: Block, groups: Sequence[Unit], lazy: set[Op]) -> None:
     units: list[tuple[list[Op], bool]] = [(g.ops, bool(g.kind)) for g in groups]
     grouped = {op for ops, _ in units for op in ops}
     units += [([op], False) for op in block if op not in grouped and not op.terminator]
-    owner = {op: k for k, (ops, _) in enumerate(units) for op in ops}
-    order = _order(block, units, owner, lazy)
+    order = order_units(block, units, lambda op, inside: _makers(op, inside, lazy))
     again = [op for op in block if isinstance(op, Recompute)]
-    for op in again:
-        op.set_operands(op.operands[:1])  # their order is settled: nothing is stored for it alone
+    for late in again:
+        late.set_operands(late.operands[:1])  # the order is settled: nothing is stored for it alone
     end = block.terminator
     for k in order:
         ops, fuse = units[k]
@@ -48,50 +47,11 @@ def build(block: Block, groups: Sequence[Unit], lazy: set[Op]) -> None:
             ]:  # a view that only one region read is gone
                 block.remove(op)
                 block.insert_before(op, end)
-    for op in again:
-        op.replace_by(op.operands)
+    for late in again:
+        late.replace_by(late.operands)
     for op in reversed(list(block)):
         if op.pure and op.results and not any([r.users for r in op.results]):
             op.erase()
-
-
-def _order(
-    block: Block, units: Sequence[tuple[list[Op], bool]], owner: dict[Op, int], lazy: set[Op]
-) -> list[int]:
-    """Units such that each comes after those it reads; else as they were, by their last op."""
-    sets = [set(ops) if fuse else set() for ops, fuse in units]
-    at = {op: k for k, op in enumerate(block)}
-    needs: list[set[int]] = [set() for _ in units]
-    feeds: list[list[int]] = [[] for _ in units]
-    effect = -1
-    for op in block:
-        if op.terminator:
-            continue
-        me = owner[op]
-        for made in _makers(op, sets[me], lazy):
-            if made in owner and owner[made] != me:
-                needs[me].add(owner[made])
-        if not op.pure:
-            if effect >= 0 and effect != me:
-                needs[me].add(effect)
-            effect = me
-    for k, wanted in enumerate(needs):
-        for source in wanted:
-            feeds[source].append(k)
-    last = [max([at[op] for op in ops]) for ops, _ in units]
-    left = [len(wanted) for wanted in needs]
-    ready = [(last[k], k) for k, count in enumerate(left) if count == 0]
-    heapq.heapify(ready)
-    order: list[int] = []
-    while ready:
-        _, k = heapq.heappop(ready)
-        order.append(k)
-        for user in feeds[k]:
-            left[user] -= 1
-            if left[user] == 0:
-                heapq.heappush(ready, (last[user], user))
-    assert len(order) == len(units), "fusion made a cycle"
-    return order
 
 
 def _makers(op: Op, inside: set[Op], lazy: set[Op]) -> list[Op]:

@@ -8,6 +8,7 @@ steps beside it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from ...ir.dims import Dim, DimLike, coefficient, simplify, substitute, sym, sym
 from ...ir.ops.loop import Alloc, For, Load, Store
 from ...ir.symbols import loops_around
 from .aliasing import spread_rows
+from .fetching import fetch_early
 from .memory import ComputeAt, Place, Stage
 from .microtile import finish_tile
 from .nests import child_of, contains, perfect_chain
@@ -290,6 +292,7 @@ def schedule_contraction(s: Scheduler, label: str) -> bool:
     split_tails(s, {f"{var}.o": extent // size for (_, var, extent), size in tiled}, outer)
     divide_rows(s, label, tiling.vector)
     finish_tile(s, {label: tiling.vector}, tiling.columns)
+    fetch_early(s, label, math.prod([static(extent) for _, extent in c.reductions]))
     _threads(s, c, outer)
     return True
 
