@@ -14,6 +14,7 @@ import numpy as np
 
 from ...ir.core import Array, Block, Builder, Op, Value
 from ...ir.errors import Error
+from ...ir.interpret import Interpreter
 from ...ir.ops.core import Const
 from ...passes.autodiff.pullback import expanded, has_rule, pullback
 from .dispatch import Base, Node, apply, as_tensor, enable_grad, here, leaf, no_grad
@@ -161,26 +162,53 @@ def evaluated(
     op = block.last
     while op is not None:
         if any([r in needed for r in op.results]):
-            dying = [v for v in op.operands if v is not None and v not in last]
+            reads = _reads(op)
+            dying = [v for v in reads if v not in last]
             last.update(dying)
             plan.append((op, dying))
-            needed.update([v for v in op.operands if v is not None and v not in env])
+            needed.update([v for v in reads if v not in env])
         op = op.prev
     with np.errstate(all="ignore"), (enable_grad() if keep else no_grad()):
         for op, dying in reversed(plan):
-            _run(op, env)
+            _run(op, env, keep)
             for value in dying:
                 env.pop(value, None)
     return [None if v is None else env[v] for v in wanted]
 
 
-def _run(op: Op, env: dict[Value, Any]) -> None:
+def _reads(op: Op) -> list[Value]:
+    """The operands, and what the op's regions see of their surroundings, each once."""
+    found = dict.fromkeys([v for v in op.operands if v is not None])
+    if op.regions:
+        inner = {r for o in op.walk() for r in o.results}
+        inner.update([v for o in op.walk() for block in o.regions for v in block.args])
+        for o in op.walk():
+            found.update(dict.fromkeys([v for v in o.operands if v is not None and v not in inner]))
+    return list(found)
+
+
+def _loop(op: Op, env: Mapping[Value, Any], keep: bool) -> Sequence[Tensor]:
+    """The results of an op with regions, by the interpreter; these are not recorded."""
+    if keep:
+        raise Error(
+            "E0615", f"the gradient of a gradient of '{op.name}' is not recorded", where=op.loc,
+            hint="inside a trace it is: irc.compile(irc.grad(...))",
+        )  # fmt: skip
+    interpreter = Interpreter()
+    interpreter.env.update({v: env[v].array for v in _reads(op)})
+    arrays = [None if v is None else env[v].array for v in op.operands]
+    return [leaf(np.asarray(x)) for x in interpreter.results(op, arrays)]
+
+
+def _run(op: Op, env: dict[Value, Any], keep: bool) -> None:
     """Evaluate one op on tensors."""
     tensors = [None if v is None else env[v] for v in op.operands]
     if isinstance(op, Const):
         found: Any = (leaf(op.value.array),)
     elif isinstance(op, _PythonOp):
         found = op.run(tensors)
+    elif op.regions:
+        found = _loop(op, env, keep)
     else:
         made = apply(type(op), *tensors, **op.attributes)
         found = made if isinstance(made, tuple) else (made,)

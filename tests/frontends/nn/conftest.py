@@ -67,7 +67,7 @@ class Against:
                 same(mine if mine is not None else nn.zeros(p.shape, dtype="f64"), p.grad, name)
         for name, b in theirs.named_buffers():
             same(dict(ours.named_buffers())[name], b, name)
-        self.traced(ours, inputs, kwargs, train)
+        self.traced(ours, inputs, kwargs)
         return got, have
 
     def function(self, call: Make, *inputs: Any, rtol: float = RTOL, **kwargs: Any) -> Any:
@@ -112,5 +112,24 @@ class Against:
                 others.append(x)
         return mine, others
 
-    def traced(self, layer: Any, inputs: Any, kwargs: Any, train: bool) -> None:
-        """The traced layer, interpreted, gives what the eager one gives."""
+    def traced(self, layer: Any, inputs: Any, kwargs: Any) -> None:
+        """The traced layer, interpreted, gives what the eager one gives, and the same buffers."""
+        state = layer.state_dict()
+        mine = self.tensors(inputs)[0]
+        named = dict(zip(kwargs, self.tensors(kwargs.values())[0]))
+        eager, after = layer(*mine, **named), layer.state_dict()
+        layer.load_state_dict(state)
+        found = nn.trace(lambda *xs: layer(*xs, **named), *mine)(*mine)
+        equal(found, eager)
+        for name, array in layer.state_dict().items():
+            np.testing.assert_array_equal(array, after[name], err_msg=name)
+
+
+def equal(found: Any, eager: Any) -> None:
+    """The same values in nested tuples, to the bit."""
+    if isinstance(eager, (tuple, list)):
+        assert len(found) == len(eager)
+        for a, b in zip(found, eager):
+            equal(a, b)
+    elif eager is not None:
+        np.testing.assert_array_equal(found.numpy(), eager.numpy())
