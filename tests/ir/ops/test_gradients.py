@@ -89,13 +89,12 @@ def _size(func: Func, arrays: list[Array]) -> float:
     return float(cases.total(func, arrays, cases.cotangents(func))[1])
 
 
-def test_ops_without_a_gradient(capsys: pytest.CaptureFixture[str]) -> None:
-    """The list of them, with their reasons: what a float goes through without being followed."""
+def test_ops_without_a_gradient() -> None:
+    """The list of them with their reasons (`-s` shows it), and those that cut a way for floats."""
     without = {c.name: c.no_gradient for c in cases.tensor_ops() if c.no_gradient}
-    with capsys.disabled():
-        print("\nops without a gradient:")
-        for name, reason in without.items():
-            print(f"  {name:24s} {reason}")
+    print("\nops without a gradient:")
+    for name, reason in without.items():
+        print(f"  {name:24s} {reason}")
     assert {name for name in without if _from_float_to_float(cases.OPS[name])} == CUT
 
 
