@@ -30,6 +30,7 @@ from ..ir.ops.core import Module
 from ..ir.target import Target
 from ..ir.text import print_op
 from ..ir.verify import verify
+from .autodiff.grad import Grad
 from .canonicalize import Canonicalize, Dce, Fold
 from .cse import Cse
 from .decompose import Decompose
@@ -44,6 +45,9 @@ from .plan import Planned, plan
 from .specialise import specialise
 from .widen import Widen
 
+_BEFORE_LAYOUT = ("batch_norm_train", "conv_input_grad", "conv_transpose", "resize")
+"""Composites whose parts take part in the choice of layouts."""
+
 PHASES = ("import", "canonical", "layout", "fused", "generic", "loops", "planned")
 
 
@@ -56,7 +60,7 @@ def passes_of(phase: str, target: Target) -> list[Pass]:
         case "layout":
             panel = 2 * target.lanes(32) if target.layout_block else 0
             layout = Layout(block=target.layout_block, panel=panel, target=target)
-            blocked = Decompose(only=("conv_input_grad", "conv_transpose", "resize"))
+            blocked = Decompose(only=_BEFORE_LAYOUT)
             widened = [Widen()] if target.widen else []
             return [*widened, blocked, Canonicalize(), layout, Canonicalize(), Cse()]
         case "fused":
@@ -235,6 +239,7 @@ __all__ = [
     "Compiled",
     "Dce",
     "Fold",
+    "Grad",
     "Options",
     "Pass",
     "compile_module",

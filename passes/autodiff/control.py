@@ -14,7 +14,9 @@ from ...ir.core import Builder, Op, Value
 from ...ir.ops.autodiff import CustomGradient, Remat
 from ...ir.ops.control import If, Scan, inlined
 from ...ir.ops.core import Const, Yield
+from ...ir.ops.shape import BroadcastTo, Reshape
 from ...ir.rewrite import uses_outside
+from ...ir.types import TensorType
 from .activity import differentiable, reads
 from .loops import reverse_scan
 from .regions import Apart, Cotangent, Pullback, grow, taken_apart, zeros
@@ -62,19 +64,23 @@ def hand_over(op: If, parts: Sequence[Apart]) -> None:
         part.rewire(dict(zip(region.last.operands, op.results, strict=True)))
         there = set(region.last.operands)
         for value in [v for v in part.needs if v not in there]:
-            free = [s for s in slots if s[side] is None and s[1 - side].type is value.type]  # type: ignore[union-attr]
-            slot = free[0] if free else [None, None]
+            free = [s for s in slots if s[side] is None and _type(s) is value.type]
             if not free:
-                slots.append(slot)
-            slot[side] = value
-    made = grow(op, [next(v.tensor for v in slot if v is not None) for slot in slots])
+                slots.append([None, None])
+            (free or slots[-1:])[0][side] = value
+    made = grow(op, [_type(slot) for slot in slots])
     for side, (region, part) in enumerate(zip(op.regions, parts, strict=True)):
         last = region.last
         assert last is not None
         inner = Builder(region, last, op.loc)
         values = [s[side] or zeros(inner, r.tensor) for s, r in zip(slots, made, strict=True)]
         last.set_operands([*last.operands, *values])
-        part.rewire({s[side]: r for s, r in zip(slots, made) if s[side] is not None})  # type: ignore[misc]
+        part.rewire({v: r for s, r in zip(slots, made) if (v := s[side]) is not None})
+
+
+def _type(slot: Sequence[Value | None]) -> TensorType:
+    """The type of what shares a result."""
+    return next(v.tensor for v in slot if v is not None)
 
 
 def reverse_custom(
@@ -86,7 +92,15 @@ def reverse_custom(
     ]
     found = inlined(b, op.backward, [*op.operands, *op.results, *given])
     pairs = zip(op.operands, found, strict=True)
-    return [(v, g) for v, g in pairs if v in moved and differentiable(v)]
+    return [(v, g) for v, g in pairs if v in moved and differentiable(v) and not is_zero(g)]
+
+
+def is_zero(value: Value) -> bool:
+    """Whether a value is the constant zero, or that repeated: no path, not a cotangent."""
+    op = value.op
+    while isinstance(op, (BroadcastTo, Reshape)):
+        op = op.x.op
+    return isinstance(op, Const) and not op.value.array.any()
 
 
 def reverse_remat(

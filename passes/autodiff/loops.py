@@ -126,7 +126,7 @@ def _reverse_body(
         g = part.found[first + k]
         assert g is not None
         outs.append(b.add(total, g if g.type is total.type else b.cast(g, to=total.tensor.dtype)))
-    b.emit(Yield, *outs, *[part.found[k] for k in stacked])
+    b.emit(Yield, *outs, *[g for k in stacked if (g := part.found[k]) is not None])
     return block
 
 

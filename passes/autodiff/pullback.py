@@ -67,7 +67,8 @@ def pullback(
             continue
         b.loc = op.loc
         for value, cotangent in contributions(b, op, gs, moved):
-            tape.add(value, cotangent)
+            if value in moved:
+                tape.add(value, cotangent)
     b.loc = outer_loc
     return [tape.total(v) for v in wrt]
 
@@ -115,7 +116,7 @@ def expanded(
 
 def _decomposed(op: Op) -> dict[Value, Value]:
     """Put the decomposition of an op in its place; what its results are called then."""
-    parts = AS_SCAN.get(type(op)) or getattr(type(op), "decompose", None)
+    parts: Any = AS_SCAN.get(type(op)) or getattr(type(op), "decompose", None)
     if parts is None:
         raise Error(
             "E0601",
@@ -125,7 +126,7 @@ def _decomposed(op: Op) -> dict[Value, Value]:
         )
     assert op.block is not None
     found = parts(op, Builder(op.block, op, op.loc))
-    new = list(found) if isinstance(found, (tuple, list)) else [found]
+    new: list[Value] = list(found) if isinstance(found, (tuple, list)) else [found]
     renamed = dict(zip(op.results, new, strict=True))
     for old, value in renamed.items():
         value.name = value.name or old.name

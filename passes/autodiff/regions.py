@@ -146,7 +146,7 @@ def grow(op: Op, types: Iterable[TensorType]) -> list[Value]:
 def zeros(b: Builder, type: TensorType) -> Value:
     """Zeros of a type, whose shape may be symbolic."""
     zero = b.insert(Const(Blob(np.zeros((), type.dtype.np), TensorType(type.dtype, ())))).result
-    return b.broadcast_to(zero, shape=type.shape) if type.shape else zero  # type: ignore[no-any-return]
+    return b.broadcast_to(zero, shape=type.shape) if type.shape else zero
 
 
 __all__ = [

@@ -165,7 +165,7 @@ def drop_unused_slices(op: Op, b: Builder) -> list[Value] | None:
     if not unused:
         return None
     attrs = dict(op.attributes, length=op.trips)  # type: ignore[attr-defined]
-    (body,) = op.copy({}).regions
+    body = op.regions[0].copy({})
     body.args = tuple([v for k, v in enumerate(body.args) if k not in unused])
     for k, v in enumerate(body.args):
         v.index = k
