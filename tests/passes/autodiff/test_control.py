@@ -225,11 +225,12 @@ def test_loops_without_a_bound_say_so(function: Checked) -> None:
 def test_what_an_unbounded_loop_reads_may_be_stopped(function: Checked, loop: str) -> None:
     def build(b: Builder, n: Value, x: Value) -> Value:
         held = b.stop_gradient(x)
-        made: Any = ForLoop.make(n, [held], lambda b, _, h: [cube(b, h)])
-        if loop == "while":
+        if loop == "for":
+            made = b.insert(ForLoop.make(n, [held], lambda b, _, h: [cube(b, h)])).result
+        else:
             before = lambda b, h: [b.lt(total(b, h), const(b, 9.0))]  # noqa: E731
-            made = While.make([held], before, lambda b, h: [b.add(h, h)])
-        return b.add(total(b, b.insert(made).result), total(b, x))
+            made = b.insert(While.make([held], before, lambda b, h: [b.add(h, h)])).result
+        return b.add(total(b, made), total(b, x))
 
     grown = differentiate(function(["i64[]", "f64[3]"], build))
     np.testing.assert_array_equal(run(grown, [np.asarray(1), some(3)])[1], np.ones(3))
