@@ -18,7 +18,7 @@ _FACE = {
     "UnsupportedError": (".ir.errors", "UnsupportedError"),
     "compile": (".tools.driver", "compile"),
     "custom_vjp": (".frontends.nn.custom", "custom_vjp"),
-    "export_onnx": (".frontends.onnx", "export_onnx"),
+    "export_onnx": (".tools.driver", "export_onnx"),
     "grad": (".frontends.nn.transforms", "grad"),
     "load": (".tools.driver", "load"),
     "nn": (".frontends.nn", ""),

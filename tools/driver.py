@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..backends.reference import ReferenceExecutable
     from ..ir.ops.core import Module
     from ..passes.pipeline import Options
+    from .compiled import CompiledFunction
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -149,14 +150,14 @@ def export_onnx(
     """Write a module, or a network traced on `example` inputs, as an ONNX file; gives the opset.
 
     `example` is one input or a tuple of several: tensors, arrays, or `nn.Spec(("N", 784))` for
-    symbolic extents.  Errors: E0622 no example, E0102, E0118 to E0120, E0264.
+    symbolic extents; without it the inputs of the network's first call.  Errors: E0622 none, E0102, E0118 to E0120, E0264.
     """
     from ..frontends.onnx import export_onnx as write
 
     if callable(model) and not isinstance(model, type):
-        from .compiled import program_of
+        from ..frontends.nn.saving import program
 
-        model = program_of(model, example)
+        model = program(model, example)
     return write(model, path, opset)
 
 
@@ -174,6 +175,7 @@ __all__ = [
     "Shapes",
     "checked_shapes",
     "compile",
+    "export_onnx",
     "first_bytes",
     "load",
     "open_plan",

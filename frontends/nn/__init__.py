@@ -40,12 +40,13 @@ _ROOMS = (
 """Modules whose public names are names of `nn`."""
 
 _MORE = {
-    "Spec": ".traced",
+    "Spec": ".specs",
     "apply": ".dispatch",
     "custom_vjp": ".custom",
     "enable_grad": ".dispatch",
     "grad": ".transforms",
     "gradients": ".transforms",
+    "load_weights": ".saving",
     "manual_seed": ".random",
     "no_grad": ".dispatch",
     "remat": ".custom",

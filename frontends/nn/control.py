@@ -100,7 +100,9 @@ def cond(pred: Any, then: Function, otherwise: Function, *operands: Any) -> Any:
         bodies = both(places)
     first, second = bodies
     if first.tree != second.tree:
-        raise Error("E0623", "cond: the branches give results that are arranged differently", where=here())
+        raise Error(
+            "E0623", "cond: the branches give results that are arranged differently", where=here()
+        )
     _same_types("cond: the branches differ", first.types, second.types, ("then", "otherwise"))
     found = insert(trace, If(condition, regions=[first.block, second.block], loc=here()))
     count = len(first.types)
@@ -137,7 +139,9 @@ def scan(
     trips = _trips(slices, length)
     if STATE.trace is None:
         return _python_scan(body, init, slices, tree, trips, reverse)
-    return _traced_scan(STATE.trace, body, init, slices, tree, length if not slices else None, reverse)
+    return _traced_scan(
+        STATE.trace, body, init, slices, tree, length if not slices else None, reverse
+    )
 
 
 def _trips(slices: Sequence[Tensor], length: DimLike | None) -> Any:

@@ -157,7 +157,9 @@ def arrange(frame: Frame, count: int, captured: Sequence[Value]) -> None:
 
 
 def _or_none(x: Any) -> bool:
-    return x is None or isinstance(x, Base) or hasattr(x, "__array__") or isinstance(x, (int, float))
+    return (
+        x is None or isinstance(x, Base) or hasattr(x, "__array__") or isinstance(x, (int, float))
+    )
 
 
 def _width(tree: Tree) -> int:

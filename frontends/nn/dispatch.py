@@ -93,7 +93,6 @@ class Call:
         self.quiet = issubclass(cls, _Elementwise)  # these silence numpy themselves
         self.gives = not cls.no_gradient and any([_is_float(t) for t in self.types])
 
-
     @classmethod
     def of(cls, op: type[Op], attrs: tuple[Any, ...], types: tuple[Type, ...]) -> Call:
         """A call of an op that lives in recordings only: no `evaluate` is asked for."""

@@ -91,9 +91,7 @@ def _masked(x: Tensor, mask: Any) -> Tensor:
     """x[mask] with a mask over the leading axes."""
     known = _known_mask(mask)
     if known.shape != x.shape[: known.ndim]:
-        raise Error(
-            "E0612", f"a mask of shape {known.shape} for a tensor {x.type}", where=here()
-        )
+        raise Error("E0612", f"a mask of shape {known.shape} for a tensor {x.type}", where=here())
     places = np.stack(np.nonzero(known), axis=-1).astype(np.int64)
     return apply(GatherND, x, leaf(places))  # type: ignore[no-any-return]
 
@@ -117,9 +115,7 @@ def _basic(x: Tensor, parts: list[Any]) -> Tensor:
         if keep:
             shape.append(size)
         axis += 1
-    whole = tuple(sizes) == x.type.shape and not any(
-        [type(s) is not int or s != 0 for s in starts]
-    )
+    whole = tuple(sizes) == x.type.shape and not any([type(s) is not int or s != 0 for s in starts])
     if not whole or any([s != 1 for s in steps]):
         x = apply(Slice, x, starts=tuple(starts), sizes=tuple(sizes), steps=tuple(steps))
     return reshape(x, tuple(shape))

@@ -23,9 +23,7 @@ def matmul(x: Any, y: Any) -> Tensor:
     if x.ndim == 0 or y.ndim == 0:
         raise Error("E0612", "matmul: a number is no matrix", where=here(), hint="use *")
     row, column = x.ndim == 1, y.ndim == 1
-    out = apply(
-        Matmul, expand_dims(x, 0) if row else x, expand_dims(y, 1) if column else y
-    )
+    out = apply(Matmul, expand_dims(x, 0) if row else x, expand_dims(y, 1) if column else y)
     gone = tuple([a for a, once in ((-2, row), (-1, column)) if once])
     return squeeze(out, gone) if gone else out
 
@@ -109,8 +107,10 @@ def _product(a: str, x: Tensor, c: str, y: Tensor, others: set[str]) -> tuple[st
     c, y = _summed(c, y, others | set(a))
     x, y = pair(numeric(x), numeric(y))
     batch = [k for k in a if k in c and k in others]
-    out = "".join(batch) + "".join([k for k in a if k not in c]) + "".join(
-        [k for k in c if k not in a]
+    out = (
+        "".join(batch)
+        + "".join([k for k in a if k not in c])
+        + "".join([k for k in c if k not in a])
     )
     return out, apply(Contract, x, y, equation=f"{a},{c}->{out}")
 

@@ -5,6 +5,7 @@ May import: ir, its siblings.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -15,12 +16,14 @@ from ...ir.errors import Error
 from ...ir.types import DType
 from .dispatch import STATE, Base, as_array, as_tensor, here, leaf
 from .dtypes import as_dtype
-from .tensor import Buffer, Parameter, Tensor
+from .saving import save
+from .specs import described
+from .tensor import Holder, Parameter, Tensor, as_buffer
 
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 
-class Module:
+class Module(Holder):
     """Base of layers and networks.  Write `__init__` (calling super's first) and `forward`.
 
     Parameters, modules and, after `register_buffer`, buffers are found where they are attributes;
@@ -32,12 +35,14 @@ class Module:
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
     _transient: set[str]
+    _example: tuple[Any, ...] | None
 
     def __init__(self) -> None:
         for name in _TABLES:
             object.__setattr__(self, name, {})
         object.__setattr__(self, "_transient", set())
         object.__setattr__(self, "training", True)
+        object.__setattr__(self, "_example", None)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes; subclasses write it."""
@@ -55,6 +60,8 @@ class Module:
                 kwargs = {name: _taken(a) for name, a in kwargs.items()}
             elif isinstance(x, Base) and x.symbolic:
                 return x.called(self, args, kwargs)  # type: ignore[attr-defined]
+        if self._example is None and not kwargs:
+            object.__setattr__(self, "_example", described(args))
         return self.entered(args, kwargs)
 
     def entered(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -242,7 +249,9 @@ class Module:
         for path, module in self._walk("", None):
             for table in ("_parameters", "_buffers"):
                 for name, t in module.__dict__[table].items():
-                    if t is not None and name not in (module._transient if table == "_buffers" else ()):
+                    if t is not None and name not in (
+                        module._transient if table == "_buffers" else ()
+                    ):
                         yield (f"{path}.{name}" if path else name), t
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
@@ -315,14 +324,18 @@ class Module:
         """Floating parameters and buffers as f64."""
         return self.to("f64")
 
-    def save(self, path: str, *examples: Any) -> None:
-        """Write the weights (.safetensors) or, with inputs to trace it by, the program (.irc).
+    @property
+    def example(self) -> tuple[Any, ...] | None:
+        """Descriptions of the inputs of the first call; None before it."""
+        return self._example
 
-        A network made of `nn.Input` brings its own inputs.  Errors: E0622, E0264.
+    def save(self, path: str | os.PathLike[str], example: Any = None) -> None:
+        """Write the program in evaluation mode (.irc, .ir) or the weights alone (.safetensors).
+
+        `example` is one input or a tuple of several; without it those of the first call serve, with
+        an open batch where the network allows it.  Errors: E0622, E0626, E0264.
         """
-        from .saving import save  # the tracer reads this module
-
-        save(self, path, examples)
+        save(self, path, example)
 
     # Text ----------------------------------------------------------------------------------------
 
@@ -347,16 +360,4 @@ def _taken(x: Any) -> Any:
     return as_tensor(x) if isinstance(x, np.ndarray) else x
 
 
-def as_buffer(value: Any) -> Tensor:
-    """The value as a buffer: eager ones without a history, traced ones as they are."""
-    t = as_tensor(value)
-    if t.value is not None or (isinstance(t, Buffer) and not t.requires_grad):
-        return t
-    made = Buffer.__new__(Buffer)
-    made.array, made.type = t.array, t.type
-    made.value = made.trace = made.node = made.grad = None
-    made.index, made.requires_grad, made.label = 0, False, ""
-    return made
-
-
-__all__ = ["Module", "as_buffer"]
+__all__ = ["Module"]

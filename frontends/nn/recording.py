@@ -168,7 +168,7 @@ def evaluated(
             plan.append((op, dying))
             needed.update([v for v in reads if v not in env])
         op = op.prev
-    with np.errstate(all="ignore"), (enable_grad() if keep else no_grad()):
+    with np.errstate(all="ignore"), enable_grad() if keep else no_grad():
         for op, dying in reversed(plan):
             _run(op, env, keep)
             for value in dying:

@@ -28,9 +28,7 @@ Axes = int | Sequence[int] | None
 def axis_in(axis: int, rank: int, name: str) -> int:
     """`axis` counted from the front; E0612 where the tensor has no such axis."""
     if not -rank <= axis < rank:
-        raise Error(
-            "E0612", f"{name}: axis {axis} of a tensor with {rank} axes", where=here()
-        )
+        raise Error("E0612", f"{name}: axis {axis} of a tensor with {rank} axes", where=here())
     return axis % rank if rank else 0
 
 
@@ -205,7 +203,9 @@ def split(x: Any, sections: int | Sequence[DimLike], axis: int = 0) -> tuple[Ten
     if isinstance(sections, int):
         if type(extent) is int and extent % sections:
             raise Error(
-                "E0612", f"split: {extent} elements do not make {sections} equal parts", where=here()
+                "E0612",
+                f"split: {extent} elements do not make {sections} equal parts",
+                where=here(),
             )
         sections = [extent // sections] * sections
     parts, start = [], 0

@@ -18,7 +18,7 @@ from ...ir.errors import Error
 from ...ir.types import DType, TensorType, from_numpy
 from . import functions as F
 from . import indexing, linear, reductions, shaping
-from .dispatch import Base, as_array, escaped, here, leaf
+from .dispatch import Base, as_array, as_tensor, escaped, here, leaf
 from .dtypes import as_dtype
 from .recording import backward
 
@@ -174,7 +174,9 @@ class Tensor(Base):
         body = np.array2string(self.array, separator=", ", prefix="Tensor(", threshold=200)
         more = [f"dtype={self.type.dtype}"]
         if self.requires_grad:
-            more.append("requires_grad=True" if self.node is None else f"of={self.node.call.cls.name}")
+            more.append(
+                "requires_grad=True" if self.node is None else f"of={self.node.call.cls.name}"
+            )
         return f"{type(self).__name__}({body}, {', '.join(more)})"
 
     def __format__(self, spec: str) -> str:
@@ -545,6 +547,20 @@ class Parameter(Tensor):
         return made
 
 
+class Holder:
+    """Base of modules: what holds parameters and buffers, and is found where a function uses it."""
 
 
-__all__ = ["Buffer", "Parameter", "Tensor", "no_value"]
+def as_buffer(value: Any) -> Tensor:
+    """The value as a buffer: eager ones without a history, traced ones as they are."""
+    t = as_tensor(value)
+    if t.value is not None or (isinstance(t, Buffer) and not t.requires_grad):
+        return t
+    made = Buffer.__new__(Buffer)
+    made.array, made.type = t.array, t.type
+    made.value = made.trace = made.node = made.grad = None
+    made.index, made.requires_grad, made.label = 0, False, ""
+    return made
+
+
+__all__ = ["Buffer", "Parameter", "Tensor", "as_buffer"]

@@ -10,67 +10,25 @@ import functools
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ...ir.core import Array, Block, Builder, Value
-from ...ir.dims import DimLike, parse_dim
 from ...ir.errors import Error
 from ...ir.interpret import run
 from ...ir.ops.core import Const, Func, Return
 from ...ir.ops.core import Module as Program
-from ...ir.types import TensorType, f32, from_numpy
 from ...ir.verify import verify
-from .dispatch import PACKAGE, STATE, Base, as_tensor, here, leaf
-from .dtypes import as_dtype
-from .module import Module, as_buffer
+from .dispatch import PACKAGE, as_tensor, here, leaf
 from .random import default as default_stream
-from .tensor import Parameter, Tensor
+from .specs import Spec, is_input, type_of
+from .tensor import Holder, Parameter, Tensor, as_buffer
 from .tracing import Trace, tracing
-from .trees import Tree, flatten, is_leaf, paths, unflatten
+from .trees import Tree, flatten, paths, unflatten
 
-
-@dataclass(frozen=True)
-class Spec:
-    """What an input will be: extents (numbers, or names of symbolic ones) and an element type."""
-
-    shape: tuple[Any, ...]
-    dtype: Any = f32
-    name: str = ""
-
-    @property
-    def type(self) -> TensorType:
-        """The tensor type."""
-        return TensorType(as_dtype(self.dtype), tuple([as_extent(e) for e in self.shape]))
-
-
-def as_extent(given: Any) -> DimLike:
-    """An extent from a number, a dim, or the text of one ("N", "2*N"); None and -1 have no name."""
-    if isinstance(given, str):
-        return parse_dim(given)
-    if given is None or (isinstance(given, int) and given < 0):
-        raise Error(
-            "E0622", f"{given} is no extent of an input", where=here(),
-            hint='give a symbolic extent a name: ("N", 784)',
-        )  # fmt: skip
-    return given  # type: ignore[no-any-return]
-
-
-def is_input(x: Any) -> bool:
-    """Whether it is an example of an input, or the description of one."""
-    return isinstance(x, Spec) or is_leaf(x)
-
-
-def type_of(x: Any) -> TensorType:
-    """The type of an example: a description, tensor, array or number."""
-    if isinstance(x, Spec):
-        return x.type
-    if isinstance(x, Base):
-        return x.type
-    if isinstance(x, np.ndarray):
-        return TensorType(from_numpy(x.dtype), x.shape)
-    return as_tensor(x).type
+if TYPE_CHECKING:
+    from .module import Module
 
 
 @dataclass(frozen=True)
@@ -139,7 +97,9 @@ class Traced:
         """The arguments of the program: state, then inputs.  E0622 where containers differ."""
         leaves, tree = flatten(tuple(args))
         if tree != self.arguments:
-            raise Error("E0622", "the arguments are arranged otherwise than when traced", where=here())
+            raise Error(
+                "E0622", "the arguments are arranged otherwise than when traced", where=here()
+            )
         return [s.array() for s in self.states] + [as_tensor(x).array for x in leaves]
 
     def finish(self, found: Sequence[Array]) -> Any:
@@ -273,7 +233,7 @@ def _outputs(labels: Sequence[str], used: set[str]) -> list[str]:
 def _input_names(function: Any, examples: Sequence[Any], leaves: Sequence[Any]) -> list[str]:
     """Names of the inputs: those given, else of the parameters, with keys behind."""
     code = getattr(getattr(type(function), "forward", None), "__code__", None)
-    if not isinstance(function, Module):
+    if not isinstance(function, Holder):
         code = getattr(function, "__code__", None)
     known = list(code.co_varnames[: code.co_argcount]) if code is not None else []
     if known[:1] == ["self"]:
@@ -317,10 +277,10 @@ def modules_of(function: Any) -> Iterator[tuple[str, Module]]:
         if id(x) in seen:
             continue
         seen.add(id(x))
-        if isinstance(x, Module):
+        if isinstance(x, Holder):
             if id(x) not in found:
-                found.update([id(m) for m in x.modules()])
-                yield name, x
+                found.update([id(m) for m in cast("Module", x).modules()])
+                yield name, cast("Module", x)
         else:
             pending += reversed(_references(name, x))
 
@@ -367,9 +327,4 @@ def _global_names(code: types.CodeType) -> list[str]:
     return found
 
 
-def is_tracing() -> bool:
-    """Whether ops go to a trace now."""
-    return STATE.trace is not None
-
-
-__all__ = ["Place", "Spec", "State", "Traced", "is_tracing", "modules_of", "trace", "type_of"]
+__all__ = ["Place", "State", "Traced", "modules_of", "trace"]

@@ -207,7 +207,9 @@ def tracing(trace: Trace) -> Iterator[Trace]:
     """Ops go to the trace until the end; one trace at a time."""
     outer = STATE.trace
     if outer is not None:
-        raise Error("E0622", "a trace inside a trace", where=here(), hint="call the function itself")
+        raise Error(
+            "E0622", "a trace inside a trace", where=here(), hint="call the function itself"
+        )
     STATE.trace = trace
     try:
         yield trace

@@ -129,9 +129,7 @@ class Sources:
 
     def gathered(self, found: Sequence[Tensor | None]) -> list[Any]:
         """The gradients arranged as the arguments are; zeros where there is no path."""
-        full = [
-            zeros_like(t) if g is None else g for g, t in zip(found, self.tensors, strict=True)
-        ]
+        full = [zeros_like(t) if g is None else g for g, t in zip(found, self.tensors, strict=True)]
         made: list[Any] = []
         for tree, count in self.trees:
             part, full = full[:count], full[count:]
@@ -160,9 +158,11 @@ def gradients(
     Eager ones need a recording (`wrt` requires gradients), traced ones only to be in the trace.
     """
     outs = [outputs] if isinstance(outputs, Base) else list(outputs)
-    given = [ones_like(t) for t in outs] if cotangents is None else [
-        as_tensor(g, t.type.dtype) for g, t in zip(cotangents, outs, strict=True)
-    ]
+    given = (
+        [ones_like(t) for t in outs]
+        if cotangents is None
+        else [as_tensor(g, t.type.dtype) for g, t in zip(cotangents, outs, strict=True)]
+    )
     return _gradients(outs, given, wrt)[0]
 
 

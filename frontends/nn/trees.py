@@ -75,9 +75,7 @@ def is_leaf(x: Any) -> bool:
     return isinstance(x, (Base, np.ndarray, *_NUMBERS)) and not isinstance(x, bool)
 
 
-def flatten(
-    tree: Any, leaf: Callable[[Any], bool] = is_leaf
-) -> tuple[list[Any], Tree]:
+def flatten(tree: Any, leaf: Callable[[Any], bool] = is_leaf) -> tuple[list[Any], Tree]:
     """The leaves in order, and how they are arranged."""
     leaves: list[Any] = []
     return leaves, _flatten(tree, leaf, leaves)
