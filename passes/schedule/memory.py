@@ -15,7 +15,7 @@ from ...ir.symbols import free_symbols, map_dims, ranges_around
 from ...ir.types import BufferType
 from .nests import Refused, child_of, contains, find_alloc, find_buffer, find_loop
 from .simplify import simplify_under
-from .steps import Step
+from .steps import Step, names_within
 from .window import covers, position, sink, window
 
 
@@ -89,12 +89,13 @@ class Inline(Step):
         store = stores[0]
         nest = child_of(store, alloc.block)  # type: ignore[arg-type]
         names = _pointwise(nest, store)
-        for count, load in enumerate(loads):
+        taken = names_within(kernel) - names_within(nest)
+        for load in loads:
             if contains(nest, load):
                 raise Refused(f"{self.label} is read where it is computed")
             if load.where:
                 raise Refused(f"{self.label} is read under a guard")
-            _recompute(store, load, names, f".{count}" if count else "")
+            _recompute(store, load, names, taken)
         nest.erase()
         alloc.erase()
 
@@ -119,8 +120,10 @@ def _pointwise(nest: Op, store: Store) -> list[str]:
     return [str(e) if not isinstance(e, int) else "" for e in store.index]
 
 
-def _recompute(store: Store, load: Load, names: list[str], suffix: str) -> None:
-    """Clone what the stored value needs before `load`, for the element it reads."""
+def _recompute(store: Store, load: Load, names: list[str], taken: set[str]) -> None:
+    """Clone what the stored value needs before `load`, for the element it reads; what it binds gets
+    names that are not `taken`.
+    """
     env_dims: dict[str, DimLike] = {n: e for n, e in zip(names, load.index, strict=True) if n}
     env: dict[Value, Value] = {}
     assert load.block is not None
@@ -129,7 +132,12 @@ def _recompute(store: Store, load: Load, names: list[str], suffix: str) -> None:
         map_dims(made, env_dims)
         load.block.insert_before(made, load)
         if isinstance(made, Bind):
-            old, new = made.symbol, made.symbol + suffix
+            old = new = made.symbol
+            count = 0
+            while new in taken:
+                count += 1
+                new = f"{old}.{count}"
+            taken.add(new)
             env_dims[old] = sym(new)
             made.set_attr("symbol", new)
     load.result.replace_by(env.get(store.value, store.value))

@@ -129,6 +129,7 @@ FIRST: dict[str, Sequence[int]] = {
     "sample_points": range(3), "scatter_points": range(3), "grid_sample": range(15),
     "deform_conv": range(4), "roi_align": range(5), "roi_align_grad": range(4),
     "max_roi_pool": range(4),
+    "ctc_loss": range(5),
     "col2im": (0, 1, 2, 4, 5), "max_unpool": (0, 2), "resample": (0, 1, 2, 4),
     "resize": (*range(11), 13, 14, 15), "dft": range(11), "stft": range(4),
     "dropout": range(6), "batch_norm_train": range(7), "cross_entropy": range(9),
@@ -139,7 +140,7 @@ FIXED = {"roi_align": (1,), "roi_align_grad": (1,), "max_roi_pool": (1,)}
 SECOND = ("softmax", "log_softmax", "layer_norm", "group_norm", "rms_norm", "lp_norm",
           "mean_variance_norm", "local_response_norm", "attention", "rotary_embedding", "dropout",
           "col2im", "max_unpool", "resample", "resize", "dft", "stft",
-          "sample_points", "scatter_points", "grid_sample", "deform_conv",
+          "sample_points", "scatter_points", "grid_sample", "ctc_loss", "deform_conv",
           "batch_norm_train", "cross_entropy")  # fmt: skip
 
 
