@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ..ir.core import Op, Value
 from ..ir.dims import Dim, DimLike, evaluate
 from ..ir.ops.contract import parse_equation
+from ..ir.ops.core import Const
 from ..ir.types import TensorType
 
 ASSUMED = 16
@@ -148,6 +149,8 @@ def blocked_pays(conv: Op, block: int, packed_input: bool) -> bool:
     if groups == 1 and not plain:
         waste *= -(-channels // block) * block / channels
     moves = 0 if packed_input or plain else 2 * size_of(x)
+    if not isinstance(conv.operands[1].op, Const):
+        moves += 2 * size_of(conv.operands[1])
     blocked = flops * waste + moves * BYTES_PER_FLOP
     return blocked < flops * PLAIN_CONV + 2 * size_of(y) * BYTES_PER_FLOP
 

@@ -13,15 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..ir.core import OPS, Builder, Op, Value
-from ..ir.dims import equal
+from ..ir.dims import DimLike, equal
 from ..ir.ops.core import Module
 from ..ir.ops.elementwise import _Elementwise
 from ..ir.rewrite import Rule, worklist
 from ..ir.target import Target
-from .cost import blocked_pays, reads_plain
+from .cost import FEW_CHANNELS, blocked_pays, elements, reads_plain
 from .fuse_kinds import reduced_axes
 from .layout_moves import (
     layout_of,
+    sunk_broadcast,
     sunk_concat,
     sunk_pad,
     sunk_resample,
@@ -37,6 +38,8 @@ from .rules.shapes import pack_of_unpack, unpack_of_pack, zero_lanes
 from .rules.values import RuleTable, classes, is_constant, joined, table
 
 _FOLD_ALWAYS = 1 << 40
+MUCH = 8
+"""An operand this many times smaller than a result is packed for it, whatever it is."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,15 @@ class Layout(Pass):
         folds: RuleTable = {cls: folding[cls] for cls in classes("pack", "reshape")}
         made = table(
             ([*elementwise, *classes("clip")], [sunk_elementwise, sunk_split]),
-            (classes("max_pool", "avg_pool", "lp_pool"), [sunk_pool]),
+            (classes("max_pool", "avg_pool", "lp_pool", "avg_pool_grad"), [sunk_pool]),
+            (classes("max_pool_grad"), [sunk_pool_grad]),
             (classes("resample"), [sunk_resample]),
             (classes("reduce_mean", "reduce_sum", "reduce_max", "reduce_min"), [sunk_reduction]),
             (classes("concat"), [sunk_concat]),
             (classes("pad"), [sunk_pad]),
             (classes("reshape"), [sunk_reshape]),
             (classes("transpose"), [sunk_transpose]),
+            (classes("broadcast_to"), [sunk_broadcast]),
             (classes("slice"), [sunk_slice]),
             (classes("local_response_norm"), [sunk_response_norm]),
             (classes("matmul"), [flattened_product]),
@@ -88,7 +93,11 @@ class Layout(Pass):
             (classes("unpack"), [unpack_of_pack]),
         )
         if self.block:
-            made = joined(made, table((classes("conv"), [self.conv_rule()])))
+            convs = table(
+                (classes("conv"), [self.conv_rule()]),
+                (classes("conv_filter_grad"), [self.filter_rule()]),
+            )
+            made = joined(made, convs)
         if self.panel:
             made = joined(made, table((classes("matmul"), [panel_rule(self.panel)])))
         return joined(folds, made)
@@ -108,6 +117,24 @@ class Layout(Pass):
 
         return blocked
 
+    def filter_rule(self) -> Rule:
+        """Filter gradients, where an operand is in blocks or they gain."""
+
+        def blocked(op: Op, b: Builder) -> Value | None:
+            x, g = op.operands
+            channels, outs, groups = x.tensor.shape[1], g.tensor.shape[1], op.attributes["groups"]
+            if op.attributes["channel_block"] or not _groups_fit(
+                channels, outs, groups, self.block
+            ):
+                return None
+            ready = _packed_by(x, self.block) or _packed_by(g, self.block)
+            few = isinstance(outs, int) and 2 * outs < self.block
+            return None if few and not ready and not self.always else blocked_filter_grad(
+                op, b, self.block
+            )  # fmt: skip
+
+        return blocked
+
     def out_block(self, op: Op) -> int:
         """Columns of a weight block: two vectors where the output channels fill them."""
         outs = op.operands[1].tensor.shape[0]
@@ -120,13 +147,21 @@ def _blockable(op: Op, block: int) -> bool:
     (depthwise).
     """
     x, w = op.operands
-    channels, outs, groups = x.tensor.shape[1], w.tensor.shape[0], op.attributes["groups"]
-    if not isinstance(channels, int) or not isinstance(outs, int) or not is_constant(w):
+    if not w.tensor.is_static:
         return False
-    if groups == channels == outs and w.tensor.shape[1] == 1:
+    return _groups_fit(x.tensor.shape[1], w.tensor.shape[0], op.attributes["groups"], block)
+
+
+def _groups_fit(channels: DimLike, outs: DimLike, groups: int, block: int) -> bool:
+    """Static channels; one group, groups of whole blocks, or a group per channel with one
+    output.
+    """
+    if not isinstance(channels, int) or not isinstance(outs, int):
+        return False
+    if groups == channels == outs:
         return True
     whole = groups * block
-    return groups == 1 or bool(channels % whole == 0 and outs % whole == 0)
+    return groups == 1 or (channels % whole == 0 and outs % whole == 0)
 
 
 def _depthwise(op: Op) -> bool:
@@ -166,14 +201,36 @@ def blocked_conv(op: Op, b: Builder, block: int, out_block: int) -> Value:
     return b.unpack(made, axes=(1,), blocks=(block,), shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
 
 
+def blocked_filter_grad(op: Op, b: Builder, block: int) -> Value:
+    """unpack(conv_filter_grad(pack(x), pack(g))) in blocks of channels."""
+    x, g = op.operands
+    made: Value
+    shape = op.results[0].tensor.shape
+    given = dict(op.attributes, channel_block=block, out_block=block)
+    packed_g = b.pack(g, axes=(1,), blocks=(block,))
+    channels, groups = x.tensor.shape[1], op.attributes["groups"]
+    plain = isinstance(channels, int) and channels <= FEW_CHANNELS and groups == 1
+    if plain and not _packed_by(x, block):
+        given.update(in_block=1)
+        made = b.emit(type(op), b.reshape(x, shape=(*x.tensor.shape, 1)), packed_g, **given)
+        return b.unpack(made, axes=(1, 0), blocks=(1, block), shape=shape)  # type: ignore[no-any-return]
+    made = b.emit(type(op), b.pack(x, axes=(1,), blocks=(block,)), packed_g, **given)
+    if groups == 1 or groups != channels:
+        return b.unpack(made, axes=(1, 0), blocks=(block, block), shape=shape)  # type: ignore[no-any-return]
+    flat = b.unpack(made, axes=(0,), blocks=(block,), shape=(shape[0], *shape[2:]))
+    return b.reshape(flat, shape=shape)  # type: ignore[no-any-return]
+
+
 def sunk_elementwise(op: Op, b: Builder) -> Value | None:
     """f(unpack(x), unpack(y)) is unpack(f(x, y)); broadcast operands are packed alike."""
-    found = [layout_of(v) if v is not None else None for v in op.operands]
+    if not op.results:
+        return None
+    result = op.results[0].tensor
+    found = [_aligned_layout(v, result.rank) if v is not None else None for v in op.operands]
     layouts = {f for f in found if f is not None}
-    if len(layouts) != 1 or not op.results:
+    if len(layouts) != 1:
         return None
     (layout,) = layouts
-    result = op.results[0].tensor
     leaders = [
         v
         for v, f in zip(op.operands, found, strict=True)
@@ -182,7 +239,8 @@ def sunk_elementwise(op: Op, b: Builder) -> Value | None:
     if not leaders:
         return None
     given = [v for v in op.operands if v is not None]
-    plans = [_plan_for(v, layout, result.rank, result.shape[layout[0]]) for v in given]
+    size = elements(result)
+    plans = [_plan_for(v, layout, result.rank, result.shape[layout[0]], size) for v in given]
     if None in plans:
         return None
     moved = iter(
@@ -193,11 +251,19 @@ def sunk_elementwise(op: Op, b: Builder) -> Value | None:
     return b.unpack(made, axes=(layout[0],), blocks=(layout[1],), shape=result.shape)  # type: ignore[no-any-return]
 
 
-def _plan_for(value: Value, layout: tuple[int, int], rank: int, channels: object) -> str | None:
-    """How an operand gets into the layout: it is packed, one element, one channel, or a constant to
-    pack.
+def _aligned_layout(value: Value, rank: int) -> tuple[int, int] | None:
+    """The layout of a value, its axis as broadcasting to `rank` axes counts it."""
+    layout = layout_of(value)
+    return None if layout is None else (layout[0] + rank - value.tensor.rank, layout[1])
+
+
+def _plan_for(
+    value: Value, layout: tuple[int, int], rank: int, channels: object, size: int
+) -> str | None:
+    """How an operand gets into the layout: it is packed, one element, one channel, or to be packed:
+    a constant, or small beside the result of `size` elements.
     """
-    if layout_of(value) == layout and value.tensor.rank == rank:
+    if _aligned_layout(value, rank) == layout:
         return "unwrap"
     shape = (1,) * (rank - value.tensor.rank) + value.tensor.shape
     if all([e == 1 for e in shape]):
@@ -205,14 +271,18 @@ def _plan_for(value: Value, layout: tuple[int, int], rank: int, channels: object
     if shape[layout[0]] == 1:
         return "lane"
     whole = value.tensor.is_static and shape[layout[0]] == channels
-    return "pack" if whole and is_constant(value) else None
+    return (
+        "pack" if whole and (is_constant(value) or MUCH * elements(value.tensor) <= size) else None
+    )
 
 
 def _apply(plan: str | None, value: Value, b: Builder, layout: tuple[int, int], rank: int) -> Value:
     """The operand in the layout."""
     if plan == "unwrap":
         assert value.op is not None
-        return value.op.operands[0]
+        packed = value.op.operands[0]
+        ahead = (1,) * (rank - value.tensor.rank)
+        return b.reshape(packed, shape=(*ahead, *packed.tensor.shape)) if ahead else packed  # type: ignore[no-any-return]
     if plan == "scalar" and is_constant(value):
         return b.reshape(value, shape=())  # type: ignore[no-any-return]
     shape = (1,) * (rank - value.tensor.rank) + value.tensor.shape
@@ -230,6 +300,20 @@ def sunk_pool(op: Op, b: Builder) -> Value | None:
         return None
     assert x.op is not None
     made = b.emit(type(op), x.op.operands[0], **{**op.attributes, "channel_block": layout[1]})
+    return b.unpack(made, axes=(1,), blocks=(layout[1],), shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
+
+
+def sunk_pool_grad(op: Op, b: Builder) -> Value | None:
+    """The gradient of a pool, one of whose operands is unpacked: the other is packed for it."""
+    found = {layout_of(v) for v in op.operands} - {None}
+    if len(found) != 1 or op.attributes["channel_block"]:
+        return None
+    (layout,) = found
+    if layout is None or layout[0] != 1:
+        return None
+    given = {**op.attributes, "channel_block": layout[1]}
+    blocks = [b.pack(v, axes=(1,), blocks=(layout[1],)) for v in op.operands]
+    made = b.emit(type(op), *blocks, **given)
     return b.unpack(made, axes=(1,), blocks=(layout[1],), shape=op.results[0].tensor.shape)  # type: ignore[no-any-return]
 
 

@@ -132,6 +132,19 @@ def sunk_transpose(op: Op, b: Builder) -> Value | None:
     return _unpacked(b, made, perm.index(layout[0]), layout[1], op.results[0].tensor.shape)
 
 
+def sunk_broadcast(op: Op, b: Builder) -> Value | None:
+    """A repetition along other axes than the blocked one."""
+    x = op.operands[0]
+    layout, shape = layout_of(x), op.results[0].tensor.shape
+    if layout is None or x.op is None or len(shape) != x.tensor.rank:
+        return None
+    packed = x.op.operands[0]
+    if equal(x.tensor.shape[layout[0]], shape[layout[0]]) is not True:
+        return None
+    wide = (*shape[: layout[0]], packed.tensor.shape[layout[0]], *shape[layout[0] + 1 :], layout[1])
+    return _unpacked(b, b.broadcast_to(packed, shape=wide), *layout, shape)
+
+
 def sunk_slice(op: Op, b: Builder) -> Value | None:
     """A slice of whole blocks."""
     x = op.operands[0]
@@ -156,6 +169,7 @@ def sunk_slice(op: Op, b: Builder) -> Value | None:
 __all__ = [
     "layout_of",
     "segments",
+    "sunk_broadcast",
     "sunk_concat",
     "sunk_pad",
     "sunk_resample",

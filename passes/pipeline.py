@@ -48,6 +48,9 @@ from .widen import Widen
 _BEFORE_LAYOUT = ("batch_norm_train", "conv_input_grad", "conv_transpose", "resize")
 """Composites whose parts take part in the choice of layouts."""
 
+_BEFORE_LAYOUT = ("batch_norm_train", "conv_input_grad", "conv_transpose", "resize")
+"""Composites whose parts take part in the choice of layouts."""
+
 PHASES = ("import", "canonical", "layout", "fused", "generic", "loops", "planned")
 
 

@@ -9,6 +9,7 @@ from irc.ir.ops.core import Const, Func, Module, Return
 from irc.ir.target import Target
 from irc.ir.types import TensorType, f32
 from irc.ir.verify import verify
+from irc.passes.autodiff.pullback import pullback
 from irc.passes.cost import blocked_pays, cost_of
 from irc.passes.layout_moves import segments
 from irc.passes.pipeline import Options, compile_module, parse_pipeline
@@ -325,3 +326,82 @@ def test_the_pipeline_parts_what_would_stand_between_blocks(between: str) -> Non
     made = compile_module(program((1, 16, 8, 8), fill), target, Options(to_phase="layout")).module
     names = [op.name for op in made.main.body]
     assert names.count("pack") == names.count("unpack") == 1
+
+
+def trained(net: object, *shapes: tuple[int, ...]) -> Module:
+    """The gradients of a network, in all of its operands, for a cotangent of ones."""
+    func = Func.make(
+        "main", [TensorType(f32, s) for s in shapes], [f"x{k}" for k in range(9)][: len(shapes)]
+    )
+    b = Builder(func.body)
+    y = net(b, *func.args)  # type: ignore[operator]
+    ones = b.insert(Const(np.ones(y.tensor.shape, np.float32))).result
+    found = pullback(b, [y], [b.mul(y, ones)], func.args)
+    b.emit(Return, y, *[v for v in found if v is not None])
+    return Module.make([func])
+
+
+def names_after(module: Module, passes: str) -> list[str]:
+    """As `after`, for functions of several inputs."""
+    given = [rng.standard_normal(a.tensor.shape).astype(np.float32) for a in module.main.args]
+    wanted = run(module, given)
+    made = module.clone()
+    for step in parse_pipeline(passes):
+        made = step.run(made)
+        verify(made)
+    for a, c in zip(run(made, given), wanted, strict=True):
+        np.testing.assert_allclose(a, c, rtol=1e-3, atol=1e-3 * max(1.0, float(np.abs(c).max())))
+    return [op.name for op in made.main.body if op.name not in ("const", "return", "reshape")]
+
+
+TRAINED = (
+    "decompose{only=conv_input_grad},decompose{only=batch_norm_train},canonicalize,"
+    "layout{block=4 always},canonicalize,cse"
+)
+
+
+def test_training_stays_in_blocks() -> None:
+    """Forward, cotangents and filter gradients: only weights and their gradients are moved, and the
+    ends.
+    """
+
+    def net(b: Builder, x: Value, w: Value, s: Value, t: Value, v: Value) -> Value:
+        y = b.conv(x, w, pads=(1, 1, 1, 1))
+        y = b.relu(b.batch_norm_train(y, s, t)[0])
+        y = b.max_pool(y, kernel=(2, 2), strides=(2, 2))
+        return b.avg_pool(b.conv(y, v, pads=(1, 1, 1, 1)), kernel=(2, 2), strides=(2, 2))
+
+    names = names_after(
+        trained(net, (2, 8, 8, 8), (8, 8, 3, 3), (8,), (8,), (12, 8, 3, 3)), TRAINED
+    )
+    assert names.count("conv_filter_grad") == 2 and names.count("conv") == 4
+    assert names.count("pack") == 5  # x, and both weights for both ways
+    assert names.count("unpack") == 4  # y, dx, and both filter gradients
+
+
+def test_gradients_of_strides_stay_in_blocks() -> None:
+    """The phases of a strided input gradient are joined block by block."""
+
+    def net(b: Builder, x: Value, w: Value) -> Value:
+        return b.conv(b.relu(x), w, strides=(2, 2), pads=(1, 1, 1, 1))
+
+    names = names_after(trained(net, (1, 8, 7, 6), (8, 8, 3, 3)), TRAINED)
+    assert names.count("conv") == 5 and names.count("concat") == 3
+    assert names.count("unpack") == 3
+
+
+@pytest.mark.parametrize("channels", [3, 8, 9])
+def test_gradients_of_groups_and_few_channels(channels: int) -> None:
+    """Depthwise filter gradients are blocks of [C / c, K, K, c]; images of few channels stay
+    plain.
+    """
+
+    def depthwise(b: Builder, x: Value, w: Value) -> Value:
+        return b.conv(x, w, pads=(1, 1, 1, 1), groups=channels)
+
+    def first(b: Builder, x: Value, w: Value) -> Value:
+        return b.conv(x, w, pads=(1, 0, 0, 1), strides=(2, 1))
+
+    names = names_after(trained(depthwise, (2, channels, 5, 4), (channels, 1, 3, 3)), TRAINED)
+    assert names.count("conv_filter_grad") == 1
+    names_after(trained(first, (2, channels, 5, 4), (6, channels, 3, 3)), TRAINED)
