@@ -61,6 +61,18 @@ class NLLLoss(Loss):
     settings: ClassVar[dict[str, Any]] = {"weight": None, "ignore_index": -100}
 
 
+class CTCLoss(Loss):
+    """`ctc_loss` as a module, called with log_probs, targets, input_lengths, target_lengths."""
+
+    function = staticmethod(f.ctc_loss)
+    settings: ClassVar[dict[str, Any]] = {"blank": 0, "zero_infinity": False}
+
+    def __init__(
+        self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False
+    ) -> None:
+        super().__init__(blank, zero_infinity, reduction)
+
+
 class MSELoss(Loss):
     """`mse_loss` as a module."""
 
@@ -192,8 +204,8 @@ class PairwiseDistance(Layer):
 
 
 __all__ = [
-    "BCELoss", "BCEWithLogitsLoss", "CosineEmbeddingLoss", "CosineSimilarity", "CrossEntropyLoss",
-    "GaussianNLLLoss", "HingeEmbeddingLoss", "HingeLoss", "HuberLoss", "KLDivLoss", "L1Loss",
-    "MSELoss", "MarginRankingLoss", "MultiMarginLoss", "NLLLoss", "PairwiseDistance",
-    "PoissonNLLLoss", "SmoothL1Loss", "SoftMarginLoss", "TripletMarginLoss",
+    "BCELoss", "BCEWithLogitsLoss", "CTCLoss", "CosineEmbeddingLoss", "CosineSimilarity",
+    "CrossEntropyLoss", "GaussianNLLLoss", "HingeEmbeddingLoss", "HingeLoss", "HuberLoss",
+    "KLDivLoss", "L1Loss", "MSELoss", "MarginRankingLoss", "MultiMarginLoss", "NLLLoss",
+    "PairwiseDistance", "PoissonNLLLoss", "SmoothL1Loss", "SoftMarginLoss", "TripletMarginLoss",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...ir.errors import Error
+from ...ir.ops.ctc import CtcLoss
 from ...ir.ops.losses import CrossEntropy
 from .activation import logsigmoid, relu, softplus
 from .dispatch import apply, as_tensor
@@ -127,7 +128,7 @@ def nll_loss(
 
 
 def _check_labels(
-    loss: str, x: Tensor, target: Tensor, axis: int, classes: int, ignore: int
+    loss: str, x: Tensor, target: Tensor, axis: int, classes: int, ignore: int | None
 ) -> None:
     """E0643 for a label out of range, E0644 for labels of the wrong shape or type."""
     wanted = (*x.type.shape[:axis], *x.type.shape[axis + 1 :])
@@ -141,9 +142,63 @@ def _check_labels(
         raise Error("E0644", f"{loss}: the labels do not fit the input",
                     details=(f"expected labels {list(wanted)} for {x.type}", f"found {target.type}"),
                     hint="labels have the input's shape without the axis of classes")  # fmt: skip
-    if target.value is None and not 0 <= ignore < classes:
+    if target.value is None and ignore is not None:
         target = as_tensor(np.where(target.array == ignore, 0, target.array))
     check_range(target, classes, loss, "label")
+
+
+def ctc_loss(
+    log_probs: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank: int = 0,
+    reduction: str = "mean", zero_infinity: bool = False,
+) -> Tensor:  # fmt: skip
+    """-log of the probability of the labels over all alignments (Graves 2006).
+
+    log_probs [T, N, C] (or [T, C]), targets [N, S] (or one after the other, [sum of lengths]).  The
+    mean is over sequences, each divided by its number of labels, as in torch.
+    """
+    x = as_tensor(log_probs)
+    if x.ndim == 2:
+        lengths = [as_tensor(n).reshape((1,)) for n in (input_lengths, target_lengths)]
+        lone = ctc_loss(x[:, None], as_tensor(targets)[None], *lengths, blank,
+                        "sum" if reduction == "none" else reduction, zero_infinity)  # fmt: skip
+        return lone
+    steps, counts = as_tensor(input_lengths), as_tensor(target_lengths)
+    labels = as_tensor(targets)
+    if labels.ndim == 1:
+        labels = _rows(labels, counts)
+    if not 0 <= blank < _classes(x, 2):
+        raise Error("E0643", f"ctc_loss: blank {blank} is no class of {x.type.shape[2]}")
+    check_range(_spelled(labels, counts), _classes(x, 2), "ctc_loss", "label")
+    losses: Tensor = apply(CtcLoss, x, labels, steps, counts, blank=blank,
+                           zero_infinity=zero_infinity)  # fmt: skip
+    return reduced(losses / _at_least_one(counts, x) if reduction == "mean" else losses, reduction)
+
+
+def _at_least_one(lengths: Any, like: Tensor) -> Tensor:
+    return maximum(as_tensor(lengths).astype(like.dtype), 1.0)
+
+
+def _spelled(labels: Tensor, counts: Tensor) -> Tensor:
+    """The labels that count, where they are known; the rest as 0."""
+    if labels.value is not None or counts.value is not None:
+        return labels
+    inside = np.arange(labels.array.shape[1]) < counts.array[:, None]
+    return as_tensor(np.where(inside, labels.array, 0))
+
+
+def _rows(labels: Tensor, counts: Tensor) -> Tensor:
+    """Labels that follow one another as one row per sequence, 0 behind."""
+    if labels.value is not None or counts.value is not None:
+        raise Error("E0644", "ctc_loss: labels one after the other are taken eagerly only",
+                    hint="give them as [N, S], with lengths")  # fmt: skip
+    ends = np.cumsum(counts.array)
+    if labels.array.size != (ends[-1] if ends.size else 0):
+        raise Error("E0644", "ctc_loss: the lengths do not add up to the labels",
+                    details=(f"expected {int(ends[-1])}", f"found {labels.array.size}"))  # fmt: skip
+    made = np.zeros((counts.array.size, int(counts.array.max(initial=0))), labels.array.dtype)
+    for row, (end, count) in enumerate(zip(ends, counts.array)):
+        made[row, :count] = labels.array[end - count : end]
+    return as_tensor(made)
 
 
 # ------------------------------------------------------------ numbers
@@ -200,9 +255,15 @@ def binary_cross_entropy(
     return reduced(_weighted(each, weight), reduction)
 
 
+_LEAST = 1e-12
+
+
 def _bounded_log(p: Tensor) -> Tensor:
-    """log p, at least -100; the gradient is that of torch: bounded, and never NaN."""
-    return maximum(log(maximum(p, 1e-12 if p.dtype.bits < 64 else 1e-300)), -100.0)
+    """log p, at least -100; below 1e-12 the slope is that of 1e-12, so no gradient is infinite."""
+    small = p < _LEAST
+    ordinary = log(where(small, 1.0, p))
+    end = maximum(log(p), -100.0).detach() + (p - p.detach()) * (1 / _LEAST)
+    return where(small, end, ordinary)
 
 
 def _weighted(each: Tensor, weight: Any) -> Tensor:
@@ -307,7 +368,7 @@ def multi_margin_loss(
         each = multi_margin_loss(x[None], target.reshape((1,)), p, margin, weight, "none")
         return each[0] if reduction == "none" else reduced(each, reduction)
     classes = _classes(x, 1)
-    _check_labels("multi_margin_loss", x, target, 1, classes, -1)
+    _check_labels("multi_margin_loss", x, target, 1, classes, None)
     at = expand_dims(target, 1)
     gap = clip(margin - take_along_axis(x, at, 1) + x, 0.0)
     if p == 2:
@@ -368,7 +429,7 @@ def triplet_margin_loss(
 
 __all__ = [
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_embedding_loss",
-    "cosine_similarity", "cross_entropy", "gaussian_nll_loss", "hinge_embedding_loss",
+    "cosine_similarity", "cross_entropy", "ctc_loss", "gaussian_nll_loss", "hinge_embedding_loss",
     "hinge_loss", "huber_loss", "kl_div", "l1_loss", "margin_ranking_loss", "mse_loss",
     "multi_margin_loss", "nll_loss", "pairwise_distance", "poisson_nll_loss", "smooth_l1_loss",
     "soft_margin_loss", "triplet_margin_loss",

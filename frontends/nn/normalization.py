@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...ir.errors import Error
+from ...ir.ops.batch_norm import BatchNormTrain
 from ...ir.ops.normalize import LayerNorm as LayerNormOp
 from ...ir.ops.norms import GroupNorm as GroupNormOp
 from ...ir.ops.norms import RmsNorm as RmsNormOp
@@ -22,14 +23,6 @@ from .shaping import reshape
 from .tensor import Parameter, Tensor
 
 # ------------------------------------------------------------ functions
-
-
-def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(mean, biased variance) of x [N, C, *S] per channel."""
-    axes = (0, *range(2, x.ndim))
-    mean = x.mean(axes, keepdims=True)
-    centred = x - mean
-    return mean.reshape((x.type.shape[1],)), (centred * centred).mean(axes)
 
 
 def batch_norm(
@@ -57,8 +50,9 @@ def normalise_batch(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(x normalised by its own statistics, their mean, their biased variance)."""
-    mean, var = batch_statistics(x)
-    return _normalised(x, mean, var, weight, bias, eps), mean, var
+    found: tuple[Tensor, Tensor, Tensor] = apply(BatchNormTrain, x, weight, bias,
+                                                 epsilon=float(eps))  # fmt: skip
+    return found
 
 
 def moved(
@@ -68,6 +62,7 @@ def moved(
     count = x.size // x.type.shape[1]
     n = as_tensor(count).astype(var.dtype)
     mean, unbiased = mean.detach(), var.detach() * (n / (n - 1.0))
+    mean, unbiased = mean.astype(running_mean.dtype), unbiased.astype(running_var.dtype)
     return (
         running_mean + (mean - running_mean) * momentum,
         running_var + (unbiased - running_var) * momentum,

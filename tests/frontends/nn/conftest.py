@@ -75,6 +75,18 @@ class Against:
         theirs = call(self.torch.nn.functional)
         return self._run(call(nn), theirs, inputs, kwargs, rtol)
 
+    def frozen(self, f: Any, name: str, kwargs: dict[str, Any], reduction: str) -> Any:
+        """A function with these settings; arrays among them in its own kind of tensor."""
+        make = nn.tensor if f is nn else self.torch.tensor
+        given = {k: make(v) if isinstance(v, np.ndarray) else v for k, v in kwargs.items()}
+        return lambda *inputs: getattr(f, name)(*inputs, **given, reduction=reduction)
+
+    def logits(self, f: Any, given: dict[str, Any], reduction: str, **settings: Any) -> Any:
+        """ctc_loss of logits: torch's gradient is that of log probabilities that sum to one."""
+        make = nn.tensor if f is nn else self.torch.tensor
+        named = {name: make(v) for name, v in given.items()} | settings
+        return lambda x: f.ctc_loss(f.log_softmax(x, -1), **named, reduction=reduction)
+
     def _run(
         self, ours: Any, theirs: Any, inputs: Any, kwargs: Any, rtol: float = RTOL
     ) -> Any:
