@@ -265,7 +265,6 @@ class Dataset:
         """Elements computed by the worker processes, which stay for the next epoch."""
         pool = self._pool
         if pool is None or not pool.alive or not pool.busy.acquire(blocking=False):
-            self.node.prepare()
             pool = Pool(self.node.element, self.workers, self.start, self.node.label)
             pool.busy.acquire()
             self._pool = pool

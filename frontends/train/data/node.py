@@ -104,11 +104,6 @@ class Node:
                 yield row(block, number)
             at = stop
 
-    def prepare(self) -> None:
-        """Do now what every process would otherwise do by itself (fill a cache)."""
-        if self.parent is not None:
-            self.parent.prepare()
-
     def forget(self) -> dict[str, Any]:
         """The attributes to pickle; what can be computed again stays behind."""
         return self.__dict__.copy()

@@ -236,7 +236,7 @@ class Cache(Step):
             raise Error("E0664", f"{parent.pipeline()} has no end and cannot be cached")
         if not parent.indexed:
             self.indexed = True
-            self.prepare()
+            self.fill()
             kept: Any = self.kept
             self.size = len(kept) if self.grouped else count(kept)
         if not self.grouped:
@@ -250,8 +250,8 @@ class Cache(Step):
         """The parent's name of the element in epoch 0."""
         return self.parent.label(position, 0)
 
-    def prepare(self) -> None:
-        """Compute what is kept, once."""
+    def fill(self) -> None:
+        """Compute what is kept, once; a pool does so before it starts, with its first element."""
         if self.kept is not None or self.source is None:
             return
         made = list(self.source())
@@ -265,17 +265,17 @@ class Cache(Step):
 
     def rows(self, where: Where, epoch: int) -> Element:
         """A take from the kept block."""
-        self.prepare()
+        self.fill()
         return each(self.kept, lambda field: field.take(positions(where), 0))
 
     def element(self, position: int, epoch: int) -> Element:
         """A copy of the kept batch, or a row of the kept block."""
         if not self.grouped:
             return super().element(position, epoch)
-        self.prepare()
+        self.fill()
         return own(self.kept[position])
 
     def forget(self) -> dict[str, Any]:
         """What is kept, without the way to compute it."""
-        self.prepare()
+        self.fill()
         return {**self.__dict__, "source": None}

@@ -31,6 +31,7 @@ from .element import Array, Element, fields, form, rebuild
 
 AHEAD = 2  # tasks that a worker has at a time, when a task is no more than a few numbers
 ALIGN = 64  # bytes; a cache line
+LOOK_SECONDS = 1.0  # between two looks at whether a silent worker still lives
 TRACE_LINES = 8  # of a worker's traceback, in the error
 Job = Callable[..., Element]
 Task = tuple[Any, ...]  # position, epoch, and for a flowing pipeline the element
@@ -131,8 +132,9 @@ class Worker:
     def receive(self) -> tuple[int, Element]:
         """The oldest answer, copied out of its slot, with its serial number."""
         serial, slot, task = self.waiting[0]
-        if self.pipe not in wait([self.pipe, self.process.sentinel]):
-            raise self.dead()
+        while self.pipe not in wait([self.pipe, self.process.sentinel], LOOK_SECONDS):
+            if not self.process.is_alive():  # a child of its own may hold pipe and sentinel open
+                raise self.dead()
         try:
             reply = pickle.loads(self.pipe.recv_bytes())
         except (EOFError, OSError):

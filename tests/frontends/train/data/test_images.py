@@ -57,6 +57,7 @@ def test_workers_decode_the_same(folder: Path, start: str | None) -> None:
     for (x, y), (a, b) in zip(alone, shared, strict=True):
         np.testing.assert_array_equal(x, a)
         np.testing.assert_array_equal(y, b)
+        np.testing.assert_allclose(x[:, 0, 0, 0] * 255, 10 * y, rtol=1e-6)
     shared.close()
 
 

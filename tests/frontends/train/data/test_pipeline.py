@@ -130,6 +130,9 @@ def test_repeat_shuffles_each_pass_anew() -> None:
     assert labels(dataset)[:N] == labels(base().shuffle(seed=1).iterate(3))
     mixed = labels(base().repeat(3).shuffle(seed=1).batch(10))
     assert sorted(mixed) == sorted([*range(N)] * 3)
+    node = base().shuffle(seed=2).repeat(3).shuffle(seed=1).node
+    one_by_one = [int(node.element(k, 0)[1]) for k in range(3 * N)]
+    assert labels(base().shuffle(seed=2).repeat(3).shuffle(seed=1).batch(10)) == one_by_one
 
 
 def test_repeat_without_end() -> None:

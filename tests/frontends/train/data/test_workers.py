@@ -128,6 +128,28 @@ def test_a_killed_worker_is_named_and_nothing_hangs() -> None:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the worker forks a child of its own")
+def test_a_killed_worker_whose_child_lives_on_is_no_hang(tmp_path: Path) -> None:
+    over = tmp_path / "over"
+
+    def dies(x: Any, y: Any) -> Any:
+        if 30 in y:
+            if os.fork() == 0:  # inherits the worker's end of the pipe
+                for _ in range(1000):
+                    time.sleep(0.02)
+                    if over.exists():
+                        break
+                os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x, y
+
+    begin = time.monotonic()
+    with pytest.raises(Error, match="SIGKILL"):
+        list(data.arrays(X, Y).batch(10).map(dies, workers=2))
+    assert time.monotonic() - begin < 10
+    over.touch()
+
+
 def test_a_worker_killed_between_two_epochs() -> None:
     dataset = plain().map(scaled, workers=2)
     list(dataset)
@@ -151,6 +173,9 @@ def test_a_broken_off_epoch_leaves_nothing_in_the_next() -> None:
         for _ in zip(range(broken_at), shared):
             pass
         assert equal(shared.iterate(7), alone.iterate(7))
+        for _ in zip(range(broken_at), shared):
+            pass
+        assert equal(shared.iterate(7, 6), alone.iterate(7, 6))  # one batch
     shared.close()
 
 
