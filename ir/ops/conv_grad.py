@@ -180,6 +180,9 @@ class ConvFilterGrad(Op):
 
     def vjp(self, b: Builder, h: Value | None) -> Grads:
         """In x the convolution's input gradient with h as weights, in g the convolution with h."""
+        require(
+            not self.channel_block, "E0601", "conv_filter_grad: the blocked form has no gradient"
+        )
         given = {k: self.attributes[k] for k in ("strides", "pads", "dilations", "groups")}
         rank = len(self.kernel)
         size = self.x.tensor.shape[2 : 2 + rank]

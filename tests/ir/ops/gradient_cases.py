@@ -31,6 +31,10 @@ KINKS = {("lp_norm", 2)}
 """Samples on a kink: the norm of zeros."""
 
 
+FIXED = {"max_roi_pool": (1,), "roi_align": (1,), "roi_align_grad": (1,)}
+"""Operands that carry no cotangent by convention, not by calculus: the corners of regions."""
+
+
 def beside(name: str) -> Any:
     """A module of this folder."""
     known = sys.modules.get(f"gradients_{name}")
@@ -124,8 +128,9 @@ def total(func: Func, arrays: list[Array], weights: list[Array]) -> tuple[float,
     return sum(float(np.sum(t)) for t in terms), sum(float(np.sum(np.abs(t))) for t in terms)
 
 
-def slope_holds(func: Func, arrays: list[Array]) -> Func | None:
-    """Hold the gradients against the central difference along a random direction of everything.
+def slope_holds(func: Func, arrays: list[Array], fixed: tuple[int, ...] = ()) -> Func | None:
+    """Hold the gradients against the central difference along a random direction of everything but
+    the parameters that are `fixed`.
 
     Gives the function of gradients, for the next order; None where a result is not finite.
     """
@@ -135,7 +140,7 @@ def slope_holds(func: Func, arrays: list[Array]) -> Func | None:
             return None
     rng = np.random.default_rng(17)
     moved = inputs_of(func)
-    steps = {k: rng.standard_normal(arrays[k].shape) for k in moved}
+    steps = {k: rng.standard_normal(arrays[k].shape) * (k not in fixed) for k in moved}
     made = pulled(func)
     grads = run(made, [*arrays, *weights])
     for k, grad in zip(moved, grads, strict=True):
