@@ -150,7 +150,8 @@ def export_onnx(
     """Write a module, or a network traced on `example` inputs, as an ONNX file; gives the opset.
 
     `example` is one input or a tuple of several: tensors, arrays, or `nn.Spec(("N", 784))` for
-    symbolic extents; without it the inputs of the network's first call.  Errors: E0622 none, E0102, E0118 to E0120, E0264.
+    symbolic extents; without it the inputs of the network's first call serve.  Errors: E0622 there
+    are none, E0102, E0118 to E0120, E0264.
     """
     from ..frontends.onnx import export_onnx as write
 

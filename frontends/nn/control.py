@@ -92,7 +92,10 @@ def cond(pred: Any, then: Function, otherwise: Function, *operands: Any) -> Any:
     condition = trace.value(reshape(truth(pred), ()))
 
     def both(places: Sequence[Change]) -> list[Body]:
-        return [fill(trace, (), lambda _, f=f: f(*operands), (), places) for f in (then, otherwise)]
+        def run(function: Function) -> Body:
+            return fill(trace, (), lambda _: function(*operands), (), places)
+
+        return [run(then), run(otherwise)]
 
     bodies = both(())
     places = united(*[b.changes for b in bodies])

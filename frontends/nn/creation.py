@@ -15,9 +15,9 @@ from ...ir.dims import Dim
 from ...ir.ops.index import Iota
 from ...ir.ops.shape import BroadcastTo
 from ...ir.types import DType, f32
-from .dispatch import apply, as_array, as_tensor, dim_tensor, has_dims, leaf
+from .dispatch import as_array, as_tensor, dim_tensor, has_dims, leaf, one
 from .dtypes import as_dtype
-from .functions import add, cast, greater_equal, less_equal, multiply
+from .functions import add, cast, greater_equal, less_equal, multiply, where
 from .functions import equal as equal_to
 from .shaping import as_shape, expand_dims
 
@@ -36,10 +36,10 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
 def full(shape: Any, value: Any, dtype: Any = None) -> Tensor:
     """A tensor of this shape with one value everywhere."""
     shape = as_shape(shape)
-    one = as_tensor(value, None if dtype is None else as_dtype(dtype))
-    if has_dims(shape) or one.value is not None or one.requires_grad:
-        return apply(BroadcastTo, one, shape=shape)  # type: ignore[no-any-return]
-    return leaf(np.full(shape, one.array))
+    element = as_tensor(value, None if dtype is None else as_dtype(dtype))
+    if has_dims(shape) or element.value is not None or element.requires_grad:
+        return one(BroadcastTo, element, shape=shape)
+    return leaf(np.full(shape, element.array))
 
 
 def zeros(*shape: Any, dtype: Any = f32) -> Tensor:
@@ -84,7 +84,7 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Te
         start, stop = 0, start
     if any([isinstance(v, Dim) for v in (start, stop, step)]):
         count = -((start - stop) // step)
-        steps = apply(Iota, shape=(count,), axis=0)
+        steps = one(Iota, shape=(count,), axis=0)
         made = add(multiply(steps, step), start)
         return made if dtype is None else cast(made, dtype)
     array = np.arange(start, stop, step)
@@ -124,8 +124,6 @@ def triu(x: Any, k: int = 0) -> Tensor:
 
 
 def _masked(x: Tensor, keep: Tensor) -> Tensor:
-    from .functions import where
-
     return where(keep, x, False if x.type.dtype.kind == "bool" else 0)
 
 
@@ -145,8 +143,8 @@ def meshgrid(x: Any, y: Any) -> tuple[Tensor, Tensor]:
     """Coordinate matrices of two vectors, x along the columns (numpy's default, "xy")."""
     x, y = as_tensor(x), as_tensor(y)
     shape = (y.type.shape[0], x.type.shape[0])
-    rows = apply(BroadcastTo, expand_dims(x, 0), shape=shape)
-    return rows, apply(BroadcastTo, expand_dims(y, 1), shape=shape)
+    rows = one(BroadcastTo, expand_dims(x, 0), shape=shape)
+    return rows, one(BroadcastTo, expand_dims(y, 1), shape=shape)
 
 
 def size_of(x: Any) -> Any:

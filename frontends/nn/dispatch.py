@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType
@@ -182,10 +182,14 @@ def apply(cls: type[Op], *operands: Any, **attrs: Any) -> Any:
         found = _evaluated(call, arrays)
     node = None
     if needs and call.gives and STATE.recording:
-        node = Node(call, tuple(given), tuple(arrays), here())
+        node = Node(call, tuple(given), tuple(arrays), here())  # type: ignore[arg-type]
     if call.single:
         return result(found, call.types[0], node, 0)
     return tuple([result(f, t, node, k) for k, (f, t) in enumerate(zip(found, call.types))])
+
+
+one: Callable[..., Tensor] = apply
+"""`apply` of an op that has one result."""
 
 
 def _evaluated(call: Call, arrays: Sequence[Array | None]) -> Any:
@@ -349,5 +353,5 @@ def has_dims(shape: Shape) -> bool:
 
 __all__ = [
     "STATE", "Base", "Call", "Node", "apply", "as_array", "as_tensor", "dim_tensor", "enable_grad",
-    "escaped", "has_dims", "here", "leaf", "no_grad", "result", "traced",
+    "escaped", "has_dims", "here", "leaf", "no_grad", "one", "result", "traced",
 ]  # fmt: skip

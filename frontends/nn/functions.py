@@ -18,7 +18,7 @@ from ...ir.ops import activations, compare, elementwise, elementwise_math, trigo
 from ...ir.ops.autodiff import StopGradient
 from ...ir.ops.fma import Fma
 from ...ir.types import DType, boolean, f32, i64
-from .dispatch import Base, apply, as_array, as_tensor, dim_tensor, leaf
+from .dispatch import Base, as_array, as_tensor, dim_tensor, leaf, one
 from .dtypes import as_dtype, promoted, weak
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _NUMBERS = (bool, int, float, np.generic)
 def cast(x: Any, dtype: Any) -> Tensor:
     """x with its elements as `dtype`; the tensor itself where they are already."""
     x, dtype = as_tensor(x), as_dtype(dtype)
-    return x if x.type.dtype is dtype else apply(elementwise.Cast, x, to=dtype)  # type: ignore[no-any-return]
+    return x if x.type.dtype is dtype else one(elementwise.Cast, x, to=dtype)
 
 
 def pair(x: Any, y: Any) -> tuple[Tensor, Tensor]:
@@ -75,7 +75,7 @@ def numeric(x: Any) -> Tensor:
 
 def _unary(cls: type[Op], name: str, doc: str) -> Callable[[Any], Tensor]:
     def function(x: Any) -> Tensor:
-        return apply(cls, floating(x))  # type: ignore[no-any-return]
+        return one(cls, floating(x))
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
@@ -84,7 +84,7 @@ def _unary(cls: type[Op], name: str, doc: str) -> Callable[[Any], Tensor]:
 
 def _numeric(cls: type[Op], name: str, doc: str) -> Callable[[Any], Tensor]:
     def function(x: Any) -> Tensor:
-        return apply(cls, numeric(x))  # type: ignore[no-any-return]
+        return one(cls, numeric(x))
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
@@ -94,7 +94,7 @@ def _numeric(cls: type[Op], name: str, doc: str) -> Callable[[Any], Tensor]:
 def _rounding(cls: type[Op], name: str, doc: str) -> Callable[[Any], Tensor]:
     def function(x: Any) -> Tensor:
         x = as_tensor(x)
-        return apply(cls, x) if x.type.dtype.is_float else x
+        return one(cls, x) if x.type.dtype.is_float else x
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
@@ -104,7 +104,7 @@ def _rounding(cls: type[Op], name: str, doc: str) -> Callable[[Any], Tensor]:
 def _binary(cls: type[Op], name: str, doc: str) -> Callable[[Any, Any], Tensor]:
     def function(x: Any, y: Any) -> Tensor:
         x, y = pair(x, y)
-        return apply(cls, x, y)  # type: ignore[no-any-return]
+        return one(cls, x, y)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
@@ -114,7 +114,7 @@ def _binary(cls: type[Op], name: str, doc: str) -> Callable[[Any, Any], Tensor]:
 def _logical(cls: type[Op], bits: type[Op], name: str, doc: str) -> Callable[[Any, Any], Tensor]:
     def function(x: Any, y: Any) -> Tensor:
         x, y = pair(x, y)
-        return apply(cls if x.type.dtype is boolean else bits, x, y)  # type: ignore[no-any-return]
+        return one(cls if x.type.dtype is boolean else bits, x, y)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
@@ -198,17 +198,17 @@ def multiply(x: Any, y: Any) -> Tensor:
 def divide(x: Any, y: Any) -> Tensor:
     """x / y as floats: integers become f32."""
     x, y = pair(x, y)
-    return apply(elementwise.Div, floating(x), floating(y))  # type: ignore[no-any-return]
+    return one(elementwise.Div, floating(x), floating(y))
 
 
 def floor_divide(x: Any, y: Any) -> Tensor:
     """The greatest integer not above x / y, in the operands' type."""
     x, y = pair(x, y)
     if x.type.dtype.is_float:
-        return floor(apply(elementwise.Div, x, y))
-    quotient = apply(elementwise.Div, x, y)
+        return floor(one(elementwise.Div, x, y))
+    quotient = one(elementwise.Div, x, y)
     inexact = bitwise_and(not_equal(multiply(quotient, y), x), not_equal(less(x, 0), less(y, 0)))
-    return apply(elementwise.Sub, quotient, cast(inexact, x.type.dtype))  # type: ignore[no-any-return]
+    return one(elementwise.Sub, quotient, cast(inexact, x.type.dtype))
 
 
 def power(x: Any, y: Any) -> Tensor:
@@ -250,13 +250,13 @@ def isfinite(x: Any) -> Tensor:
 
 def logical_not(x: Any) -> Tensor:
     """Whether x is 0 or false."""
-    return apply(compare.LogicalNot, truth(x))  # type: ignore[no-any-return]
+    return one(compare.LogicalNot, truth(x))
 
 
 def bitwise_not(x: Any) -> Tensor:
     """~x: the other truth value, or all bits inverted."""
     x = as_tensor(x)
-    return apply(compare.LogicalNot if x.type.dtype is boolean else compare.BitwiseNot, x)  # type: ignore[no-any-return]
+    return one(compare.LogicalNot if x.type.dtype is boolean else compare.BitwiseNot, x)
 
 
 def truth(x: Any) -> Tensor:
@@ -283,7 +283,7 @@ def logical_xor(x: Any, y: Any) -> Tensor:
 def where(condition: Any, x: Any, y: Any) -> Tensor:
     """x where the condition holds, y elsewhere; the three broadcast."""
     x, y = pair(x, y)
-    return apply(compare.Where, truth(condition), x, y)  # type: ignore[no-any-return]
+    return one(compare.Where, truth(condition), x, y)
 
 
 def clip(x: Any, low: Any = None, high: Any = None) -> Tensor:
@@ -291,7 +291,7 @@ def clip(x: Any, low: Any = None, high: Any = None) -> Tensor:
     x = as_tensor(x)
     if all([b is None or isinstance(b, _NUMBERS) for b in (low, high)]):
         bounds = [None if b is None else leaf(as_array(b, x.type.dtype)) for b in (low, high)]
-        return apply(activations.Clip, x, *bounds)  # type: ignore[no-any-return]
+        return one(activations.Clip, x, *bounds)
     x = x if low is None else maximum(x, low)
     return x if high is None else minimum(x, high)
 
@@ -300,7 +300,7 @@ def fma(x: Any, y: Any, z: Any) -> Tensor:
     """x * y + z, rounded once."""
     x, y = pair(x, y)
     x, z = pair(x, z)
-    return apply(Fma, x, cast(y, x.type.dtype), z)  # type: ignore[no-any-return]
+    return one(Fma, x, cast(y, x.type.dtype), z)
 
 
 def nan_to_num(x: Any, nan: float = 0.0) -> Tensor:
@@ -314,13 +314,13 @@ def nan_to_num(x: Any, nan: float = 0.0) -> Tensor:
 
 def identity(x: Any) -> Tensor:
     """x as another tensor."""
-    return apply(elementwise.Identity, as_tensor(x))  # type: ignore[no-any-return]
+    return one(elementwise.Identity, as_tensor(x))
 
 
 def stop_gradient(x: Any) -> Tensor:
     """x itself, through which no gradient passes."""
     x = as_tensor(x)
-    return leaf(x.array, x.type) if x.value is None else apply(StopGradient, x)
+    return leaf(x.array, x.type) if x.value is None else one(StopGradient, x)
 
 
 def astype(x: Any, dtype: DType | Any) -> Tensor:
@@ -337,10 +337,10 @@ __all__ = [
     "abs", "absolute", "add", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh",
     "astype", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "cast", "ceil", "clip",
     "copysign", "cos", "cosh", "div", "divide", "eq", "equal", "erf", "exp", "exp2", "expm1",
-    "floor", "floor_divide", "fma", "fmod", "ge", "greater", "greater_equal", "gt", "identity", "isfinite",
-    "isinf", "isnan", "le", "left_shift", "less", "less_equal", "log", "log10", "log1p", "log2",
-    "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul",
-    "multiply", "nan_to_num", "ne", "neg", "negative", "not_equal", "pow", "power", "reciprocal",
-    "remainder", "right_shift", "round", "rsqrt", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub",
-    "subtract", "tan", "tanh", "true_divide", "trunc", "where",
+    "floor", "floor_divide", "fma", "fmod", "ge", "greater", "greater_equal", "gt", "identity",
+    "isfinite", "isinf", "isnan", "le", "left_shift", "less", "less_equal", "log", "log10", "log1p",
+    "log2", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum",
+    "mul", "multiply", "nan_to_num", "ne", "neg", "negative", "not_equal", "pow", "power",
+    "reciprocal", "remainder", "right_shift", "round", "rsqrt", "sign", "sin", "sinh", "sqrt",
+    "square", "stop_gradient", "sub", "subtract", "tan", "tanh", "true_divide", "trunc", "where",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from ...ir.ops.scatter import ScatterElements, ScatterND
 from ...ir.ops.shape import Slice
 from ...ir.ops.topk import TopK
 from ...ir.types import boolean, f32, i64
-from .dispatch import Base, apply, as_tensor, here, leaf
+from .dispatch import Base, apply, as_tensor, here, leaf, one
 from .functions import add, cast, less, multiply, where
 from .shaping import (
     axis_in,
@@ -93,7 +93,7 @@ def _masked(x: Tensor, mask: Any) -> Tensor:
     if known.shape != x.shape[: known.ndim]:
         raise Error("E0612", f"a mask of shape {known.shape} for a tensor {x.type}", where=here())
     places = np.stack(np.nonzero(known), axis=-1).astype(np.int64)
-    return apply(GatherND, x, leaf(places))  # type: ignore[no-any-return]
+    return one(GatherND, x, leaf(places))
 
 
 def _basic(x: Tensor, parts: list[Any]) -> Tensor:
@@ -117,7 +117,7 @@ def _basic(x: Tensor, parts: list[Any]) -> Tensor:
         axis += 1
     whole = tuple(sizes) == x.type.shape and not any([type(s) is not int or s != 0 for s in starts])
     if not whole or any([s != 1 for s in steps]):
-        x = apply(Slice, x, starts=tuple(starts), sizes=tuple(sizes), steps=tuple(steps))
+        x = one(Slice, x, starts=tuple(starts), sizes=tuple(sizes), steps=tuple(steps))
     return reshape(x, tuple(shape))
 
 
@@ -171,16 +171,16 @@ def _gathered(x: Tensor, chosen: list[tuple[int, Any]]) -> Tensor:
     indices = [_as_indices(p) for _, p in chosen]
     axes = [k for k, _ in chosen]
     if len(axes) == 1:
-        return apply(Gather, x, indices[0], axis=axes[0])  # type: ignore[no-any-return]
+        return one(Gather, x, indices[0], axis=axes[0])
     shape = _common(indices)
     together = axes == list(range(axes[0], axes[0] + len(axes)))
     x = moveaxis(x, axes, tuple(range(len(axes))))
     rows = stack([broadcast_to(i, shape) for i in indices], -1)
-    out = apply(GatherND, x, rows)
+    out = one(GatherND, x, rows)
     if together and axes[0]:
         rank = len(shape)
         out = moveaxis(out, tuple(range(rank)), tuple(range(axes[0], axes[0] + rank)))
-    return out  # type: ignore[no-any-return]
+    return out
 
 
 def _common(indices: list[Tensor]) -> Any:
@@ -203,7 +203,7 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Tensor:
     Negative indices count from the end; one out of range is an error (E0503).
     """
     x = as_tensor(x) if axis is not None else flatten(x)
-    return apply(Gather, x, _as_indices(indices), axis=axis_in(axis or 0, x.ndim, "take"))  # type: ignore[no-any-return]
+    return one(Gather, x, _as_indices(indices), axis=axis_in(axis or 0, x.ndim, "take"))
 
 
 def index_select(x: Any, axis: int, indices: Any) -> Tensor:
@@ -215,7 +215,7 @@ def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Tensor:
     """Element by element along the axis, by indices of the rank of x."""
     x = as_tensor(x)
     place = axis_in(axis, x.ndim, "take_along_axis")
-    return apply(GatherElements, x, _as_indices(indices), axis=place)  # type: ignore[no-any-return]
+    return one(GatherElements, x, _as_indices(indices), axis=place)
 
 
 def gather(x: Any, axis: int, indices: Any) -> Tensor:
@@ -224,7 +224,7 @@ def gather(x: Any, axis: int, indices: Any) -> Tensor:
 
 
 def scatter(x: Any, axis: int, indices: Any, updates: Any, reduction: str = "none") -> Tensor:
-    """x with the updates written along the axis where the indices say, or combined with what is there.
+    """x with the updates written along the axis where the indices say, or combined.
 
     `reduction` is none, add, mul, max or min; of equal indices the last wins, or all are combined.
     """
@@ -232,7 +232,7 @@ def scatter(x: Any, axis: int, indices: Any, updates: Any, reduction: str = "non
     found = _as_indices(indices)
     new = broadcast_to(cast(updates, x.type.dtype), found.type.shape)
     place = axis_in(axis, x.ndim, "scatter")
-    return apply(ScatterElements, x, found, new, axis=place, reduction=reduction)  # type: ignore[no-any-return]
+    return one(ScatterElements, x, found, new, axis=place, reduction=reduction)
 
 
 def scatter_add(x: Any, axis: int, indices: Any, updates: Any) -> Tensor:
@@ -247,13 +247,13 @@ def index_add(x: Any, axis: int, indices: Any, updates: Any) -> Tensor:
     rows = expand_dims(_as_indices(indices), -1)
     front = moveaxis(x, place, 0)
     new = moveaxis(cast(updates, x.type.dtype), place, 0)
-    out = apply(ScatterND, front, rows, new, reduction="add")
+    out = one(ScatterND, front, rows, new, reduction="add")
     return moveaxis(out, 0, place)
 
 
 def one_hot(indices: Any, depth: DimLike, axis: int = -1, dtype: Any = f32) -> Tensor:
     """Ones at the indices along a new axis of extent `depth`, zeros elsewhere."""
-    return cast(apply(OneHot, _as_indices(indices), depth=depth, axis=axis), dtype)
+    return cast(one(OneHot, _as_indices(indices), depth=depth, axis=axis), dtype)
 
 
 def topk(x: Any, k: DimLike, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...ir.errors import Error
 from ...ir.ops.contract import Contract, Matmul
 from .creation import diagonal
-from .dispatch import apply, as_tensor, here
+from .dispatch import as_tensor, here, one
 from .functions import multiply, numeric, pair
 from .reductions import sum as sum_over
 from .shaping import expand_dims, moveaxis, squeeze, transpose
@@ -23,7 +23,7 @@ def matmul(x: Any, y: Any) -> Tensor:
     if x.ndim == 0 or y.ndim == 0:
         raise Error("E0612", "matmul: a number is no matrix", where=here(), hint="use *")
     row, column = x.ndim == 1, y.ndim == 1
-    out = apply(Matmul, expand_dims(x, 0) if row else x, expand_dims(y, 1) if column else y)
+    out = one(Matmul, expand_dims(x, 0) if row else x, expand_dims(y, 1) if column else y)
     gone = tuple([a for a, once in ((-2, row), (-1, column)) if once])
     return squeeze(out, gone) if gone else out
 
@@ -40,7 +40,7 @@ def outer(x: Any, y: Any) -> Tensor:
 
 
 def einsum(equation: str, *operands: Any) -> Tensor:
-    """The product-sum that the equation says, as in numpy: "bik,bkj->bij", "ii", "...d,dk->...k"."""
+    """The product-sum that the equation says, as in numpy: "bik,bkj->bij", "ii", "...d,dk"."""
     terms, result, xs = _parsed(equation, [as_tensor(x) for x in operands])
     for k, x in enumerate(xs):
         terms[k], xs[k] = _without_repeats(terms[k], x)
@@ -102,7 +102,7 @@ def _summed(term: str, x: Tensor, kept: set[str]) -> tuple[str, Tensor]:
 
 
 def _product(a: str, x: Tensor, c: str, y: Tensor, others: set[str]) -> tuple[str, Tensor]:
-    """The contraction of two operands; axes that neither the rest nor the other names are summed."""
+    """The contraction of two operands; axes that only one of them names are summed."""
     a, x = _summed(a, x, others | set(c))
     c, y = _summed(c, y, others | set(a))
     x, y = pair(numeric(x), numeric(y))
@@ -112,7 +112,7 @@ def _product(a: str, x: Tensor, c: str, y: Tensor, others: set[str]) -> tuple[st
         + "".join([k for k in a if k not in c])
         + "".join([k for k in c if k not in a])
     )
-    return out, apply(Contract, x, y, equation=f"{a},{c}->{out}")
+    return out, one(Contract, x, y, equation=f"{a},{c}->{out}")
 
 
 __all__ = ["dot", "einsum", "matmul", "outer"]

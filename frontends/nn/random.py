@@ -17,9 +17,9 @@ from ...ir.core import Array, Op
 from ...ir.errors import Error
 from ...ir.ops.random import PhiloxBits, PhiloxNext, RandomNormal, RandomUniform
 from ...ir.types import DType, f32, f64, i64
-from .dispatch import STATE, apply, here, leaf
+from .dispatch import STATE, here, leaf, one
 from .dtypes import as_dtype
-from .functions import cast, cos, log, sqrt
+from .functions import cast, cos, less, log, sqrt
 from .indexing import argsort
 from .shaping import as_shape
 from .tensor import Buffer, Tensor
@@ -66,7 +66,7 @@ class Generator:
     def draw(self, op: type[Op], shape: Any, words: int = 1, **attrs: Any) -> Tensor:
         """The op on key and counter, which then is past so many words per element."""
         key, counter = self.table["key"], self.table["counter"]
-        made: Tensor = apply(op, key, counter, shape=shape, **attrs)
+        made: Tensor = one(op, key, counter, shape=shape, **attrs)
         self.advance(math.prod(shape) * words)
         return made
 
@@ -78,7 +78,7 @@ class Generator:
             return
         if STATE.trace is not None:
             STATE.trace.note(self.table, "counter")
-        self.table["counter"] = apply(PhiloxNext, counter, count=words)
+        self.table["counter"] = one(PhiloxNext, counter, count=words)
 
 
 default = Generator()
@@ -112,7 +112,7 @@ def host_draw(op: type[Op], shape: Any, dtype: DType, **attrs: Any) -> Array:
     if STATE.trace is not None:
         raise Error("E0627", "parameters are made before tracing, not inside", where=here())
     made = leaf(table["key"].array), leaf(table["counter"].array)
-    drawn = apply(op, *made, shape=tuple(shape), dtype=dtype, **attrs)
+    drawn = one(op, *made, shape=tuple(shape), dtype=dtype, **attrs)
     default.advance(math.prod(shape) * words)
     return np.asarray(drawn.array)
 
@@ -156,7 +156,7 @@ def rand(*shape: Any, dtype: Any = f32, generator: Generator | None = None) -> T
 
 def bernoulli(p: Any, shape: Any, generator: Generator | None = None) -> Tensor:
     """Bools that are true with probability p."""
-    return uniform(as_shape((shape,)), generator=generator) < p
+    return less(uniform(as_shape((shape,)), generator=generator), p)
 
 
 def randint(

@@ -78,7 +78,7 @@ class Tape:
     def _argument(self, t: Base, array: Array) -> Value:
         value = self.block.add_arg(t.type)
         self.values[key_of(t)] = value
-        self.known[value] = t if t.array is array else leaf(array)  # type: ignore[assignment]
+        self.known[value] = t if t.array is array else leaf(array)
         if t.node is None and t.requires_grad:
             self.leaves.append((t, value))
         return value

@@ -13,7 +13,7 @@ from ...ir.ops import reduce as reductions
 from ...ir.ops.argreduce import Argmax, Argmin
 from ...ir.ops.cumulative import CumProd, CumSum
 from ...ir.ops.normalize import LogSoftmax, Softmax
-from .dispatch import apply, as_tensor
+from .dispatch import as_tensor, one
 from .functions import abs, cast, floating, maximum, numeric, power, sqrt, truth
 from .shaping import Axes, axes_in, axis_in, flatten
 
@@ -25,48 +25,48 @@ def sum(x: Any, axis: Axes = None, keepdims: bool = False, dtype: Any = None) ->
     """The sum; bools are counted (i64)."""
     x = numeric(x) if dtype is None else cast(x, dtype)
     axes = axes_in(axis, x.ndim, "sum")
-    return apply(reductions.ReduceSum, x, axes=axes, keepdims=keepdims)  # type: ignore[no-any-return]
+    return one(reductions.ReduceSum, x, axes=axes, keepdims=keepdims)
 
 
 def mean(x: Any, axis: Axes = None, keepdims: bool = False, dtype: Any = None) -> Tensor:
     """The mean, a float (f32 of integers)."""
     x = floating(x) if dtype is None else cast(x, dtype)
     axes = axes_in(axis, x.ndim, "mean")
-    return apply(reductions.ReduceMean, x, axes=axes, keepdims=keepdims)  # type: ignore[no-any-return]
+    return one(reductions.ReduceMean, x, axes=axes, keepdims=keepdims)
 
 
 def prod(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """The product."""
     x = numeric(x)
     axes = axes_in(axis, x.ndim, "prod")
-    return apply(reductions.ReduceProd, x, axes=axes, keepdims=keepdims)  # type: ignore[no-any-return]
+    return one(reductions.ReduceProd, x, axes=axes, keepdims=keepdims)
 
 
 def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """The greatest element; among equal ones the gradient is shared evenly."""
     x = as_tensor(x)
     axes = axes_in(axis, x.ndim, "max")
-    return apply(reductions.ReduceMax, x, axes=axes, keepdims=keepdims)  # type: ignore[no-any-return]
+    return one(reductions.ReduceMax, x, axes=axes, keepdims=keepdims)
 
 
 def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """The least element; among equal ones the gradient is shared evenly."""
     x = as_tensor(x)
     axes = axes_in(axis, x.ndim, "min")
-    return apply(reductions.ReduceMin, x, axes=axes, keepdims=keepdims)  # type: ignore[no-any-return]
+    return one(reductions.ReduceMin, x, axes=axes, keepdims=keepdims)
 
 
 amax, amin = max, min
 
 
 def var(x: Any, axis: Axes = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-    """The mean square distance from the mean, over n - ddof (numpy's 0 unless said; torch has 1)."""
-    x = floating(x)
-    axes = axes_in(axis, x.ndim, "var")
-    distance = x - mean(x, axes, True)
+    """The mean square distance from the mean, over n - ddof (0 as in numpy; torch has 1)."""
+    given = floating(x)
+    axes = axes_in(axis, given.ndim, "var")
+    distance = given - mean(given, axes, True)
     if not ddof:
         return mean(distance * distance, axes, keepdims)
-    count = math.prod([x.type.shape[a] for a in axes])
+    count = math.prod([given.type.shape[a] for a in axes])
     return sum(distance * distance, axes, keepdims) / (count - ddof)
 
 
@@ -88,54 +88,54 @@ def any(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
 def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """Where the greatest element stands (i64), the first of equals; flattened for no axis."""
     x = as_tensor(x) if axis is not None else flatten(x)
-    return apply(Argmax, x, axis=axis_in(axis or 0, x.ndim, "argmax"), keepdims=keepdims)  # type: ignore[no-any-return]
+    return one(Argmax, x, axis=axis_in(axis or 0, x.ndim, "argmax"), keepdims=keepdims)
 
 
 def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """Where the least element stands (i64), the first of equals; flattened for no axis."""
     x = as_tensor(x) if axis is not None else flatten(x)
-    return apply(Argmin, x, axis=axis_in(axis or 0, x.ndim, "argmin"), keepdims=keepdims)  # type: ignore[no-any-return]
+    return one(Argmin, x, axis=axis_in(axis or 0, x.ndim, "argmin"), keepdims=keepdims)
 
 
 def cumsum(x: Any, axis: int | None = None, reverse: bool = False) -> Tensor:
     """The running sum along an axis; flattened for no axis."""
     x = numeric(x) if axis is not None else flatten(numeric(x))
-    return apply(CumSum, x, axis=axis_in(axis or 0, x.ndim, "cumsum"), reverse=reverse)  # type: ignore[no-any-return]
+    return one(CumSum, x, axis=axis_in(axis or 0, x.ndim, "cumsum"), reverse=reverse)
 
 
 def cumprod(x: Any, axis: int | None = None) -> Tensor:
     """The running product along an axis; flattened for no axis."""
     x = numeric(x) if axis is not None else flatten(numeric(x))
-    return apply(CumProd, x, axis=axis_in(axis or 0, x.ndim, "cumprod"))  # type: ignore[no-any-return]
+    return one(CumProd, x, axis=axis_in(axis or 0, x.ndim, "cumprod"))
 
 
 def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """log(sum(exp(x))), without overflow."""
     x = floating(x)
     axes = axes_in(axis, x.ndim, "logsumexp")
-    return apply(reductions.ReduceLogSumExp, x, axes=axes, keepdims=keepdims)  # type: ignore[no-any-return]
+    return one(reductions.ReduceLogSumExp, x, axes=axes, keepdims=keepdims)
 
 
 def softmax(x: Any, axis: int = -1) -> Tensor:
     """Exponentials along the axis, scaled to sum to one."""
     x = floating(x)
-    return apply(Softmax, x, axis=axis_in(axis, x.ndim, "softmax"))  # type: ignore[no-any-return]
+    return one(Softmax, x, axis=axis_in(axis, x.ndim, "softmax"))
 
 
 def log_softmax(x: Any, axis: int = -1) -> Tensor:
     """The logarithm of the softmax."""
     x = floating(x)
-    return apply(LogSoftmax, x, axis=axis_in(axis, x.ndim, "log_softmax"))  # type: ignore[no-any-return]
+    return one(LogSoftmax, x, axis=axis_in(axis, x.ndim, "log_softmax"))
 
 
 def norm(x: Any, ord: float = 2, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """The vector norm of this order: 1, 2, inf or another positive number; at 0 its gradient is 0."""
+    """The vector norm of this order: 1, 2, inf or any above 0; at 0 its gradient is 0."""
     x = floating(x)
     axes = axes_in(axis, x.ndim, "norm")
     if ord == 2:
-        return apply(reductions.ReduceL2, x, axes=axes, keepdims=keepdims)  # type: ignore[no-any-return]
+        return one(reductions.ReduceL2, x, axes=axes, keepdims=keepdims)
     if ord == 1:
-        return apply(reductions.ReduceL1, x, axes=axes, keepdims=keepdims)  # type: ignore[no-any-return]
+        return one(reductions.ReduceL1, x, axes=axes, keepdims=keepdims)
     if ord == math.inf:
         return max(abs(x), axes, keepdims)
     return power(sum(power(abs(x), float(ord)), axes, keepdims), 1 / ord)

@@ -81,7 +81,7 @@ def save(model: Module, path: str | os.PathLike[str], example: Any = None) -> No
 def load_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
     """The arrays of a .safetensors file, for `load_state_dict`.  E0626 for no such file."""
     try:
-        return safetensors.numpy.load_file(path)  # type: ignore[no-any-return]
+        return safetensors.numpy.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise Error("E0626", f"cannot read weights from {path}: {error}") from None
 

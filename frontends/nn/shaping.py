@@ -15,7 +15,7 @@ from ...ir.errors import Error
 from ...ir.ops import shape as shapes
 from ...ir.ops.pad import Pad
 from ...ir.types import Shape
-from .dispatch import apply, as_tensor, here
+from .dispatch import as_tensor, here, one
 from .dtypes import promoted
 from .functions import cast
 
@@ -60,7 +60,7 @@ def reshape(x: Any, *shape: Any) -> Tensor:
         if type(rest) is int and rest == 0 or sum([type(e) is int and e == -1 for e in want]) > 1:
             raise Error("E0612", f"reshape: no extent follows for -1 in {want}", where=here())
         want = tuple([x.type.size // rest if type(e) is int and e == -1 else e for e in want])
-    return x if want == x.type.shape else apply(shapes.Reshape, x, shape=want)
+    return x if want == x.type.shape else one(shapes.Reshape, x, shape=want)
 
 
 def transpose(x: Any, *axes: Any) -> Tensor:
@@ -74,19 +74,19 @@ def transpose(x: Any, *axes: Any) -> Tensor:
     order = axes_in(given, rank, "transpose")
     if len(order) == 2 and rank != 2:
         return swapaxes(x, *order)
-    return x if order == tuple(range(rank)) else apply(shapes.Transpose, x, perm=order)
+    return x if order == tuple(range(rank)) else one(shapes.Transpose, x, perm=order)
 
 
 permute = transpose
 
 
-def swapaxes(x: Any, one: int, other: int) -> Tensor:
+def swapaxes(x: Any, first: int, other: int) -> Tensor:
     """Two axes exchanged."""
     x = as_tensor(x)
     order = list(range(x.ndim))
-    one, other = axes_in((one, other), x.ndim, "swapaxes")
-    order[one], order[other] = order[other], order[one]
-    return apply(shapes.Transpose, x, perm=tuple(order))  # type: ignore[no-any-return]
+    first, other = axes_in((first, other), x.ndim, "swapaxes")
+    order[first], order[other] = order[other], order[first]
+    return one(shapes.Transpose, x, perm=tuple(order))
 
 
 def moveaxis(x: Any, source: Axes, target: Axes) -> Tensor:
@@ -97,7 +97,7 @@ def moveaxis(x: Any, source: Axes, target: Axes) -> Tensor:
     order = [k for k in range(x.ndim) if k not in taken]
     for place, axis in sorted(zip(places, taken, strict=True)):
         order.insert(place, axis)
-    return apply(shapes.Transpose, x, perm=tuple(order))  # type: ignore[no-any-return]
+    return one(shapes.Transpose, x, perm=tuple(order))
 
 
 def squeeze(x: Any, axis: Axes = None) -> Tensor:
@@ -150,7 +150,7 @@ def broadcast_to(x: Any, *shape: Any) -> Tensor:
     for k, extent in enumerate(want):
         if type(extent) is int and extent == -1 and k >= skip:
             want[k] = x.type.shape[k - skip]
-    return x if tuple(want) == x.type.shape else apply(shapes.BroadcastTo, x, shape=tuple(want))
+    return x if tuple(want) == x.type.shape else one(shapes.BroadcastTo, x, shape=tuple(want))
 
 
 expand = broadcast_to
@@ -159,7 +159,7 @@ expand = broadcast_to
 def concatenate(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """The tensors one after the other along an axis."""
     given = alike(xs, "concatenate")
-    return apply(shapes.Concat, *given, axis=axis_in(axis, given[0].ndim, "concatenate"))  # type: ignore[no-any-return]
+    return one(shapes.Concat, *given, axis=axis_in(axis, given[0].ndim, "concatenate"))
 
 
 cat = concatenate
@@ -169,7 +169,7 @@ def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """The tensors side by side along a new axis."""
     given = alike(xs, "stack")
     place = axis_in(axis, given[0].ndim + 1, "stack")
-    return apply(shapes.Concat, *[expand_dims(x, place) for x in given], axis=place)  # type: ignore[no-any-return]
+    return one(shapes.Concat, *[expand_dims(x, place) for x in given], axis=place)
 
 
 def alike(xs: Sequence[Any], name: str) -> list[Tensor]:
@@ -186,10 +186,10 @@ def alike(xs: Sequence[Any], name: str) -> list[Tensor]:
 def slice_axis(x: Any, start: DimLike, size: DimLike, axis: int) -> Tensor:
     """`size` elements from `start` on along one axis."""
     x = as_tensor(x)
-    starts = [0] * x.ndim
+    starts: list[DimLike] = [0] * x.ndim
     sizes: list[DimLike] = list(x.type.shape)
-    starts[axis], sizes[axis] = start, size  # type: ignore[call-overload]
-    return apply(shapes.Slice, x, starts=tuple(starts), sizes=tuple(sizes))  # type: ignore[no-any-return]
+    starts[axis], sizes[axis] = start, size
+    return one(shapes.Slice, x, starts=tuple(starts), sizes=tuple(sizes))
 
 
 def split(x: Any, sections: int | Sequence[DimLike], axis: int = 0) -> tuple[Tensor, ...]:
@@ -237,7 +237,7 @@ def pad(x: Any, widths: Any, mode: str = "constant", value: float = 0) -> Tensor
     elif len(widths) == 2 and isinstance(widths[0], int):
         widths = (tuple(widths),) * x.ndim
     low, high = [tuple([pair[k] for pair in widths]) for k in (0, 1)]
-    return apply(Pad, x, low=low, high=high, mode=mode, value=value)  # type: ignore[no-any-return]
+    return one(Pad, x, low=low, high=high, mode=mode, value=value)
 
 
 def flip(x: Any, axis: Axes = None) -> Tensor:
@@ -248,27 +248,27 @@ def flip(x: Any, axis: Axes = None) -> Tensor:
     starts = tuple([e - 1 if k in turned else 0 for k, e in enumerate(sizes)])
     steps = tuple([-1 if k in turned else 1 for k in range(x.ndim)])
     if any([type(e) is int and e == 0 for e in sizes]):
-        return x
-    return apply(shapes.Slice, x, starts=starts, sizes=sizes, steps=steps)  # type: ignore[no-any-return]
+        steps, starts = (), (0,) * x.ndim
+    return one(shapes.Slice, x, starts=starts, sizes=sizes, steps=steps)
 
 
 def roll(x: Any, shift: int | Sequence[int], axis: Axes = None) -> Tensor:
     """The elements moved on by `shift` along the axes, round the end; flattened for no axis."""
-    x = as_tensor(x)
+    moved = as_tensor(x)
     if axis is None:
-        return reshape(roll(flatten(x), shift, 0), x.type.shape)
-    places = axes_in(axis, x.ndim, "roll")
+        return reshape(roll(flatten(moved), shift, 0), moved.type.shape)
+    places = axes_in(axis, moved.ndim, "roll")
     steps = [shift] * len(places) if isinstance(shift, int) else list(shift)
     for place, step in zip(places, steps, strict=True):
-        extent: Any = x.type.shape[place]
+        extent: Any = moved.type.shape[place]
         if isinstance(extent, int):
             step = step % extent if extent else 0
         cut = extent - step if step >= 0 else -step
         if isinstance(extent, int) and step == 0:
             continue
-        parts = [slice_axis(x, cut, extent - cut, place), slice_axis(x, 0, cut, place)]
-        x = concatenate(parts, place)
-    return x
+        parts = [slice_axis(moved, cut, extent - cut, place), slice_axis(moved, 0, cut, place)]
+        moved = concatenate(parts, place)
+    return moved
 
 
 def tile(x: Any, *repeats: Any) -> Tensor:

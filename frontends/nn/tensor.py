@@ -381,10 +381,6 @@ class Tensor(Base):
 
     to = astype
 
-    def float(self) -> Tensor:
-        """The elements as f32."""
-        return F.cast(self, "f32")
-
     def sum(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
         """The sum over axes."""
         return reductions.sum(self, axis, keepdims)
@@ -551,7 +547,7 @@ class Holder:
     """Base of modules: what holds parameters and buffers, and is found where a function uses it."""
 
 
-def as_buffer(value: Any) -> Tensor:
+def as_buffer(value: Any) -> Any:
     """The value as a buffer: eager ones without a history, traced ones as they are."""
     t = as_tensor(value)
     if t.value is not None or (isinstance(t, Buffer) and not t.requires_grad):

@@ -57,7 +57,7 @@ class State:
     @property
     def tensor(self) -> Tensor:
         """The parameter or buffer as it is now."""
-        return self.first if self.table is None else self.table[self.key]  # type: ignore[no-any-return]
+        return self.first if self.table is None else self.table[self.key]
 
     def array(self) -> Array:
         """Its values; a copy where the program puts the next ones in their place."""

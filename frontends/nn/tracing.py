@@ -28,7 +28,7 @@ Table = dict[str, Any]
 
 
 class Frame:
-    """An open region: its block and, where it sees its arguments only, what it took from outside."""
+    """An open region: its block and, where it is isolated, what it took from outside."""
 
     def __init__(self, block: Block, isolated: bool) -> None:
         self.block = block
@@ -109,7 +109,7 @@ class Trace:
         return known[1]
 
     def constant(self, x: Base) -> Value:
-        """An eager tensor as a constant: at the top, where every region sees it, unless isolated."""
+        """An eager tensor as a constant: at the top, for every region, or in an isolated one."""
         if any([f.isolated for f in self.frames]):
             return self.b.insert(Const(x.array)).result
         known = self.consts.get(id(x.array))

@@ -13,7 +13,7 @@ from typing import Any
 from ...ir.errors import Error
 from ...ir.ops.elementwise import Identity
 from .creation import ones_like, zeros_like
-from .dispatch import STATE, Base, apply, as_tensor, enable_grad, here, leaf
+from .dispatch import STATE, Base, as_tensor, enable_grad, here, leaf, one
 from .module import Module
 from .recording import Tape, gradients_on
 from .tensor import Tensor
@@ -42,7 +42,7 @@ def grad(function: Function, argnums: int | Sequence[int] = 0, has_aux: bool = F
 def value_and_grad(
     function: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False
 ) -> Function:
-    """The function that gives (value, gradient): see `grad`.  With `has_aux` the value is a pair."""
+    """The function that gives (value, gradient): see `grad`; with `has_aux` the value is a pair."""
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     @functools.wraps(function, updated=())
@@ -140,11 +140,11 @@ class Sources:
 def _fresh(t: Tensor) -> Tensor:
     """The same values as another tensor, connected where its gradient is asked for."""
     if STATE.trace is not None and (t.value is not None or t.is_state):
-        return apply(Identity, t)  # type: ignore[no-any-return]
+        return one(Identity, t)
     if STATE.trace is not None:
         return STATE.trace.tensor(STATE.trace.fresh(t))
     if t.requires_grad and STATE.recording:
-        return apply(Identity, t)  # type: ignore[no-any-return]
+        return one(Identity, t)
     return leaf(t.array, t.type, requires_grad=True)
 
 
