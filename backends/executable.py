@@ -200,6 +200,17 @@ class Executable:
             return outs
         return self._collect(frame, given, outs)
 
+    def _enter(self, frame: Frame) -> int:
+        """The status of a run in a frame that is not this thread's own; host steps see that one."""
+        if not self.program.host_steps:
+            return int(self._entry(self._context_at, frame.args_at, frame.dims_at))
+        mine = getattr(self._local, "frame", None)
+        self._local.frame = frame
+        try:
+            return int(self._entry(self._context_at, frame.args_at, frame.dims_at))
+        finally:
+            self._local.frame = mine
+
     def _ordered(self, inputs: Mapping[str, Any] | Sequence[Any]) -> list[Any]:
         """The inputs in the program's order; E0501 where one is missing or unknown."""
         names = self.names
