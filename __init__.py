@@ -18,13 +18,16 @@ _FACE = {
     "UnsupportedError": (".ir.errors", "UnsupportedError"),
     "compile": (".tools.driver", "compile"),
     "custom_vjp": (".frontends.nn.custom", "custom_vjp"),
+    "data": (".frontends.train.data", ""),
     "export_onnx": (".tools.driver", "export_onnx"),
     "grad": (".frontends.nn.transforms", "grad"),
     "load": (".tools.driver", "load"),
     "nn": (".frontends.nn", ""),
     "open": (".tools.driver", "open_plan"),
+    "optim": (".frontends.train.optim", ""),
     "register_onnx_op": (".frontends.onnx", "register_onnx_op"),
     "stop_gradient": (".frontends.nn.functions", "stop_gradient"),
+    "train": (".frontends.train", ""),
     "value_and_grad": (".frontends.nn.transforms", "value_and_grad"),
 }
 

@@ -144,10 +144,9 @@ def _rms(x: Tensor) -> Tensor:
     return nn.sqrt(nn.sum(x * x)) / math.sqrt(max(1, x.size))
 
 
-def _epsilon(dtype: Any) -> float:
+def _epsilon(dtype: DType) -> float:
     """The distance from one to the next number of a float type."""
-    name = str(dtype)
-    return {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}[DType(name).name]
+    return {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}[dtype.name]
 
 
 __all__ = ["Adadelta", "Adafactor", "Adagrad", "RMSprop"]

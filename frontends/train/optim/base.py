@@ -15,6 +15,7 @@ from typing import Any
 
 from ....ir.errors import Error
 from ... import nn
+from ...nn.dispatch import as_tensor
 from .schedules import Schedule, as_schedule
 
 Tensor = Any
@@ -96,7 +97,7 @@ class Optimizer:
         whose gradient is None stays as it is.
         """
         lr = self.schedule(step) * rate
-        count = nn.astensor(step).astype("f64") + 1.0
+        count = as_tensor(step).astype("f64") + 1.0
         grads, logged = self.clipped(grads)
         logged["lr"] = lr
         new_params, new_state = dict(params), dict(state)
@@ -155,7 +156,7 @@ def global_norm(grads: list[Tensor]) -> Tensor:
     """The Euclidean norm of all elements together; squares of narrow floats are summed in f32."""
     total = None
     for g in grads:
-        wide = g if g.dtype in ("f64", "f32") else g.astype("f32")
+        wide = g if g.dtype.bits >= 32 else g.astype("f32")
         square = nn.sum(wide * wide)
         total = square if total is None else total + square.astype(total.dtype)
     return nn.sqrt(total) if total is not None else nn.full((), 0.0)

@@ -37,8 +37,8 @@ class SGD(Optimizer):
             g = g + self.weight_decay * p
         if not self.momentum:
             return p - lr * g, {}
-        share = 1.0 - self.dampening
-        part = nn.where(step == 1.0, 1.0, share).astype(p.dtype) * g if self.dampening else g
+        later = (step > 1.0).astype(p.dtype)
+        part = g - later * (self.dampening * g) if self.dampening else g
         d = self.momentum * slots["momentum"] + part
         along = g + self.momentum * d if self.nesterov else d
         return p - lr * along, {"momentum": d}

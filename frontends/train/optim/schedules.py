@@ -15,6 +15,7 @@ from typing import Any
 
 from ....ir.errors import Error
 from ... import nn
+from ...nn.dispatch import as_tensor
 
 Tensor = Any
 
@@ -28,7 +29,7 @@ class Schedule:
         raise Error("E0690", f"the schedule {type(self).__name__} does not define `at(t)`")
 
     def __call__(self, step: Tensor) -> Tensor:
-        return nn.astensor(self.at(nn.astensor(step).astype("f64"))).astype("f64")
+        return as_tensor(self.at(as_tensor(step).astype("f64"))).astype("f64")
 
     def then(self, after: Any, at: int) -> Schedule:
         """This schedule for the first `at` steps, then `after`, counted from there."""

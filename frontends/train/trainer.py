@@ -1,0 +1,307 @@
+"""The loop people like to use: fit, evaluate, predict, save, and go on where one stopped.
+
+`Trainer` drives a compiled `TrainStep` over a dataset; the step is there for a loop of one's own
+(`trainer.step(batch)`).  May import: ir, frontends/nn, its siblings.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...ir.core import Array
+from ...ir.errors import Error
+from .. import nn
+from . import data
+from .callbacks import Callback
+from .checkpoint import load_checkpoint, save_checkpoint
+from .metrics import Totals
+from .nonfinite import first_nonfinite
+from .progress import Progress
+from .step import TrainStep, as_batch
+
+
+@dataclass
+class History:
+    """What a fit logged: `history["val_accuracy"]` is one number per epoch."""
+
+    epochs: dict[str, list[Any]] = field(default_factory=dict)
+    stopped: str = ""
+    """Why the fit ended early, if it did."""
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return self.epochs[name]
+
+    def add(self, logs: Mapping[str, Any]) -> None:
+        """One epoch's values."""
+        for name, value in logs.items():
+            self.epochs.setdefault(name, []).append(value)
+
+
+class Trainer:
+    """A network, a loss, an optimizer and metrics, compiled into one step.
+
+    `loss` is a name ("cross_entropy"), or a function (output, target) -> scalar; `metrics` names or
+    `train.Metric`s.  `seed` decides dropout and everything else that is drawn.  The other arguments
+    are those of `TrainStep`: precision, accumulate, loss_scale, activation_memory, threads, target.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        loss: Any,
+        optimizer: Any = "adam",
+        metrics: Sequence[Any] = (),
+        seed: int = 0,
+        callbacks: Sequence[Callback] = (),
+        **options: Any,
+    ) -> None:
+        self.net = net
+        self.step = TrainStep(
+            net, loss=loss, optimizer=optimizer, metrics=metrics, seed=seed, **options
+        )
+        self.seed = seed
+        self.callbacks = list(callbacks)
+        self.history = History()
+        self.epoch = 0
+        self.position = 0
+        self.steps_per_epoch: int | None = None
+        self._sums: dict[str, float] = {}
+        self._totals = Totals(self.step.metrics)
+        self._stop = ""
+        self._pending: list[dict[str, Any]] | None = None
+
+    # ------------------------------------------------------------ training
+
+    def fit(
+        self,
+        dataset: Any,
+        epochs: int = 1,
+        validation: Any = None,
+        callbacks: Sequence[Callback] = (),
+        batch_size: int = 32,
+        steps_per_epoch: int | None = None,
+        progress: bool | None = None,
+    ) -> History:
+        """Train until `epochs` epochs are done, those before a `load` included.
+
+        `dataset` gives batches (x, y): an `irc.data` dataset, any iterable that can be repeated, or
+        a tuple of arrays, which is shuffled and cut into batches of `batch_size`.  `progress`:
+        True and False force the moving line on and everything off.  Errors: E0693 empty dataset,
+        E0697 the loss is no number any more, naming the op.
+        """
+        batches = self._dataset(dataset, batch_size, shuffled=True)
+        watchers = [*self.callbacks, *callbacks]
+        if progress is not False:
+            watchers.append(Progress(epochs, progress))
+        self.steps_per_epoch = steps_per_epoch or _length(batches)
+        self._begin(watchers)
+        self._stop = ""
+        try:
+            while self.epoch < epochs and not self._stop:
+                self._epoch(batches, validation, batch_size, watchers, steps_per_epoch)
+        finally:
+            for watcher in watchers:
+                watcher.fit_ends()
+        self.history.stopped = self._stop
+        return self.history
+
+    def stop(self, reason: str) -> None:
+        """End the fit after this epoch (callbacks call it)."""
+        self._stop = reason
+
+    def _begin(self, watchers: Sequence[Callback]) -> None:
+        """Tell the callbacks who they work for and, after a `load`, where they were."""
+        kept, self._pending = self._pending, None
+        self._watchers = [w for w in watchers if not isinstance(w, Progress)]
+        for watcher in watchers:
+            watcher.trainer = self
+        for watcher, state in zip(self._watchers, kept or []):
+            if state.get("class") == type(watcher).__name__:
+                watcher.restore(state["state"])
+        for watcher in watchers:
+            watcher.fit_begins()
+
+    def _epoch(
+        self,
+        batches: Any,
+        validation: Any,
+        batch_size: int,
+        watchers: Sequence[Callback],
+        most: int | None,
+    ) -> None:
+        """One epoch from the position reached in it, and its validation."""
+        for watcher in watchers:
+            watcher.epoch_begins(self.epoch)
+        logs: dict[str, Any] = {}
+        for batch in self._batches(batches):
+            logs = self._one_step(batch)
+            for watcher in watchers:
+                watcher.step_ends(self.step.count, logs)
+            if most is not None and self.position >= most:
+                break
+        if not self.position:
+            raise Error("E0693", "the dataset is empty", details=(f"found {batches!r}"[:200],))
+        done = self._means() | self._totals.values()
+        done |= {name: logs[name] for name in ("lr",) if name in logs}
+        self.epoch, self.position = self.epoch + 1, 0
+        self._sums, self._totals = {}, Totals(self.step.metrics)
+        if validation is not None:
+            found = self.evaluate(validation, batch_size)
+            done |= {f"val_{name}": value for name, value in found.items()}
+        self.history.add(done)
+        for watcher in watchers:
+            watcher.epoch_ends(self.epoch - 1, done)
+
+    def _one_step(self, batch: Any) -> dict[str, Any]:
+        """One step; the epoch's sums and totals grow."""
+        result = self.step(batch)
+        loss = float(result.logs["loss"])
+        if not math.isfinite(loss) and not self.step.scales:
+            raise self._diverged(batch, loss)
+        self._totals.add(result.partials)
+        self._sums["count"] = self._sums.get("count", 0.0) + result.rows
+        self._sums["loss"] = self._sums.get("loss", 0.0) + loss * result.rows
+        self.position += 1
+        return {name: float(value) for name, value in result.logs.items()}
+
+    def _means(self) -> dict[str, float]:
+        return {"loss": self._sums["loss"] / self._sums["count"]} if self._sums else {}
+
+    def _diverged(self, batch: Any, loss: float) -> Error:
+        """E0697 for a loss that is no number: the first op whose result is not finite."""
+        where, details = first_nonfinite(self.step, batch)
+        return Error(
+            "E0697",
+            f"the loss is {loss} at step {self.step.count} (epoch {self.epoch + 1})",
+            where=where,
+            details=details,
+            hint="the parameters are those before this step; lower the rate, clip the gradients, "
+            "or look at the inputs",
+        )
+
+    # ------------------------------------------------------------ data
+
+    def _dataset(self, dataset: Any, batch_size: int, shuffled: bool) -> Any:
+        """Arrays as a dataset of batches; anything else as it is."""
+        arrays = dataset if isinstance(dataset, tuple) else (dataset,)
+        if all(isinstance(a, (np.ndarray, nn.Tensor)) for a in arrays):
+            made = data.arrays(*[np.asarray(a) for a in arrays])
+            return (made.shuffle(seed=self.seed) if shuffled else made).batch(batch_size)
+        if not isinstance(dataset, Iterable):
+            raise Error(
+                "E0693",
+                f"a {type(dataset).__name__} is no dataset",
+                hint="an irc.data dataset, an iterable of batches, or a tuple of arrays",
+            )
+        if isinstance(dataset, data.Dataset) and not dataset.batched:
+            raise Error(
+                "E0693", "the dataset gives single samples", hint="put .batch(64) at its end"
+            )
+        return dataset
+
+    def _batches(self, batches: Any) -> Iterator[Any]:
+        """The batches of this epoch that are still to come."""
+        if isinstance(batches, data.Dataset):
+            return batches.iterate(self.epoch, self.position)
+        stream = iter(batches)
+        for _ in range(self.position):
+            next(stream, None)
+        return stream
+
+    # ------------------------------------------------------------ use
+
+    def evaluate(self, dataset: Any, batch_size: int = 256) -> dict[str, Any]:
+        """The loss and the metrics over a dataset, in evaluation mode."""
+        totals, loss, rows = Totals(self.step.metrics), 0.0, 0
+        batches = self._dataset(dataset, batch_size, shuffled=False)
+        stream = batches.iterate(0) if isinstance(batches, data.Dataset) else batches
+        for batch in stream:
+            result = self.step.evaluate(batch)
+            totals.add(result.partials)
+            loss += float(result.logs["loss"]) * result.rows
+            rows += result.rows
+        if not rows:
+            raise Error("E0693", "the dataset is empty", details=(f"found {batches!r}"[:200],))
+        return {"loss": loss / rows, **totals.values()}
+
+    def predict(self, x: Any, batch_size: int = 256) -> Any:
+        """The outputs for an array of samples, or for each batch of a dataset, put together."""
+        batches = self._dataset(x, batch_size, shuffled=False)
+        stream = batches.iterate(0) if isinstance(batches, data.Dataset) else batches
+        found = [self.step.predict(as_batch(batch)[0]) for batch in stream]
+        if not found:
+            raise Error("E0693", "there is nothing to predict: the dataset is empty")
+        return _joined(found)
+
+    # ------------------------------------------------------------ keeping
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a checkpoint: everything that is needed to go on to the bit."""
+        watchers = getattr(self, "_watchers", self.callbacks)
+        meta = {
+            "epoch": self.epoch,
+            "position": self.position,
+            "sums": self._sums,
+            "history": {n: [_plain(v) for v in vs] for n, vs in self.history.epochs.items()},
+            "callbacks": [{"class": type(w).__name__, "state": w.state()} for w in watchers],
+        }
+        arrays = dict(self.step.arrays())
+        for (k, name), parts in self._totals.parts.items():
+            for n, part in enumerate(parts):
+                arrays[f"totals/{k}/{name}/{n}"] = part
+        save_checkpoint(path, arrays, meta, self.step.graph())
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Go on from a checkpoint: the next `fit` continues where it was saved, to the bit.
+
+        Raises E0695, E0696 for one that is missing or damaged, E0698 for one of another network or
+        optimizer; then nothing has changed.
+        """
+        arrays, meta = load_checkpoint(path)
+        totals = {n: arrays.pop(n) for n in list(arrays) if n.startswith("totals/")}
+        self.step.restore(arrays, str(path))
+        self.epoch, self.position = int(meta["epoch"]), int(meta["position"])
+        self._sums = dict(meta["sums"])
+        self._totals = Totals(self.step.metrics)
+        for name in sorted(totals, key=lambda n: (n.rpartition("/")[0], int(n.rsplit("/", 1)[1]))):
+            _, k, part, _ = name.split("/")
+            self._totals.parts.setdefault((int(k), part), []).append(totals[name])
+        self.history = History({n: list(v) for n, v in meta["history"].items()})
+        self._pending = list(meta["callbacks"])
+
+    def export_step(self, path: str | os.PathLike[str], target: str = "c", **options: Any) -> None:
+        """Write the train step as a package that trains on a device; see deploy/train_step."""
+        self.step.export(path, target, **options)
+
+
+def _length(batches: Any) -> int | None:
+    size = getattr(batches, "size", None)
+    if size is not None or isinstance(batches, data.Dataset):
+        return None if size is None else int(size)
+    return len(batches) if hasattr(batches, "__len__") else None
+
+
+def _plain(value: Any) -> Any:
+    """A logged value as JSON takes it."""
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def _joined(found: Sequence[Any]) -> Any:
+    """Outputs of batches as one: arrays side by side, tuples and dicts part by part."""
+    first = found[0]
+    if isinstance(first, tuple):
+        return tuple([_joined([f[k] for f in found]) for k in range(len(first))])
+    if isinstance(first, dict):
+        return {name: _joined([f[name] for f in found]) for name in first}
+    arrays: list[Array] = [np.asarray(f) for f in found]
+    return np.concatenate(arrays) if arrays[0].ndim else np.asarray(arrays)
+
+
+__all__ = ["History", "Trainer"]
