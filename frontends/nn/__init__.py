@@ -36,6 +36,7 @@ _ROOMS = (
     ".transformer",
     ".losses",
     ".loss_layers",
+    ".graph",
 )
 """Modules whose public names are names of `nn`."""
 

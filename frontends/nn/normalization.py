@@ -72,13 +72,13 @@ def moved(
 def _normalised(
     x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Tensor:
-    """(x - mean) * factor + bias, per channel."""
+    """x times a factor, plus a shift, per channel."""
     factor = rsqrt(var + eps)
     if weight is not None:
         factor = factor * weight
+    shift = -mean * factor if bias is None else bias - mean * factor
     along = (x.type.shape[1], *[1] * (x.ndim - 2))
-    out = (x - reshape(mean, along)) * reshape(factor, along)
-    return out if bias is None else out + reshape(bias, along)
+    return x * reshape(factor, along) + reshape(shift, along)
 
 
 def layer_norm(
