@@ -85,6 +85,8 @@ class ImageFolder(Node):
         path = self.paths[position]
         try:
             with image_module.open(path) as image:
+                if self.shape is not None:  # a JPEG decoder can halve while it decodes
+                    image.draft("L" if self.mode == "L" else "RGB", self.shape[::-1])
                 made = image.convert(self.mode)
         except (OSError, SyntaxError, ValueError, EOFError) as reason:
             raise Error(

@@ -50,6 +50,17 @@ def test_layout_mode_size_and_type(folder: Path) -> None:
     assert next(iter(data.images(folder, 5).batch(4)))[0].shape == (4, 3, 5, 5)
 
 
+def test_a_large_photograph_is_made_small(tmp_path: Path) -> None:
+    y, x = np.mgrid[0:240, 0:320]
+    smooth = np.stack([x * 0.7, y, 255 - x * 0.5], 2).astype(np.uint8)
+    (tmp_path / "a").mkdir()
+    Image.fromarray(smooth).save(tmp_path / "a" / "1.jpg", quality=95)
+    made, _ = data.images(tmp_path, (60, 80), dtype=np.uint8, layout="HWC").peek()
+    expected = np.asarray(Image.fromarray(smooth).resize((80, 60), Image.Resampling.BILINEAR))
+    assert made.shape == (60, 80, 3)
+    assert np.abs(made.astype(int) - expected).max() <= 6
+
+
 @pytest.mark.parametrize("start", [None, "spawn"])
 def test_workers_decode_the_same(folder: Path, start: str | None) -> None:
     alone = data.images(folder).shuffle(seed=1).batch(4)
