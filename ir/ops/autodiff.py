@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from ..core import Any_, Array, Builder, Grads, Loc, Op, Value, operand, region, variadic
+from ..core import Any_, Array, Builder, Grads, Loc, Op, Value, operand, region, sample, variadic
 from ..types import Type
 from .control import Blocks, Fill, block_of, expect_types, inlined, only, types_of, yields
 
@@ -20,6 +20,7 @@ class StopGradient(Op):
 
     no_gradient: ClassVar[str] = "asked for"
     x = operand(Any_)
+    samples = (sample((3, 5)), sample((0,)), sample(()))
 
     @staticmethod
     def infer(x: Type) -> Type:
@@ -42,6 +43,7 @@ class Recompute(Op):
 
     x = operand(Any_)
     after = variadic(Any_)
+    samples = (sample((3, 5), (2,)), sample((0,)), sample((), (), (4,)))
 
     @staticmethod
     def infer(x: Type, *after: Type) -> Type:
