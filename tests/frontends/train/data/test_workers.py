@@ -267,7 +267,8 @@ os.kill(os.getpid(), 9)
 
 @pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")
 def test_workers_end_when_their_parent_is_killed() -> None:
-    shell = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True)
+    command = [sys.executable, "-c", ORPHANS]  # workers that live on would hold its stdout open
+    shell = subprocess.run(command, capture_output=True, text=True, timeout=30)
     pids = shell.stdout.split()
     assert len(pids) == 3, shell.stderr
     deadline = time.monotonic() + 10
