@@ -37,6 +37,7 @@ _ROOMS = (
     ".losses",
     ".loss_layers",
     ".graph",
+    ".from_ir",
 )
 """Modules whose public names are names of `nn`."""
 

@@ -4,7 +4,8 @@
     net = nn.Model(x, nn.Linear(784, 10)(nn.relu(nn.Linear(784, 784)(x))))
 
 A symbol has a type and remembers the step that makes it; a `Model` is the list of steps between its
-inputs and outputs, run again on each call.  May import: ir, its siblings.
+inputs and outputs, run
+again on each call (network.py).  May import: ir, its siblings.
 """
 
 from __future__ import annotations
@@ -12,15 +13,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ...ir.core import Op, Value
-from ...ir.dims import Dim, substitute
 from ...ir.errors import Error
 from ...ir.types import TensorType
-from .dispatch import Base, apply, as_tensor, here
+from .dispatch import here
 from .module import Module
+from .network import Entry, Held, Network, Slot
 from .random import default as default_stream
 from .specs import Spec
 from .tensor import Parameter, Tensor
@@ -146,35 +146,7 @@ def Input(
     return symbol(Spec(full, dtype).type, name=name)
 
 
-@dataclass(frozen=True)
-class Slot:
-    """The value of number `index` in a run."""
-
-    index: int
-
-
-@dataclass(frozen=True)
-class Held:
-    """A parameter of the network, by name."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A step of a network: `call` is the name of a module or an op class; `operands` are slots,
-    held parameters and constants; `first` is the slot of the first result, `dead` those that
-    nothing reads afterwards."""
-
-    call: str | type[Op]
-    operands: tuple[Any, ...]
-    tree: Tree
-    attrs: dict[str, Any]
-    first: int
-    dead: tuple[int, ...] = ()
-
-
-class Model(Module):
+class Model(Network):
     """The network from input symbols to output symbols (one, or any containers of them).
 
     Modules on the way become submodules, called `linear`, `linear_1`, ... after their classes, or
@@ -187,22 +159,20 @@ class Model(Module):
     ) -> None:
         super().__init__()
         given, _ = flatten(inputs, is_leaf)
-        wanted, self._results = flatten(outputs, is_leaf)
+        wanted, results = flatten(outputs, is_leaf)
         for x in (*given, *wanted):
             if not isinstance(x, Symbol):
                 raise Error("E0645", f"a {type(x).__name__} is no symbol of a network", where=here(),
                             hint="nn.Input(shape), and what layers make of it")  # fmt: skip
-        self._types = [x.type for x in given]
-        self._labels = [x.name or f"input {k}" for k, x in enumerate(given)]
         self._called: dict[int, str] = {}
         for name, module in (names or {}).items():
             self.add_module(name, module)
             self._called[id(module)] = name
         slots = {id(x): k for k, x in enumerate(given)}
         entries = [self._entry(step, slots) for step in _in_order(wanted, given)]
-        self._wanted = [slots[id(x)] for x in wanted]
-        self._entries = _with_ends(entries, self._wanted)
-        specs = tuple([Spec(t.shape, t.dtype) for t in self._types])
+        labels = [x.name or f"input {k}" for k, x in enumerate(given)]
+        self.plan([x.type for x in given], labels, entries, [slots[id(x)] for x in wanted], results)
+        specs = tuple([Spec(x.type.shape, x.type.dtype) for x in given])
         object.__setattr__(self, "_example", specs)
 
     def _entry(self, step: Step, slots: dict[int, int]) -> Entry:
@@ -212,7 +182,7 @@ class Model(Module):
         for k, x in enumerate(step.made):
             slots[id(x)] = first + k
         call = self._name(step.call) if isinstance(step.call, Module) else step.call
-        return Entry(call, operands, step.tree, step.attrs, first)
+        return Entry(call, operands, step.tree, step.attrs, first, len(step.made))
 
     def _operand(self, x: Any, slots: dict[int, int]) -> Any:
         if isinstance(x, Symbol):
@@ -237,64 +207,6 @@ class Model(Module):
             self._called[id(module)] = known
         return known
 
-    def forward(self, *inputs: Any) -> Any:
-        """The outputs for inputs in the order of the symbols, or in containers of them."""
-        given = [as_tensor(x) for x in flatten(inputs, is_leaf)[0]]
-        dims = self._bound(given)
-        values: dict[int, Any] = dict(enumerate(given))
-        for entry in self._entries:
-            found = self._run(entry, values, dims)
-            values.update({entry.first + k: x for k, x in enumerate(found)})
-            for k in entry.dead:
-                values.pop(k, None)
-        return unflatten(self._results, [values[k] for k in self._wanted])
-
-    def _run(self, entry: Entry, values: Mapping[int, Any], dims: Mapping[str, Any]) -> list[Any]:
-        """The results of one step."""
-        operands = [self._value(x, values) for x in entry.operands]
-        if isinstance(entry.call, str):
-            args, kwargs = unflatten(entry.tree, operands)
-            module = self._modules[entry.call]
-            assert module is not None
-            return flatten(module(*args, **kwargs), _is_tensor)[0]
-        found = apply(entry.call, *operands, **{k: _at(v, dims) for k, v in entry.attrs.items()})
-        return list(found) if isinstance(found, tuple) else [found]
-
-    def _value(self, x: Any, values: Mapping[int, Any]) -> Any:
-        if isinstance(x, Slot):
-            return values[x.index]
-        return self._parameters[x.name] if isinstance(x, Held) else x
-
-    def _bound(self, given: Sequence[Any]) -> dict[str, Any]:
-        """The extents that symbols of shapes have in these inputs; E0645 where they do not fit."""
-        if len(given) != len(self._types):
-            raise Error("E0645", f"the network takes {len(self._types)} inputs, {len(given)} given",
-                        where=here(), details=[f"inputs: {', '.join(self._labels)}"])  # fmt: skip
-        dims: dict[str, Any] = {}
-        for x, type, label in zip(given, self._types, self._labels, strict=True):
-            shape = x.type.shape
-            fits = len(shape) == len(type.shape) and x.type.dtype is type.dtype
-            for want, have in zip(type.shape, shape):
-                if isinstance(want, Dim) and str(want) in want.symbols:
-                    want = dims.setdefault(str(want), have)
-                known = isinstance(want, int) and isinstance(have, int)
-                fits = fits and not (known and want != have)
-            if not fits:
-                raise Error("E0645", f"{label} does not fit the network", where=here(),
-                            details=(f"expected {type}", f"found {x.type}"))  # fmt: skip
-        return dims
-
-
-def _is_tensor(x: Any) -> bool:
-    return isinstance(x, Base)
-
-
-def _at(value: Any, dims: Mapping[str, Any]) -> Any:
-    """An attribute with the extents of a run in place of symbols."""
-    if isinstance(value, Dim):
-        return substitute(value, dims)
-    return tuple([_at(v, dims) for v in value]) if isinstance(value, tuple) else value
-
 
 def _in_order(wanted: Sequence[Symbol], given: Sequence[Symbol]) -> list[Step]:
     """The steps from the inputs to the outputs, each behind what it needs."""
@@ -318,16 +230,4 @@ def _in_order(wanted: Sequence[Symbol], given: Sequence[Symbol]) -> list[Step]:
     return found
 
 
-def _with_ends(entries: Sequence[Entry], wanted: Sequence[int]) -> list[Entry]:
-    """The entries with the slots that nothing reads behind them."""
-    seen = set(wanted)
-    made: list[Entry] = []
-    for e in reversed(entries):
-        read = [x.index for x in e.operands if isinstance(x, Slot) and x.index not in seen]
-        dead = tuple(dict.fromkeys(read))
-        seen.update(dead)
-        made.append(Entry(e.call, e.operands, e.tree, e.attrs, e.first, dead))
-    return made[::-1]
-
-
-__all__ = ["Input", "Model", "Symbol"]
+__all__ = ["Input", "Model", "Symbol", "Watch", "symbol", "watching"]
