@@ -188,7 +188,7 @@ class _Recurrent(Op):
                 n: v if v is None or n in ("x", "lengths") else _row(b, v, at)
                 for n, v in cast.items()
             }
-            runs.append(Direction(self, part, named, reverse).run(b))
+            runs.append(Direction(self, part, named, reverse, b).run(b))
         out = []
         for k in range(1 + len(self.states)):
             lifted = [_lift(b, run[k], 0 if k else 1) for run in runs]
@@ -259,12 +259,15 @@ class NumpyDirection:
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """One direction as IR; `given` are its parameters, without the direction axis."""
+    """One direction as IR; `given` are its parameters, without the direction axis.  `before` puts
+    what no step changes in front of the scan.
+    """
 
     op: _Recurrent
     given: Mapping[str, Value | None]
     named: Sequence[Any]
     reverse: bool
+    before: Builder
 
     def __getitem__(self, name: str) -> Value:
         found = self.given[name]
@@ -330,8 +333,9 @@ class Direction:
         sizes = (x.tensor.shape[0], count * hidden)
         return b.slice(x, starts=(0, at * hidden), sizes=sizes)  # type: ignore[no-any-return]
 
-    def rows(self, b: Builder, name: str, at: int, count: int = 1) -> Value:
+    def rows(self, name: str, at: int, count: int = 1) -> Value:
         """`count` times H rows of the parameter `name`, from gate `at` on."""
+        b = self.before
         x = self[name]
         hidden = self["r"].tensor.shape[1]
         rest = x.tensor.shape[1:]

@@ -68,7 +68,7 @@ class Lstm(_Recurrent):
         i, o, forget, cell = [d.gate(b, gates, k) for k in range(4)]
         p: list[Value] = []
         if d.given.get("peephole") is not None:
-            p = [d.rows(b, "peephole", k) for k in range(3)]
+            p = [d.rows("peephole", k) for k in range(3)]
             i, forget = b.add(i, b.mul(p[0], c)), b.add(forget, b.mul(p[2], c))
         i = d.activate(b, 0, i)
         if self.input_forget:
@@ -177,15 +177,15 @@ class Gru(_Recurrent):
             inner = d.recurrent(b, h)
             both = b.add(d.gate(b, entering, 0, 2), d.gate(b, inner, 0, 2))
         else:
-            product = b.contract(h, d.rows(b, "r", 0, 2), equation="bh,gh->bg")
+            product = b.contract(h, d.rows("r", 0, 2), equation="bh,gh->bg")
             both = b.add(d.gate(b, entering, 0, 2), product)
         z, reset = [d.activate(b, 0, d.gate(b, both, k)) for k in (0, 1)]
         if self.linear_before_reset:
             last = d.gate(b, inner, 2)
-            last = b.add(last, d.rows(b, "bias", 5)) if d.given.get("bias") is not None else last
+            last = b.add(last, d.rows("bias", 5)) if d.given.get("bias") is not None else last
             last = b.mul(reset, last)
         else:
-            last = b.contract(b.mul(reset, h), d.rows(b, "r", 2), equation="bh,gh->bg")
+            last = b.contract(b.mul(reset, h), d.rows("r", 2), equation="bh,gh->bg")
         new = d.activate(b, 1, b.add(d.gate(b, entering, 2), last))
         kept = b.mul(z, h)
         return [b.add(b.mul(b.sub(constant(b, z, 1.0), z), new), kept)]

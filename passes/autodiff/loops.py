@@ -22,6 +22,7 @@ from ..rules.dims import dims_held
 from ..rules.values import constant
 from .activity import differentiable, moved_by, needed_for
 from .regions import Apart, Cotangent, Pullback, grow, taken_apart, zeros
+from .sums import taken_later
 
 
 @dataclass
@@ -54,6 +55,8 @@ def reverse_scan(
     inits += [zeros(b, _wide(live.captured[k].tensor)) for k in sums]
     scanned = [g for k in live.stacks if (g := gs[k]) is not None] + residuals
     block = _reverse_body(op, part, live, sums, [n + k for k in stacked])
+    later = taken_later(block, n, len(sums))
+    inits = [v for k, v in enumerate(inits) if k - n not in later]
     made = b.insert(
         Scan(
             *inits, *scanned, carried=len(inits), length=op.trips, reverse=not op.reverse,
@@ -62,7 +65,10 @@ def reverse_scan(
     )  # fmt: skip
     results = iter(made.results)
     pairs = [(op.operands[k], next(results)) for k in live.carried]
-    pairs += [(live.captured[k], next(results)) for k in sums]
+    whole = dict(enumerate(made.operands)), dict(enumerate(made.results))
+    for at, k in enumerate(sums):
+        total = later[at].taken(b, *whole) if at in later else next(results)
+        pairs.append((live.captured[k], total))
     pairs += [(op.operands[slices[k]], next(results)) for k in stacked]
     return [(v, g) for v, g in pairs if v in moved]
 
