@@ -271,9 +271,14 @@ def _plan_for(
     if shape[layout[0]] == 1:
         return "lane"
     whole = value.tensor.is_static and shape[layout[0]] == channels
-    return (
-        "pack" if whole and (is_constant(value) or MUCH * elements(value.tensor) <= size) else None
-    )
+    return "pack" if whole and (is_constant(value) or _little(value, size)) else None
+
+
+def _little(value: Value, size: int) -> bool:
+    """Is a value, or what it repeats, small beside `size` elements?"""
+    repeats = value.op is not None and value.op.name == "broadcast_to"
+    source = value.op.operands[0] if value.op is not None and repeats else value
+    return MUCH * elements(source.tensor) <= size
 
 
 def _apply(plan: str | None, value: Value, b: Builder, layout: tuple[int, int], rank: int) -> Value:
@@ -282,7 +287,7 @@ def _apply(plan: str | None, value: Value, b: Builder, layout: tuple[int, int], 
         assert value.op is not None
         packed = value.op.operands[0]
         ahead = (1,) * (rank - value.tensor.rank)
-        return b.reshape(packed, shape=(*ahead, *packed.tensor.shape)) if ahead else packed  # type: ignore[no-any-return]
+        return b.reshape(packed, shape=(*ahead, *packed.tensor.shape)) if ahead else packed
     if plan == "scalar" and is_constant(value):
         return b.reshape(value, shape=())  # type: ignore[no-any-return]
     shape = (1,) * (rank - value.tensor.rank) + value.tensor.shape

@@ -10,6 +10,7 @@ beside it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -17,12 +18,12 @@ from ...ir.dims import symbols_of
 from ...ir.ops.loop import Alloc, For, Load, Store
 from ...ir.symbols import loops_around
 from .contraction import Contraction, match_contraction
-from .memory import ComputeAt
+from .memory import ComputeAt, Place
 from .microtile import finish_tile
 from .nests import Refused, contains, find_loop, perfect_chain
 from .scheduler import Scheduler, depends, static, stride
 from .steps import Reorder, Tile, parallel
-from .sums import SumApart, Trim
+from .sums import Loosen, SumApart, Trim
 
 SMALL_WORK = 200_000
 """Multiply-adds below which one thread is faster than two."""
@@ -56,6 +57,7 @@ def match_correlation(c: Contraction, least: int = 2) -> Correlation | None:
     if len({frozenset(load.where) for load in c.loads}) != 1:
         return None
     outs = [op for op in c.consumer.walk() if isinstance(op, Store)]
+    guarded = {name for load in c.loads for w in load.where for name in symbols_of(w)}
     for streamed, other in (c.loads, c.loads[::-1]):
         vector = [
             d
@@ -67,7 +69,7 @@ def match_correlation(c: Contraction, least: int = 2) -> Correlation | None:
             d
             for d, (var, _, extent) in enumerate(c.dims)
             if var and stride(other, var) == 1 and not depends(streamed, var)
-            and isinstance(extent, int)
+            and isinstance(extent, int) and var not in guarded
         ]  # fmt: skip
         if len(vector) == 1 and rows:
             columns = [
@@ -80,7 +82,11 @@ def match_correlation(c: Contraction, least: int = 2) -> Correlation | None:
 
 
 def schedule_correlation(s: Scheduler, root: For) -> bool:
-    """Schedule the nest `root` if it reads such a product; False if it does not."""
+    """Schedule the nest `root` if it reads such a product; False if it does not.
+
+    Where taps are the rows (few channels), padding cannot be left out: only one operand keeps its
+    guards then, for which others make a padded copy.
+    """
     if not s.target.vector_bits:
         return False
     for alloc in [a for a in s.allocs() if a.block is s.kernel.body]:
@@ -88,8 +94,10 @@ def schedule_correlation(s: Scheduler, root: For) -> bool:
         found = match_correlation(c) if c is not None and c.consumer is root else None
         sizes = _tile_sizes(found, s) if found is not None else None
         if found is None or sizes is None:
+            if c is not None and c.consumer is root and all([load.where for load in c.loads]):
+                s.attempt(Loosen(alloc.label))
             continue
-        apart = _sum_apart(s, found)
+        apart = _sum_apart(s, found, sizes)
         if apart is not None:
             found = apart
         _schedule(s, found, sizes)
@@ -126,8 +134,11 @@ def _divisors(extent: int) -> list[int]:
     return [d for d in range(1, extent + 1) if extent % d == 0]
 
 
-def _sum_apart(s: Scheduler, found: Correlation) -> Correlation | None:
-    """Cut a sum over more than the caches hold into parts; None where it stays whole."""
+def _sum_apart(s: Scheduler, found: Correlation, sizes: Mapping[int, int]) -> Correlation | None:
+    """Cut a sum over more than the caches hold into parts; None where it stays whole.
+
+    Threads share a loop of results around the parts, if one splits evenly.
+    """
     c = found.c
     bytes_ = c.acc.result.buffer.dtype.bytes
     width = sum([static(c.dims[d][2]) for d in (found.vector, found.row)])
@@ -150,15 +161,30 @@ def _sum_apart(s: Scheduler, found: Correlation) -> Correlation | None:
     if not outer:
         return None
     outer.reverse()
+    shared = _shared(s, c, sizes)
     chain = [loop.var for loop in perfect_chain(find_loop(s.kernel, _first(s, c)))]
-    s.do(Reorder((*outer, *[v for v in chain if v not in outer])))
+    s.do(Reorder((*shared, *outer, *[v for v in chain if v not in (*shared, *outer)])))
     s.do(SumApart(c.acc.label, outer[-1]))
+    if shared:
+        s.attempt(parallel(shared[0]))
     part = next(a for a in s.allocs() if a.label == f"{c.acc.label}.s")
     made = match_contraction(part)
     found_part = match_correlation(made, 0) if made is not None else None
     if found_part is None:
         raise Refused(f"the parts of {c.acc.label} are no such product")
     return found_part
+
+
+def _shared(s: Scheduler, c: Contraction, sizes: Mapping[int, int]) -> list[str]:
+    """The loop of whole tiles that threads share, in a list; none where one thread runs, or no such
+    loop gives each thread as much.
+    """
+    threads = s.target.threads
+    for d, (var, _, extent) in enumerate(c.dims):
+        even = isinstance(extent, int) and (extent % threads == 0 or extent >= 4 * threads)
+        if threads > 1 and var and d not in sizes and even:
+            return [var]
+    return []
 
 
 def _first(s: Scheduler, c: Contraction) -> str:
@@ -197,7 +223,7 @@ def _schedule(s: Scheduler, found: Correlation, sizes: dict[int, int]) -> None:
     within = [inner[d] for d in (found.row, *wide, found.vector) if d in inner]
     s.do(Reorder((*outer, *within)))
     label = c.acc.label
-    s.do(ComputeAt(label, outer[-1], "register"))
+    s.do(ComputeAt(label, outer[-1], "register") if outer else Place(label, "register"))
     alloc = next(a for a in s.allocs() if a.label == label)
     _trim(s, alloc)
     finish_tile(s, {label: found.vector}, frozenset(wide))
@@ -206,7 +232,8 @@ def _schedule(s: Scheduler, found: Correlation, sizes: dict[int, int]) -> None:
         work *= static(extent, 64)
     for _, extent in c.reductions:
         work *= static(extent, 64)
-    if s.target.threads > 1 and work >= SMALL_WORK:
+    around = [loop.kind for loop in loops_around(alloc)] if alloc.block is not None else []
+    if s.target.threads > 1 and work >= SMALL_WORK and outer and "parallel" not in around:
         s.attempt(parallel(outer[0]))
 
 

@@ -15,13 +15,14 @@ from ...ir.dims import (
     floordiv,
     max_,
     min_,
+    nonneg,
     simplify,
     sym,
     symbols_of,
 )
 from ...ir.ops.core import Const, Func
 from ...ir.ops.loop import Alloc, For, Load, Store
-from ...ir.symbols import ranges_around
+from ...ir.symbols import loops_around, ranges_around
 from ...ir.types import BufferType
 from .memory import _combiner
 from .nests import Refused, accesses, contains, find_alloc, find_loop, perfect_chain
@@ -34,8 +35,8 @@ class SumApart(Step):
     """Sum what one iteration of the reduction loop `var` adds to an accumulator in a buffer of its
     own, LABEL.s, and add that up.
 
-    The loops of the results stand inside `var`, which thus becomes a loop of complete contractions:
-    each may be tiled while the sums stay in memory between them.
+    The loops of the results stand inside `var`, or around it, which thus becomes a loop of complete
+    contractions: each may be tiled while the sums stay in memory between them.
     """
 
     label: str
@@ -51,32 +52,37 @@ class SumApart(Step):
         if len(inside) != 1 or len(starts) != 1 or len(stores) != 2:
             raise Refused(f"{self.label} is not one accumulator with one update under {self.var}")
         (update,) = inside
-        loops = {l.var: l for l in perfect_chain(loop)[1:]}
-        results = [str(e) for e in update.index if not isinstance(e, int)]
-        if not all([name in loops and not loops[name].reduction for name in results]):
-            raise Refused(f"the loops of {self.label} do not all stand inside {self.var}")
-        self._split(alloc, loop, update, starts[0])
+        inner = {l.var: l for l in perfect_chain(loop)[1:]}
+        around = {l.var for l in loops_around(loop)}
+        results = {str(e) for e in update.index if not isinstance(e, int)}
+        if not all([n in around or n in inner and not inner[n].reduction for n in results]):
+            raise Refused(f"{self.label} is not written at one place per loop of {self.var}")
+        self._split(alloc, loop, update, starts[0], results & around)
 
-    def _split(self, alloc: Alloc, loop: For, update: Store, start: Const) -> None:
-        old = alloc.result.buffer
-        body = loop.body
+    def _split(
+        self, alloc: Alloc, loop: For, update: Store, start: Const, around: set[str]
+    ) -> None:
+        """Start, update and addition of the part; `around` are the loops of results outside."""
+        old, body = alloc.result.buffer, loop.body
+        fixed = [str(e) in around for e in update.index]
+        shape = tuple([1 if f else e for e, f in zip(old.shape, fixed, strict=True)])
         nest = body.first
         assert nest is not None
-        part = Alloc(label=f"{self.label}.s", type=BufferType(old.dtype, old.shape, "heap"))
+        part = Alloc(label=f"{self.label}.s", type=BufferType(old.dtype, shape, "heap"))
         part.result.name = part.label
         body.insert_before(part, nest)
-        b, index = _over(Builder(body, nest, loop.loc), f"{part.label}i", old.shape)
+        b, index = _over(Builder(body, nest, loop.loc), f"{part.label}i", shape)
         b.emit(Store, b.insert(start.copy({})).result, part.result, index=index)
-        b, index = _over(Builder(body, None, loop.loc), f"{part.label}c", old.shape)
-        total, more = (
-            b.emit(Load, alloc.result, index=index),
-            b.emit(Load, part.result, index=index),
-        )
-        made = _combiner(b, update, alloc.result, total, more)
-        b.emit(Store, made, alloc.result, index=index)
+        b, index = _over(Builder(body, None, loop.loc), f"{part.label}c", shape)
+        place = [e if f else k for e, k, f in zip(update.index, index, fixed, strict=True)]
+        total = b.emit(Load, alloc.result, index=place)
+        made = _combiner(b, update, alloc.result, total, b.emit(Load, part.result, index=index))
+        b.emit(Store, made, alloc.result, index=place)
         for op in accesses(nest):
             if op.operands[-1] is alloc.result:
                 op.set_operands([part.result if v is alloc.result else v for v in op.operands])
+                own = [0 if f else e for e, f in zip(op.index, fixed, strict=True)]
+                op.set_attr("index", tuple(own))
 
 
 def _over(b: Builder, name: str, shape: tuple[DimLike, ...]) -> tuple[Builder, list[DimLike]]:
@@ -126,6 +132,41 @@ class Trim(Step):
         simplify_under(loop)
 
 
+@dataclass(frozen=True)
+class Loosen(Step):
+    """Read the factors of a sum of products without the guards that another factor has as well.
+
+    What they are multiplied by is zero there: the sum stays as it is where they are finite.  The
+    factor whose own bounds the guards are keeps them.
+    """
+
+    label: str
+
+    def apply(self, kernel: Func) -> None:
+        alloc = find_alloc(kernel, self.label)
+        updates = [u for u in alloc.result.users if isinstance(u, Store) and _adds_products(u)]
+        if len(updates) != 1:
+            raise Refused(f"{self.label} does not add up products")
+        loads = factors(updates[0])
+        if len({frozenset(load.where) for load in loads}) != 1 or not loads[0].where:
+            raise Refused("the factors do not have the same guards")
+        if any([load.fill != 0 for load in loads]):
+            raise Refused("a factor is read as something else than zero outside of its bounds")
+        free = [load for load in loads if in_bounds(load)]
+        if len(free) != len(loads) - 1:
+            raise Refused("not all factors but one are always within their bounds")
+        for load in free:
+            load.set_attr("where", ())
+            load.set_attr("fill", None)
+
+
+def in_bounds(load: Load) -> bool:
+    """Is every index within the buffer, whatever the guards say?"""
+    ranges = ranges_around(load)
+    pairs = zip(load.index, load.source.buffer.shape, strict=True)
+    return all([nonneg(w, ranges) is True for e, n in pairs for w in (e, n - 1 - e)])
+
+
 def _common_guards(loop: For) -> list[DimLike]:
     """The guards with this loop's variable that every factor of the sum under it has."""
     if not loop.reduction:
@@ -146,19 +187,25 @@ def _common_guards(loop: For) -> list[DimLike]:
 
 
 def _adds_products(store: Store) -> bool:
-    """acc + x * y, at one place of the accumulator."""
+    """acc + x * y, at one place of the accumulator, both read from memory."""
+    return bool(factors(store))
+
+
+def factors(store: Store) -> list[Load]:
+    """The loads of x and y where acc + x * y is stored to acc; none for anything else."""
     total = store.value.op
     if total is None or total.name not in ("add", "fma"):
-        return False
+        return []
     rest = [v.op for v in total.operands
             if not (isinstance(v.op, Load) and v.op.source is store.target)]  # fmt: skip
     if total.name == "add":
         if len(rest) != 1 or rest[0] is None or rest[0].name != "mul":
-            return False
+            return []
         rest = [v.op for v in rest[0].operands]
     while any([op is not None and op.name == "cast" for op in rest]):
         rest = [op.operands[0].op if op is not None and op.name == "cast" else op for op in rest]
-    return all([isinstance(op, Load) for op in rest])
+    found = [op for op in rest if isinstance(op, Load)]
+    return found if len(found) == len(rest) else []
 
 
-__all__ = ["SumApart", "Trim"]
+__all__ = ["Loosen", "SumApart", "Trim", "factors"]

@@ -18,8 +18,8 @@ from irc.passes.lower.finish import finish
 from irc.passes.lower.scratch import hoist_scratch
 from irc.passes.schedule.choose import choose
 from irc.passes.schedule.nests import Refused
-from irc.passes.schedule.steps import Tile, apply_steps
-from irc.passes.schedule.sums import SumApart, Trim
+from irc.passes.schedule.steps import Reorder, Tile, apply_steps
+from irc.passes.schedule.sums import Loosen, SumApart, Trim
 
 _spec = importlib.util.spec_from_file_location(
     "schedule_kernels", Path(__file__).with_name("kernels.py")
@@ -108,7 +108,8 @@ def test_a_long_sum_is_cut() -> None:
 @pytest.mark.parametrize(
     ("steps", "why"),
     [
-        ((SumApart("s0.acc0", "s0.n"),), "not a reduction around one nest|do not all stand inside"),
+        ((SumApart("s0.acc0", "s0.s1"),), "not a reduction around one nest"),
+        ((Loosen("s0.acc0"), Loosen("s0.acc0")), "do not have the same guards"),
         ((SumApart("s0.acc0", "s0.o"),), "not a reduction"),
         ((Trim("s0.o"),), "not a reduction"),
         ((Trim("s0.n"),), "no guard mentions"),
@@ -132,3 +133,43 @@ def test_a_guard_that_needs_an_inner_loop_stays() -> None:
     kernel = apply_steps(plain("padded"), (Tile("s0.s0", 2),))
     with pytest.raises(Refused, match="needs a loop inside"):
         apply_steps(kernel, (Trim("s0.s0.o"),))
+
+
+def test_taps_are_the_rows_of_few_channels() -> None:
+    """The image is padded, and the tile takes every tap of it."""
+    kernel = kernels.kernel(
+        [(2, 1, 5, 6, 1), (2, 2, 5, 6, 8)],
+        lambda b, x, g: b.conv_filter_grad(x, g, channel_block=8, in_block=1, **PADDED),
+    )
+    chosen = scheduled(kernel, WIDE)
+    tiles = [op for op in chosen.walk() if isinstance(op, Alloc) and op.type.space == "register"]
+    assert tiles and tiles[0].type.shape[2:4] == (3, 3)
+    assert any(isinstance(op, Alloc) and ".pad" in op.label for op in chosen.walk())
+
+
+@pytest.mark.parametrize("around", [(), ("s0.i",), ("s0.i", "s0.k1")])
+def test_parts_of_a_sum(around: tuple[str, ...]) -> None:
+    """Loops of results may stand around the parts."""
+    kernel = plain("uneven pads")
+    order = [*around, "s0.n", "s0.s0"]
+    rest = [op.var for op in kernel.walk() if isinstance(op, For) and op.var not in order]
+    order += [v for v in rest if v in ("s0.o", "s0.i", "s0.k0", "s0.k1", "s0.ib", "s0.s1", "s0.ob")]
+    order = [v for v in order if any(isinstance(o, For) and o.var == v for o in kernel.walk())]
+    made = apply_steps(kernel, (Reorder(tuple(order)), SumApart("s0.acc0", "s0.s0")))
+    given = kernels.inputs(kernel, 2)
+    want, got = (kernels.interpret(k, given)[0] for k in (kernel, made))
+    np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
+
+
+def test_threads_share_a_loop_around_the_parts() -> None:
+    """One fork for the whole sum, not one for each part."""
+    chosen = choose(plain("one tap"), replace(WIDE, l1=256)).kernel
+    loops = [op for op in chosen.walk() if isinstance(op, For)]
+    assert not any(op.kind == "parallel" for op in loops)  # one block of x: nothing to share
+    wide = kernels.kernel(
+        [(3, 2, 3, 4, 8), (3, 1, 3, 4, 8)],
+        lambda b, x, g: b.conv_filter_grad(x, g, kernel=(1, 1), channel_block=8),
+    )
+    chosen = scheduled(wide, replace(WIDE, l1=256))
+    shared = [op for op in chosen.walk() if isinstance(op, For) and op.kind == "parallel"]
+    assert [op.var for op in shared] == ["s0.i"] and shared[0].block is chosen.body
