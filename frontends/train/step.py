@@ -53,7 +53,7 @@ class TrainStep:
     `optim.Optimizer` or a name.  `precision`: f32, or bf16 and f16 for products over f32 weights;
     `loss_scale`: a number or "dynamic" (the default for f16).  `accumulate`: micro-batches per
     step.  `activation_memory`: bytes, or a share of them, to keep for the way back; the rest is
-    computed again.  `threads`, `target` as for `irc.compile`; "eager" runs op by op.
+    computed again.  `threads`, `target` as for `irc.compile`; "reference" runs op by op.
     """
 
     def __init__(

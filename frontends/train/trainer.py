@@ -73,6 +73,7 @@ class Trainer:
         self.position = 0
         self.steps_per_epoch: int | None = None
         self._sums: dict[str, float] = {}
+        self._logs: dict[str, float] = {}
         self._totals = Totals(self.step.metrics)
         self._stop = ""
         self._pending: list[dict[str, Any]] | None = None
@@ -139,17 +140,16 @@ class Trainer:
         """One epoch from the position reached in it, and its validation."""
         for watcher in watchers:
             watcher.epoch_begins(self.epoch)
-        logs: dict[str, Any] = {}
         for batch in self._batches(batches):
-            logs = self._one_step(batch)
+            self._logs = self._one_step(batch)
             for watcher in watchers:
-                watcher.step_ends(self.step.count, logs)
+                watcher.step_ends(self.step.count, self._logs)
             if most is not None and self.position >= most:
                 break
         if not self.position:
             raise Error("E0693", "the dataset is empty", details=(f"found {batches!r}"[:200],))
         done = self._means() | self._totals.values()
-        done |= {name: logs[name] for name in ("lr",) if name in logs}
+        done["lr"] = self._logs["lr"]
         self.epoch, self.position = self.epoch + 1, 0
         self._sums, self._totals = {}, Totals(self.step.metrics)
         if validation is not None:
@@ -159,7 +159,7 @@ class Trainer:
         for watcher in watchers:
             watcher.epoch_ends(self.epoch - 1, done)
 
-    def _one_step(self, batch: Any) -> dict[str, Any]:
+    def _one_step(self, batch: Any) -> dict[str, float]:
         """One step; the epoch's sums and totals grow."""
         result = self.step(batch)
         loss = float(result.logs["loss"])
@@ -249,6 +249,7 @@ class Trainer:
             "epoch": self.epoch,
             "position": self.position,
             "sums": self._sums,
+            "logs": self._logs,
             "history": {n: [_plain(v) for v in vs] for n, vs in self.history.epochs.items()},
             "callbacks": [{"class": type(w).__name__, "state": w.state()} for w in watchers],
         }
@@ -268,7 +269,7 @@ class Trainer:
         totals = {n: arrays.pop(n) for n in list(arrays) if n.startswith("totals/")}
         self.step.restore(arrays, str(path))
         self.epoch, self.position = int(meta["epoch"]), int(meta["position"])
-        self._sums = dict(meta["sums"])
+        self._sums, self._logs = dict(meta["sums"]), dict(meta["logs"])
         self._totals = Totals(self.step.metrics)
         for name in sorted(totals, key=lambda n: (n.rpartition("/")[0], int(n.rsplit("/", 1)[1]))):
             _, k, part, _ = name.split("/")
