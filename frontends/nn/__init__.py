@@ -38,6 +38,7 @@ _ROOMS = (
     ".loss_layers",
     ".graph",
     ".from_ir",
+    ".summary",
 )
 """Modules whose public names are names of `nn`."""
 
