@@ -86,6 +86,8 @@ def cond(pred: Any, then: Function, otherwise: Function, *operands: Any) -> Any:
     function chosen is simply called.
     """
     trace = STATE.trace
+    leaves, tree = flatten(operands)
+    operands = unflatten(tree, [as_tensor(x) for x in leaves])
     known = not isinstance(pred, Base) or (pred.value is None and not pred.is_state)
     if trace is None or known:
         return then(*operands) if bool(pred) else otherwise(*operands)

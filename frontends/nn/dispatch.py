@@ -8,10 +8,10 @@ May import: ir.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -131,7 +131,8 @@ def here() -> Loc:
     last = frame
     while frame is not None:
         code = frame.f_code
-        if not code.co_filename.startswith(PACKAGE) or _is_test(code.co_filename):
+        file = code.co_filename
+        if (not file.startswith(PACKAGE) or _is_test(file)) and file != contextlib.__file__:
             break
         last, frame = frame, frame.f_back
     frame = frame or last
@@ -324,7 +325,7 @@ def escaped(x: Base) -> Error:
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def no_grad() -> Iterator[None]:
     """Inside, nothing is recorded: results have no gradient.  Also a decorator."""
     before = STATE.recording
@@ -335,7 +336,7 @@ def no_grad() -> Iterator[None]:
         STATE.recording = before
 
 
-@contextmanager
+@contextlib.contextmanager
 def enable_grad() -> Iterator[None]:
     """Inside, ops are recorded, also within `no_grad`."""
     before = STATE.recording

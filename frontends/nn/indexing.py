@@ -212,15 +212,28 @@ def index_select(x: Any, axis: int, indices: Any) -> Tensor:
 
 
 def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Tensor:
-    """Element by element along the axis, by indices of the rank of x."""
-    x = as_tensor(x)
+    """Element by element along the axis, by indices of the rank of x; the other axes broadcast."""
+    x, found = as_tensor(x), _as_indices(indices)
     place = axis_in(axis, x.ndim, "take_along_axis")
-    return one(GatherElements, x, _as_indices(indices), axis=place)
+    shape = [e if _is_one(i) else i for e, i in zip(x.type.shape, found.type.shape)]
+    shape[place] = found.type.shape[place]
+    return one(GatherElements, x, broadcast_to(found, shape), axis=place)
+
+
+def _is_one(extent: DimLike) -> bool:
+    return type(extent) is int and extent == 1
 
 
 def gather(x: Any, axis: int, indices: Any) -> Tensor:
-    """`take_along_axis` with torch's order of arguments."""
-    return take_along_axis(x, indices, axis)
+    """Torch's gather: element by element along the axis, of the leading part of x that the indices
+    reach in the other axes.
+    """
+    x, found = as_tensor(x), _as_indices(indices)
+    place = axis_in(axis, x.ndim, "gather")
+    sizes = [e if k == place else i for k, (e, i) in enumerate(zip(x.type.shape, found.type.shape))]
+    if tuple(sizes) != x.type.shape:
+        x = one(Slice, x, starts=(0,) * x.ndim, sizes=tuple(sizes))
+    return one(GatherElements, x, found, axis=place)
 
 
 def scatter(x: Any, axis: int, indices: Any, updates: Any, reduction: str = "none") -> Tensor:

@@ -38,20 +38,24 @@ class _PythonOp(Op):
 
 
 class Tape:
-    """A recording as a block: `values` by tensor, `known` what each value is."""
+    """A recording as a block: `values` by tensor, `known` what each value is.
 
-    def __init__(self, outputs: Sequence[Tensor], stops: Sequence[Base] = ()) -> None:
+    With `stop` it begins at `wrt`, else at the leaves.
+    """
+
+    def __init__(
+        self, outputs: Sequence[Base], wrt: Sequence[Base] = (), stop: bool = False
+    ) -> None:
         self.block = Block()
         self.values: dict[Key, Value] = {}
         self.known: dict[Value, Base] = {}
         self.leaves: list[tuple[Base, Value]] = []
         self.composites = False
-        stop = {key_of(t) for t in stops}
-        for t in stops:
+        for t in wrt if stop else ():
             self._argument(t, t.array)
-        for node in _in_order(outputs, stop):
+        for node in _in_order(outputs, set(self.values)):
             self._copy(node)
-        for t in outputs:
+        for t in (*outputs, *wrt):
             if key_of(t) not in self.values:
                 self._argument(t, t.array)
             self.known[self.values[key_of(t)]] = t

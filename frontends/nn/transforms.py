@@ -52,7 +52,7 @@ def value_and_grad(
             found = function(*sources.args, **kwargs)
         value, aux = _parts(found, has_aux, function)
         loss = _loss(value, function)
-        parts_found, kept = _gradients([loss], [ones_like(loss)], sources.tensors)
+        parts_found, kept = _gradients([loss], [ones_like(loss)], sources.tensors, stop=True)
         parts = sources.gathered(parts_found)
         whole = loss if kept else loss.detach()
         given = parts[0] if isinstance(argnums, int) else tuple(parts)
@@ -167,12 +167,12 @@ def gradients(
 
 
 def _gradients(
-    outs: Sequence[Tensor], given: Sequence[Tensor], wrt: Sequence[Tensor]
+    outs: Sequence[Tensor], given: Sequence[Tensor], wrt: Sequence[Tensor], stop: bool = False
 ) -> tuple[list[Tensor | None], bool]:
     """The gradients, and whether they and the outputs have a history that goes on."""
     if STATE.trace is not None:
         return STATE.trace.gradients(outs, given, wrt), True
-    tape = Tape(outs, wrt)
+    tape = Tape(outs, wrt, stop)
     own = {id(t) for t in wrt if t.node is None}
     keep = STATE.recording and (
         any([t.node is not None for t in wrt])

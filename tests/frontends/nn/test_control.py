@@ -74,7 +74,10 @@ def test_scan_with_a_length_and_symbolic_extents() -> None:
 
 def test_while_loop() -> None:
     def steps(x: Any) -> Any:
-        return nn.while_loop(lambda n, y: (y * y).sum() < 50, lambda n, y: (n + 1, y * 2), (0, x), 9)
+        def small(n: Any, y: Any) -> Any:
+            return (y * y).sum() < 50
+
+        return nn.while_loop(small, lambda n, y: (n + 1, y * 2), (0, x), 9)
 
     count, y = everywhere(steps, X)[0]
     n = int(count)
@@ -82,7 +85,8 @@ def test_while_loop() -> None:
     np.testing.assert_allclose(y.numpy(), X * 2.0**n)
     for g in everywhere(irc.grad(lambda x: steps(x)[1].sum()), X):
         np.testing.assert_allclose(g.numpy(), np.full(3, 2.0**n))
-    alone = everywhere(lambda x: nn.while_loop(lambda v: v < 10, lambda v: v * 2, x), np.float64(1.5))
+    double = lambda x: nn.while_loop(lambda v: v < 10, lambda v: v * 2, x)  # noqa: E731
+    alone = everywhere(double, np.float64(1.5))
     assert [float(v) for v in alone] == [12.0] * 3
     assert int(nn.while_loop(lambda v: True, lambda v: v + 1, 0, max_trip=7)) == 7
 

@@ -200,7 +200,8 @@ def test_a_long_recording_needs_no_recursion() -> None:
 
 def test_the_random_stream() -> None:
     nn.manual_seed(7)
-    first = nn.random.uniform(1000, dtype="f64"), nn.random.normal((1000,)), nn.random.randint(0, 9, 50)
+    uniform = nn.random.uniform(1000, dtype="f64")
+    first = uniform, nn.random.normal((1000,)), nn.random.randint(0, 9, 50)
     state = nn.random.state()
     rest = nn.random.randn(5)
     nn.random.set_state(state)
@@ -210,7 +211,8 @@ def test_the_random_stream() -> None:
     assert abs(float(first[0].mean()) - 0.5) < 0.05 and abs(float(first[1].std()) - 1) < 0.1
     assert set(first[2].tolist()) == set(range(9))
     other = nn.random.Generator(7)
-    np.testing.assert_array_equal(first[0].numpy(), nn.random.uniform(1000, dtype="f64", generator=other).numpy())
+    same = nn.random.uniform(1000, dtype="f64", generator=other)
+    np.testing.assert_array_equal(uniform.numpy(), same.numpy())
     assert sorted(nn.random.permutation(20).tolist()) == list(range(20))
     assert abs(float(nn.random.normal((4000,), 1.0, 2.0, "f64").std()) - 2) < 0.2
     with pytest.raises(irc.Error, match="E0627"):

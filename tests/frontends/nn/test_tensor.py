@@ -150,10 +150,11 @@ def test_torch_names_of_moves() -> None:
 
 
 EQUATIONS = [
-    ("ij,jk->ik", (3, 4), (4, 5)), ("ij,jk", (3, 4), (4, 5)), ("bij,bjk->bik", (2, 3, 4), (2, 4, 5)),
-    ("...ij,...jk->...ik", (2, 2, 3, 4), (2, 4, 5)), ("ii", (4, 4)), ("ii->i", (4, 4)),
+    ("ij,jk->ik", (3, 4), (4, 5)), ("ij,jk", (3, 4), (4, 5)), 
+    ("bij,bjk->bik", (2, 3, 4), (2, 4, 5)), ("...ij,...jk->...ik", (2, 2, 3, 4), (2, 4, 5)), ("ii", (4, 4)), ("ii->i", (4, 4)),
     ("ij->ji", (3, 4)), ("ij->j", (3, 4)), ("i,j->ij", (3,), (4,)), ("i,i", (3,), (3,)),
-    ("ij,ij->", (3, 4), (3, 4)), ("ijk,k,j->i", (2, 3, 4), (4,), (3,)), ("iij,jk->ik", (3, 3, 4), (4, 2)),
+    ("ij,ij->", (3, 4), (3, 4)), ("ijk,k,j->i", (2, 3, 4), (4,), (3,)), 
+    ("iij,jk->ik", (3, 3, 4), (4, 2)),
     ("bhqd,bhkd->bhqk", (2, 2, 3, 4), (2, 2, 5, 4)),
 ]  # fmt: skip
 
@@ -167,7 +168,10 @@ def test_einsum(case: Any) -> None:
 
 @pytest.mark.parametrize(
     ("a", "b"),
-    [((3, 4), (4, 5)), ((4,), (4, 5)), ((3, 4), (4,)), ((4,), (4,)), ((2, 3, 4), (4, 5)), ((7, 1, 3, 4), (2, 4, 5))],
+    [
+        ((3, 4), (4, 5)), ((4,), (4, 5)), ((3, 4), (4,)), ((4,), (4,)), ((2, 3, 4), (4, 5)),
+        ((7, 1, 3, 4), (2, 4, 5)),
+    ],
 )  # fmt: skip
 def test_matmul(a: Any, b: Any) -> None:
     x, y = RNG.standard_normal(a), RNG.standard_normal(b)
@@ -177,9 +181,10 @@ def test_matmul(a: Any, b: Any) -> None:
 
 INDICES = [
     np.s_[1], np.s_[-1], np.s_[1, 2], np.s_[1, 2, 3], np.s_[:, 1], np.s_[..., 1], np.s_[1:],
-    np.s_[::2], np.s_[::-1], np.s_[:, 3:0:-2], np.s_[:, None, 1], np.s_[None], np.s_[..., None, 1::2],
-    np.s_[5:], np.s_[:-1, -2:], np.s_[[0, 2]], np.s_[:, [1, 1, 3]], np.s_[[0, 1], [2, 3]],
-    np.s_[[[0], [1]], [2, 3]], np.s_[:, [0, 1], [2, 3]], np.s_[1:, [0, -1]], np.s_[[0, 1], :, [2, 3]],
+    np.s_[::2], np.s_[::-1], np.s_[:, 3:0:-2], np.s_[:, None, 1], np.s_[None],
+    np.s_[..., None, 1::2], np.s_[5:], np.s_[:-1, -2:], np.s_[[0, 2]], np.s_[:, [1, 1, 3]], np.s_[[0, 1], [2, 3]],
+    np.s_[[[0], [1]], [2, 3]], np.s_[:, [0, 1], [2, 3]], np.s_[1:, [0, -1]],
+    np.s_[[0, 1], :, [2, 3]],
     np.s_[B], np.s_[X[:, 0, 0] > 0], np.s_[[True, False, True]], np.s_[0, X[0, :, 0] > 0],
     np.s_[np.array(1)], np.s_[...], np.s_[np.zeros((0,), int)],
 ]  # fmt: skip
@@ -206,7 +211,8 @@ def test_gather_and_scatter_against_torch() -> None:
         want_values, want_places = torch.tensor(X).topk(2, 1, largest)
         check(values, want_values.numpy())
         check(places, want_places.numpy())
-    check(nn.one_hot([0, 2], 3, dtype="i64"), torch.nn.functional.one_hot(torch.tensor([0, 2]), 3).numpy())
+    hot = torch.nn.functional.one_hot(torch.tensor([0, 2]), 3)
+    check(nn.one_hot([0, 2], 3, dtype="i64"), hot.numpy())
     picks = RNG.integers(0, 4, (3, 2))
     check(nn.take_along_axis(x, picks, 1), np.take_along_axis(x, picks, 1))
     check(nn.take_along_axis(x, picks[:1], 1), np.take_along_axis(x, picks[:1], 1))
@@ -222,7 +228,8 @@ def test_creation() -> None:
     check(nn.linspace(0, 1, 5), np.linspace(0, 1, 5, dtype=np.float32))
     check(nn.eye(3, 4), np.eye(3, 4, dtype=np.float32))
     check(nn.diagonal(nn.tensor(X)), np.diagonal(X, axis1=-2, axis2=-1))
-    for found, want in zip(nn.meshgrid(np.arange(3), np.arange(2)), np.meshgrid(np.arange(3), np.arange(2))):
+    axes = np.arange(3), np.arange(2)
+    for found, want in zip(nn.meshgrid(*axes), np.meshgrid(*axes)):
         check(found, want)
     check(nn.searchsorted(np.array([1.0, 2, 3]), X), np.searchsorted([1.0, 2, 3], X))
     check(nn.bincount(np.array([1, 1, 3]), 5), np.bincount([1, 1, 3], minlength=5))

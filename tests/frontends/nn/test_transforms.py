@@ -63,7 +63,8 @@ def test_arguments_and_containers() -> None:
     found = everywhere(irc.grad(loss), p, X, 2.0)[0]
     assert list(found) == ["w", "b"] and found["w"].shape == (4, 3)
     both = irc.grad(loss, (1, 2))(p, X, 2.0)
-    np.testing.assert_allclose(both[0].numpy(), slope(lambda x: loss(p, nn.tensor(x), 2.0), X), 1e-6)
+    want = slope(lambda x: loss(p, nn.tensor(x), 2.0), X)
+    np.testing.assert_allclose(both[0].numpy(), want, 1e-6)
     alike(irc.grad(loss, 1)(p, X, 2.0), both[0])
     value, gradient = everywhere(irc.value_and_grad(loss, 1), p, X, 2.0)[0]
     alike(value, loss(p, nn.tensor(X), 2.0))
@@ -93,14 +94,15 @@ def test_higher_orders() -> None:
     for _ in range(2):
         orders.append(irc.grad(lambda x, g=orders[-1]: nn.sum(g(x))))
     for lower, higher in zip([f, *orders], orders):
-        want = slope(lambda x: lower(nn.tensor(x)).sum(), X)
+        want = slope(lambda x, f=lower: f(nn.tensor(x)).sum(), X)
         np.testing.assert_allclose(everywhere(higher, X)[0].numpy(), want, 1e-5, 1e-6)
 
 
 def test_a_gradient_penalty_reaches_the_parameters() -> None:
     torch = pytest.importorskip("torch")
     net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1)).double()
-    other = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1)).double()
+    theirs = torch.nn
+    other = theirs.Sequential(theirs.Linear(4, 5), theirs.Tanh(), theirs.Linear(5, 1)).double()
     net.load_state_dict(other.state_dict())
 
     def penalty(net: Any, x: Any) -> Any:
@@ -205,7 +207,8 @@ def test_mistakes_in_a_gradient_of_ones_own() -> None:
         lambda r, g: (g, g, g), lambda r, g: (g[:2],), lambda r, g: ((g, g),),
     ):  # fmt: skip
         wrong = custom_vjp(lambda x: x * 2, backward)
-        for call in (irc.grad(lambda x: wrong(x).sum()), irc.compile(irc.grad(lambda x: wrong(x).sum()))):
+        gradient = irc.grad(lambda x, f=wrong: f(x).sum())
+        for call in (gradient, irc.compile(gradient)):
             with pytest.raises(irc.Error, match="E0625"):
                 call(X)
     lonely = custom_vjp(lambda x: x * 2)
