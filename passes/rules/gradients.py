@@ -44,7 +44,8 @@ def parts_side_by_side(op: Op, b: Builder) -> Value | None:
 
 def _padded_parts(op: Op) -> list[tuple[int, int, Value]] | None:
     """(axis, start, part) of every term of a sum; None where a term is something else."""
-    todo, found = list(op.operands), []
+    todo = list(op.operands)
+    found: list[tuple[int, int, Value]] = []
     while todo:
         value = todo.pop()
         made = value.op

@@ -204,7 +204,7 @@ def _share(s: Scheduler, root: For, needed: Sequence[Alloc]) -> tuple[list[str],
     if lane is not None and lane in shared and lanes > 1 and not _reduces_along_rows(s, needed):
         shared.remove(lane)
         extent = static(find_loop(s.kernel, lane).extent)
-        size = lanes * (2 if extent >= 2 * lanes else 1)
+        size = lanes * _width(s, needed, shared, extent, lanes)
         if shared and extent <= CHAINS * lanes:  # a short row is one tile: no tail of its own
             size = extent
         if extent > size:
@@ -218,6 +218,21 @@ def _share(s: Scheduler, root: For, needed: Sequence[Alloc]) -> tuple[list[str],
     if shared and _row_bytes(s, needed, shared) > ROW_BYTES:
         return [], lanes
     return shared, lanes
+
+
+def _width(
+    s: Scheduler, needed: Sequence[Alloc], shared: Sequence[str], extent: int, lanes: int
+) -> int:
+    """Vectors of a tile of columns: two, more where the tile holds sums alone: a row of it is then
+    read at once, and the sums are independent.
+    """
+    most = extent
+    for name in shared:
+        most *= static(find_loop(s.kernel, name).extent)
+    if any([static(alloc.result.buffer.size) > most for alloc in needed]):
+        return 2 if extent >= 2 * lanes else 1
+    wide = [n for n in (8, 4, 2) if extent >= n * lanes * s.target.threads]
+    return (*wide, 2 if extent >= 2 * lanes else 1)[0]
 
 
 def _reduces_along_rows(s: Scheduler, needed: Sequence[Alloc]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -167,3 +169,23 @@ def test_loops_that_run_differently_are_not_fused() -> None:
     apply_steps(plain, [Join(first, second)])
     with pytest.raises(Refused, match="runs as vector"):
         apply_steps(plain, [vector(first), Join(first, second)])
+
+
+@pytest.mark.parametrize(("shape", "threads", "width"), [((9, 300), 1, 128), ((9, 300), 2, 128),
+                         ((9, 70), 1, 64), ((9, 70), 2, 32)])  # fmt: skip
+def test_sums_of_columns_take_wide_tiles_that_leave_work_for_all_threads(
+    shape: tuple[int, int], threads: int, width: int
+) -> None:
+    func = Func.make("main", [TensorType(f32, shape)])
+    b = Builder(func.body)
+    total = b.reduce_sum(func.args[0], axes=(0,))
+    b.emit(Return, b.mul(total, total))
+    module = LowerGeneric().run(Fuse().run(Module.make([func])))
+    (fused,) = [op for op in module.main.walk() if isinstance(op, Fused)]
+    made = choose(lower_fused(fused, "k"), replace(TARGET, threads=threads))
+    assert max(step.size for step in made.steps if isinstance(step, Tile)) == width
+
+
+def test_columns_whose_rows_are_kept_take_narrow_tiles() -> None:
+    _, made = scheduled(lambda b, x: b.softmax(x, axis=0), TensorType(f32, (9, 300)))
+    assert max(step.size for step in made.steps if isinstance(step, Tile)) == 32
