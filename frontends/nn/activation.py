@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from ...ir.core import Op
 from ...ir.errors import Error
 from ...ir.ops import activations as ops
 from ...ir.ops.elementwise_math import Sigmoid as SigmoidOp
@@ -20,9 +21,15 @@ from .tensor import Parameter, Tensor
 # ------------------------------------------------------------ functions
 
 
+def _of(op: type[Op], x: Any, **attrs: Any) -> Tensor:
+    """An op on floats."""
+    made: Tensor = apply(op, floating(x), **attrs)
+    return made
+
+
 def relu(x: Any) -> Tensor:
     """max(x, 0)."""
-    return apply(ops.Relu, floating(x))
+    return _of(ops.Relu, x)
 
 
 def relu6(x: Any) -> Tensor:
@@ -32,76 +39,76 @@ def relu6(x: Any) -> Tensor:
 
 def leaky_relu(x: Any, negative_slope: float = 0.01) -> Tensor:
     """x where it is positive, else negative_slope * x."""
-    return apply(ops.LeakyRelu, floating(x), alpha=float(negative_slope))
+    return _of(ops.LeakyRelu, x, alpha=float(negative_slope))
 
 
 def elu(x: Any, alpha: float = 1.0) -> Tensor:
     """x where it is positive, else alpha * (exp(x) - 1)."""
-    return apply(ops.Elu, floating(x), alpha=float(alpha))
+    return _of(ops.Elu, x, alpha=float(alpha))
 
 
 def selu(x: Any) -> Tensor:
     """The scaled elu that keeps mean 0 and variance 1 (Klambauer 2017)."""
-    return apply(ops.Selu, floating(x))
+    return _of(ops.Selu, x)
 
 
 def celu(x: Any, alpha: float = 1.0) -> Tensor:
     """max(x, 0) + min(0, alpha * (exp(x / alpha) - 1))."""
-    return apply(ops.Celu, floating(x), alpha=float(alpha))
+    return _of(ops.Celu, x, alpha=float(alpha))
 
 
 def gelu(x: Any, approximate: str = "none") -> Tensor:
     """x times the normal distribution function; `approximate` is "none" or "tanh"."""
     if approximate not in ("none", "tanh"):
         raise Error("E0641", f"gelu: no approximation '{approximate}'", hint="none or tanh")
-    return apply(ops.Gelu, floating(x), form="erf" if approximate == "none" else "tanh")
+    return _of(ops.Gelu, x, form="erf" if approximate == "none" else "tanh")
 
 
 def silu(x: Any) -> Tensor:
     """x * sigmoid(x)."""
-    return apply(ops.Silu, floating(x))
+    return _of(ops.Silu, x)
 
 
 def mish(x: Any) -> Tensor:
     """x * tanh(softplus(x))."""
-    return apply(ops.Mish, floating(x))
+    return _of(ops.Mish, x)
 
 
 def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta * x)) / beta.  It needs no `threshold`: large x overflow nowhere."""
     if beta == 1:
-        return apply(ops.Softplus, floating(x))
-    return apply(ops.Softplus, floating(x) * beta) / beta
+        return _of(ops.Softplus, x)
+    return _of(ops.Softplus, floating(x) * beta) / beta
 
 
 def softsign(x: Any) -> Tensor:
     """x / (1 + abs(x))."""
-    return apply(ops.Softsign, floating(x))
+    return _of(ops.Softsign, x)
 
 
 def sigmoid(x: Any) -> Tensor:
     """1 / (1 + exp(-x))."""
-    return apply(SigmoidOp, floating(x))
+    return _of(SigmoidOp, x)
 
 
 def logsigmoid(x: Any) -> Tensor:
     """log(sigmoid(x)), without overflow."""
-    return -apply(ops.Softplus, -x)
+    return -_of(ops.Softplus, -floating(x))
 
 
 def tanhshrink(x: Any) -> Tensor:
     """x - tanh(x)."""
-    return x - tanh(x)
+    return floating(x) - tanh(x)
 
 
 def hardswish(x: Any) -> Tensor:
     """x * hardsigmoid(x) (Howard 2019)."""
-    return apply(ops.HardSwish, floating(x))
+    return _of(ops.HardSwish, x)
 
 
 def hardsigmoid(x: Any) -> Tensor:
     """x / 6 + 1/2, held between 0 and 1."""
-    return apply(ops.HardSigmoid, floating(x), alpha=1 / 6, beta=0.5)
+    return _of(ops.HardSigmoid, x, alpha=1 / 6, beta=0.5)
 
 
 def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
@@ -111,18 +118,18 @@ def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
 
 def hardshrink(x: Any, lambd: float = 0.5) -> Tensor:
     """x where abs(x) > lambd, else 0."""
-    return apply(ops.Shrink, floating(x), bias=0.0, lambd=float(lambd))
+    return _of(ops.Shrink, x, bias=0.0, lambd=float(lambd))
 
 
 def softshrink(x: Any, lambd: float = 0.5) -> Tensor:
     """x moved by lambd towards 0, and 0 where it would pass it."""
-    return apply(ops.Shrink, floating(x), bias=float(lambd), lambd=float(lambd))
+    return _of(ops.Shrink, x, bias=float(lambd), lambd=float(lambd))
 
 
 def threshold(x: Any, threshold: float, value: float) -> Tensor:
     """x where it is above the threshold, else value."""
     if value == 0:
-        return apply(ops.ThresholdedRelu, floating(x), alpha=float(threshold))
+        return _of(ops.ThresholdedRelu, x, alpha=float(threshold))
     return where(x > threshold, x, value)
 
 
@@ -131,7 +138,8 @@ def prelu(x: Any, weight: Tensor) -> Tensor:
     x = floating(x)
     if weight.size != 1 and x.ndim > 2:
         weight = reshape(weight, (weight.type.shape[0], *[1] * (x.ndim - 2)))
-    return apply(ops.PRelu, x, weight)
+    made: Tensor = apply(ops.PRelu, x, weight)
+    return made
 
 
 def softmin(x: Any, dim: int = -1) -> Tensor:
@@ -145,22 +153,21 @@ def glu(x: Any, dim: int = -1) -> Tensor:
     return a * sigmoid(b)
 
 
-def rrelu(
-    x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False
-) -> Tensor:
+def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False) -> Tensor:
     """leaky_relu of a slope drawn for each element while training, else of the middle one."""
     if not training:
         return leaky_relu(x, (lower + upper) / 2)
     x = floating(x)
     slope = uniform(x.type.shape, low=lower, high=upper, dtype=x.type.dtype)
-    return apply(ops.PRelu, x, slope)
+    made: Tensor = apply(ops.PRelu, x, slope)
+    return made
 
 
 # ------------------------------------------------------------ layers
 
 
 class Activation(Layer):
-    """Base of the layers that are a function with settings; `inplace` is taken and has no effect."""
+    """Base of the layers that are a function with settings; `inplace` has no effect."""
 
     function: ClassVar[Callable[..., Tensor]]
     settings: ClassVar[dict[str, Any]] = {}
@@ -179,7 +186,9 @@ class Activation(Layer):
             setattr(self, name, given.get(name, default))
 
     def describe(self) -> str:
-        shown = [f"{n}={getattr(self, n)}" for n, v in self.settings.items() if getattr(self, n) != v]
+        shown = [
+            f"{n}={getattr(self, n)}" for n, v in self.settings.items() if getattr(self, n) != v
+        ]
         return " ".join([type(self).__name__, *shown])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 from ...ir.errors import Error
 from ...ir.ops.attention import Attention
 from ...ir.types import boolean
-from .creation import tril
 from .creation import ones as ones_tensor
+from .creation import tril
 from .creation import zeros as zeros_tensor
 from .dense import Linear, linear
 from .dispatch import apply, as_tensor
@@ -38,8 +38,12 @@ def scaled_dot_product_attention(
         raise Error("E0641", "attention takes attn_mask or is_causal, one of them")
     if k.ndim > 3 and q.type.shape[-3] is not k.type.shape[-3] and not enable_gqa:
         if q.type.shape[-3] != k.type.shape[-3]:
-            raise Error("E0641", "query and key differ in heads",
-                        details=(f"query {q.type}, key {k.type}",), hint="enable_gqa=True")  # fmt: skip
+            raise Error(
+                "E0641",
+                "query and key differ in heads",
+                details=(f"query {q.type}, key {k.type}",),
+                hint="enable_gqa=True",
+            )
     mask = None if attn_mask is None else as_tensor(attn_mask)
     factor = 1 / math.sqrt(_known(q.type.shape[-1])) if scale is None else scale
     if dropout_p:
@@ -112,11 +116,9 @@ class MultiheadAttention(Layer):
         self.dropout, self.batch_first = dropout, batch_first
         self.add_zero_attn = add_zero_attn
         e, same = embed_dim, self.kdim == self.vdim == embed_dim
-        made = None if same else [xavier_uniform((e, n), dtype=dtype)
-                                  for n in (e, self.kdim, self.vdim)]  # fmt: skip
-        self.q_proj_weight, self.k_proj_weight, self.v_proj_weight = (
-            (None, None, None) if made is None else [Parameter(w) for w in made]
-        )
+        for name, width in (("q", e), ("k", self.kdim), ("v", self.vdim)):
+            own = None if same else Parameter(xavier_uniform((e, width), dtype=dtype))
+            self.register_parameter(f"{name}_proj_weight", own)
         joint = Parameter(xavier_uniform((3 * e, e), dtype=dtype)) if same else None
         self.in_proj_weight = joint
         self.in_proj_bias = Parameter(zeros((3 * e,), dtype)) if bias else None
@@ -170,8 +172,9 @@ class MultiheadAttention(Layer):
         """query, key and value projected, [N, S, E]."""
         if self.in_proj_weight is not None and xs[0] is xs[1] is xs[2]:
             return list(split(linear(xs[0], self.in_proj_weight, self.in_proj_bias), 3, -1))
-        given = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
-        weights = given if self.in_proj_weight is None else split(self.in_proj_weight, 3, 0)
+        weights: Any = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+        if self.in_proj_weight is not None:
+            weights = split(self.in_proj_weight, 3, 0)
         bias = self.in_proj_bias
         biases = (None,) * 3 if bias is None else split(bias, 3, 0)
         return [linear(x, w, b) for x, w, b in zip(xs, weights, biases)]
@@ -188,7 +191,7 @@ class MultiheadAttention(Layer):
     def _mask(
         self, q: Tensor, k: Tensor, attn: Any, padding: Any, causal: bool, alone: bool
     ) -> Tensor | None:
-        """Both masks as one that broadcasts to [N, heads, S, T], in torch's sense; None for none."""
+        """Both masks as one that broadcasts to [N, heads, S, T], in torch's sense, or None."""
         n, s, t = q.type.shape[0], q.type.shape[1], k.type.shape[1]
         found: list[Tensor] = []
         if causal and attn is None:
@@ -217,7 +220,7 @@ class MultiheadAttention(Layer):
             self.expect_axis(mask, k - len(last), extent, f"positions in {what}")
 
     def _extended(self, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Any]:
-        """key and value with the learnt and the zero rows behind, and the mask letting them pass."""
+        """key and value with the learnt and the zero rows behind, and the mask for them."""
         rows: list[tuple[Any, Any]] = []
         n = k.type.shape[0]
         if self.bias_k is not None:

@@ -109,8 +109,11 @@ def _conv_transpose(
     strides, dilations = tupled(stride, rank, "stride"), tupled(dilation, rank, "dilation")
     extra = tupled(output_padding, rank, "output_padding")
     if any([e >= max(s, d) for e, s, d in zip(extra, strides, dilations)]):
-        raise Error("E0641", "output_padding must be below the stride or the dilation",
-                    details=(f"found {extra}, stride {strides}, dilation {dilations}",))  # fmt: skip
+        raise Error(
+            "E0641",
+            "output_padding must be below the stride or the dilation",
+            details=(f"found {extra}, stride {strides}, dilation {dilations}",),
+        )
     both = tupled(padding, rank, "padding")
     out: Tensor = apply(ConvTranspose, x, weight, strides=strides, pads=(*both, *both),
                         dilations=dilations, extra=extra, groups=groups)  # fmt: skip
@@ -157,14 +160,17 @@ class _Windows(Layer):
     ) -> None:  # fmt: skip
         """Check the arguments and make the parameters."""
         if groups < 1 or in_channels % groups or out_channels % groups:
-            raise Error("E0641", f"{type(self).__name__}: channels must be a multiple of groups",
-                        details=(f"in {in_channels}, out {out_channels}, groups {groups}",))  # fmt: skip
+            raise Error(
+                "E0641",
+                f"{type(self).__name__}: channels must be a multiple of groups",
+                details=(f"in {in_channels}, out {out_channels}, groups {groups}",),
+            )
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = tupled(kernel_size, self.rank, "kernel_size")
         self.stride = tupled(stride, self.rank, "stride")
         self.dilation = tupled(dilation, self.rank, "dilation")
         if min(*self.kernel_size, *self.stride, *self.dilation) < 1:
-            raise Error("E0641", f"{type(self).__name__}: kernel, stride and dilation are at least 1",
+            raise Error("E0641", "kernel, stride and dilation are at least 1",
                         details=(self.describe(),))  # fmt: skip
         outer, inner = out_channels, in_channels // groups
         if self.transposed:
@@ -199,7 +205,9 @@ class _Conv(_Windows):
         if padding_mode not in PAD_MODES:
             raise Error("E0641", f"no padding_mode '{padding_mode}'", hint=", ".join(PAD_MODES))
         self.set_up(in_channels, out_channels, kernel_size, stride, dilation, groups, bias, dtype)
-        self.padding = padding if isinstance(padding, str) else tupled(padding, self.rank, "padding")
+        self.padding = (
+            padding if isinstance(padding, str) else tupled(padding, self.rank, "padding")
+        )
         self.padding_mode = padding_mode
         self.before, self.after = pads_of(padding, self.kernel_size, self.stride, self.dilation)
 
@@ -229,8 +237,11 @@ class _Conv(_Windows):
         for k, extent in enumerate(x.type.shape[-self.rank :]):
             reach = self.dilation[k] * (self.kernel_size[k] - 1) + 1
             if isinstance(extent, int) and extent + before[k] + after[k] < reach:
-                raise self.wrong("the kernel is larger than the padded image",
-                                 f"at least {reach - before[k] - after[k]} elements", x.type)  # fmt: skip
+                raise self.wrong(
+                    "the kernel is larger than the padded image",
+                    f"at least {reach - before[k] - after[k]} elements",
+                    x.type,
+                )
 
 
 class Conv1d(_Conv):
@@ -285,8 +296,11 @@ class _ConvTranspose(_Windows):
             least = (extent - 1) * self.stride[k] - 2 * self.padding[k] + reach
             more = size[k] - least
             if not isinstance(more, int) or not 0 <= more < max(self.stride[k], self.dilation[k]):
-                raise self.wrong("this output size is out of reach",
-                                 f"{least} and up to {self.stride[k] - 1} more", size[k])  # fmt: skip
+                raise self.wrong(
+                    "this output size is out of reach",
+                    f"{least} and up to {self.stride[k] - 1} more",
+                    size[k],
+                )
             extra.append(more)
         return tuple(extra)
 

@@ -65,14 +65,14 @@ _ALPHA = -1.7580993408473766
 def alpha_dropout(x: Any, p: float = 0.5, training: bool = True) -> Tensor:
     """Dropout that keeps the mean and variance of selu networks (Klambauer 2017)."""
     _check(p)
-    x = floating(x)
+    given = floating(x)
     if not training or p == 0:
-        return x
+        return given
     if p == 1:
-        return x * 0.0
-    keep = uniform(x.type.shape) >= p
+        return given * 0.0
+    keep = uniform(given.type.shape) >= p
     a = 1 / math.sqrt((1 - p) * (1 + p * _ALPHA**2))
-    return (where(keep, x, _ALPHA) - _ALPHA * p) * a
+    return (where(keep, given, _ALPHA) - _ALPHA * p) * a
 
 
 class Dropout(Layer):

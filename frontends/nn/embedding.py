@@ -69,7 +69,9 @@ class Embedding(Layer):
     ) -> None:
         super().__init__()
         if max_norm is not None or scale_grad_by_freq or sparse:
-            name = "max_norm" if max_norm is not None else "sparse" if sparse else "scale_grad_by_freq"
+            name = (
+                "max_norm" if max_norm is not None else "sparse" if sparse else "scale_grad_by_freq"
+            )
             raise Error("E0642", f"Embedding does not offer {name}", details=(f"norm {norm_type}",),
                         hint="normalise or scale in forward, with ordinary operations")  # fmt: skip
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:

@@ -130,8 +130,12 @@ def from_ir(program: Program, buffers: Sequence[str] = ()) -> Imported:
         if isinstance(op, (Const, Return)):
             continue
         if op.regions or getattr(type(op), "evaluate", None) is None:
-            raise Error("E0646", f"'{op.name}' is not taken into a network", where=op.loc,
-                        hint="a program without control flow; irc.load folds what is constant")  # fmt: skip
+            raise Error(
+                "E0646",
+                f"'{op.name}' is not taken into a network",
+                where=op.loc,
+                hint="a program without control flow; irc.load folds what is constant",
+            )
         entries.append(_entry(op, slots, held))
     results = [_slot(v, slots, held) for v in func.returned]
     fixed = [k for k in results if not isinstance(k, Slot)]

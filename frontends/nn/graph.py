@@ -141,7 +141,7 @@ def watching(watch: Watch, module: Module) -> Iterator[None]:
 def Input(
     shape: Sequence[Any] = (), batch: Any = "N", dtype: Any = "f32", name: str = ""
 ) -> Symbol:
-    """A symbol for an input [batch, *shape]; `batch` None is no batch axis, extents may be names."""
+    """A symbol for an input [batch, *shape]; `batch` None is none, extents may be names."""
     full = tuple(shape) if batch is None else (batch, *shape)
     return symbol(Spec(full, dtype).type, name=name)
 
@@ -162,7 +162,7 @@ class Model(Network):
         wanted, results = flatten(outputs, is_leaf)
         for x in (*given, *wanted):
             if not isinstance(x, Symbol):
-                raise Error("E0645", f"a {type(x).__name__} is no symbol of a network", where=here(),
+                raise Error("E0645", f"a {type(x).__name__} is no network symbol", where=here(),
                             hint="nn.Input(shape), and what layers make of it")  # fmt: skip
         self._called: dict[int, str] = {}
         for name, module in (names or {}).items():

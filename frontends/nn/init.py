@@ -105,7 +105,7 @@ def eye(shape: Shape, dtype: Any = f32) -> Array:
 def dirac(shape: Shape, groups: int = 1, dtype: Any = f32) -> Array:
     """A convolution's weight [out, in, *kernel] that passes its channels through."""
     if len(shape) not in (3, 4, 5) or shape[0] % groups:
-        raise Error("E0641", "dirac takes a convolution's weight, its channels a multiple of groups",
+        raise Error("E0641", "dirac takes a convolution's weight, channels a multiple of groups",
                     details=(f"found shape {list(shape)}, groups {groups}",))  # fmt: skip
     out = np.zeros(tuple(shape), as_dtype(dtype).np)
     centre = tuple([k // 2 for k in shape[2:]])

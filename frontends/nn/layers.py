@@ -71,9 +71,7 @@ def padded(
     if not any(low) and not any(high):
         return x
     front = (0,) * (len(x.type.shape) - len(low))
-    made: Tensor = apply(
-        Pad, x, low=(*front, *low), high=(*front, *high), mode=mode, value=value
-    )
+    made: Tensor = apply(Pad, x, low=(*front, *low), high=(*front, *high), mode=mode, value=value)
     return made
 
 

@@ -118,7 +118,7 @@ def nll_loss(
     counted = target != ignore_index
     safe = where(counted, target, 0)
     picked = -squeeze(take_along_axis(x, expand_dims(safe, axis), axis), axis)
-    share = counted.astype(x.dtype)
+    share: Tensor = counted.astype(x.dtype)
     if scale is not None:
         share = share * scale.reshape((classes,))[safe]
     losses = where(counted, picked, 0.0) * share
@@ -140,7 +140,7 @@ def _check_labels(
     ])  # fmt: skip
     if differs:
         raise Error("E0644", f"{loss}: the labels do not fit the input",
-                    details=(f"expected labels {list(wanted)} for {x.type}", f"found {target.type}"),
+                    details=(f"expected {list(wanted)} for {x.type}", f"found {target.type}"),
                     hint="labels have the input's shape without the axis of classes")  # fmt: skip
     if target.value is None and ignore is not None:
         target = as_tensor(np.where(target.array == ignore, 0, target.array))
@@ -158,10 +158,10 @@ def ctc_loss(
     """
     x = as_tensor(log_probs)
     if x.ndim == 2:
-        lengths = [as_tensor(n).reshape((1,)) for n in (input_lengths, target_lengths)]
-        lone = ctc_loss(x[:, None], as_tensor(targets)[None], *lengths, blank,
-                        "sum" if reduction == "none" else reduction, zero_infinity)  # fmt: skip
-        return lone
+        steps, counts = [as_tensor(n).reshape((1,)) for n in (input_lengths, target_lengths)]
+        way = "sum" if reduction == "none" else reduction
+        return ctc_loss(x[:, None], as_tensor(targets)[None], steps, counts, blank, way,
+                        zero_infinity)  # fmt: skip
     steps, counts = as_tensor(input_lengths), as_tensor(target_lengths)
     labels = as_tensor(targets)
     if labels.ndim == 1:
@@ -193,8 +193,11 @@ def _rows(labels: Tensor, counts: Tensor) -> Tensor:
                     hint="give them as [N, S], with lengths")  # fmt: skip
     ends = np.cumsum(counts.array)
     if labels.array.size != (ends[-1] if ends.size else 0):
-        raise Error("E0644", "ctc_loss: the lengths do not add up to the labels",
-                    details=(f"expected {int(ends[-1])}", f"found {labels.array.size}"))  # fmt: skip
+        raise Error(
+            "E0644",
+            "ctc_loss: the lengths do not add up to the labels",
+            details=(f"expected {int(ends[-1])}", f"found {labels.array.size}"),
+        )
     made = np.zeros((counts.array.size, int(counts.array.max(initial=0))), labels.array.dtype)
     for row, (end, count) in enumerate(zip(ends, counts.array)):
         made[row, :count] = labels.array[end - count : end]
@@ -399,7 +402,8 @@ def pairwise_distance(
     x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
 ) -> Tensor:
     """The p-norm of x1 - x2 + eps along the last axis."""
-    return (as_tensor(x1) - x2 + eps).norm(p, -1, keepdim)
+    difference: Tensor = as_tensor(x1) - x2 + eps
+    return difference.norm(p, -1, keepdim)
 
 
 def cosine_embedding_loss(
@@ -419,7 +423,7 @@ def triplet_margin_loss(
     anchor: Any, positive: Any, negative: Any, margin: float = 1.0, p: float = 2.0,
     eps: float = 1e-6, swap: bool = False, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
-    """max(0, d(anchor, positive) - d(anchor, negative) + margin), d the p-norm of the difference."""
+    """max(0, d(anchor, positive) - d(anchor, negative) + margin), d the p-norm distance."""
     near = pairwise_distance(anchor, positive, p, eps)
     far = pairwise_distance(anchor, negative, p, eps)
     if swap:

@@ -20,8 +20,6 @@ from .module import Module
 from .trees import Tree, flatten, is_leaf, unflatten
 
 
-
-
 @dataclass(frozen=True)
 class Slot:
     """The value of number `index` in a run."""

@@ -105,7 +105,7 @@ def rms_norm(
 
 
 def group_norm(
-    x: Any, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
+    x: Any, num_groups: Any, weight: Tensor | None = None, bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:  # fmt: skip
     """x [N, C, *S] normalised over groups of channels (Wu 2018)."""
@@ -118,7 +118,7 @@ def instance_norm(
 ) -> Tensor:
     """x [N, C, *S] normalised per channel and example (Ulyanov 2016)."""
     x = as_tensor(x)
-    return group_norm(x, x.type.shape[1], weight, bias, eps)  # type: ignore[arg-type]
+    return group_norm(x, x.type.shape[1], weight, bias, eps)
 
 
 def _axes(shape: int | Sequence[int]) -> tuple[int, ...]:
@@ -132,6 +132,9 @@ class _Running(Layer):
     """What norms with running statistics share: weight, bias, running_mean, running_var."""
 
     ranks: ClassVar[tuple[int, ...]]
+    running_mean: Any
+    running_var: Any
+    num_batches_tracked: Any
 
     def __init__(
         self, num_features: int, eps: float, momentum: float | None, affine: bool,
@@ -183,8 +186,12 @@ class _BatchNorm(_Running):
             return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
                               eps=self.eps)  # fmt: skip
         if self.training and x.size == self.num_features:
-            raise self.wrong("a batch norm cannot train on one value per channel",
-                             "more than one", x.type, hint="a larger batch, or net.eval()")  # fmt: skip
+            raise self.wrong(
+                "a batch norm cannot train on one value per channel",
+                "more than one",
+                x.type,
+                hint="a larger batch, or net.eval()",
+            )
         out, mean, var = normalise_batch(x, self.weight, self.bias, self.eps)
         if self.training and self.track_running_stats:
             self.track(x, mean, var, self.rate())

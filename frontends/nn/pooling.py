@@ -6,8 +6,8 @@ x is [N, C, *S] (or [C, *S]).  May import: ir, its siblings.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from .convolution import batched, unbatched
 from .dispatch import apply
 from .functions import abs as absolute
 from .functions import sign
-from .layers import Layer, padded, tupled
+from .layers import padded, tupled
 from .tensor import Tensor
 
 Size = int | Sequence[int]
@@ -43,10 +43,11 @@ def _max_pool(
 
 def _plane_starts(x: Tensor, rank: int) -> Any:
     """Where each channel's plane begins in the flat x: torch counts within the plane."""
-    n, c, *space = x.type.shape
-    if not all([isinstance(e, int) for e in x.type.shape]):
+    known = [int(e) for e in x.type.shape if isinstance(e, int)]
+    if len(known) != rank + 2:
         raise Error("E0641", "return_indices needs known extents", details=(f"found {x.type}",))
-    starts = np.arange(int(n) * int(c)) * math.prod([int(e) for e in space])  # type: ignore[arg-type]
+    n, c, *space = known
+    starts = np.arange(n * c) * math.prod(space)
     return starts.reshape((n, c, *[1] * rank))
 
 
@@ -204,7 +205,7 @@ def _adaptive_avg(rank: int, x: Tensor, output_size: Any) -> Tensor:
     sizes, shape = _sizes(rank, x, output_size), x.type.shape[2:]
     if sizes == (1,) * rank:
         return unbatched(x.mean(axis=tuple(range(2, 2 + rank)), keepdims=True), alone)
-    if all([e % s == 0 for e, s in zip(shape, sizes)]):  # type: ignore[operator]
+    if all([e % s == 0 for e, s in zip(shape, sizes)]):
         kernel = tuple([e // s for e, s in zip(shape, sizes)])
         return unbatched(apply(AvgPool, x, kernel=kernel, strides=kernel), alone)
     for k, size in enumerate(sizes):
@@ -230,16 +231,16 @@ def _averaged(x: Tensor, axis: int, size: int) -> Tensor:
 def _adaptive_max(rank: int, x: Tensor, output_size: Any, return_indices: bool) -> Any:
     x, alone = batched(x, rank)
     sizes, shape = _sizes(rank, x, output_size), x.type.shape[2:]
-    if all([e % s == 0 for e, s in zip(shape, sizes)]):  # type: ignore[operator]
-        kernel = tuple([e // s for e, s in zip(shape, sizes)])
-        found = _max_pool(rank, x, kernel, kernel, 0, 1, False, return_indices)  # type: ignore[arg-type]
+    if all([e % s == 0 for e, s in zip(shape, sizes)]):
+        whole: Any = tuple([e // s for e, s in zip(shape, sizes)])
+        found = _max_pool(rank, x, whole, whole, 0, 1, False, return_indices)
         if not return_indices:
             return unbatched(found, alone)
         return unbatched(found[0], alone), unbatched(found[1], alone)
     if return_indices:
         raise Error("E0642", "indices are known where the windows divide the extents only",
                     details=(f"found {x.type} to {sizes}",))  # fmt: skip
-    kernel = []
+    kernel: list[int] = []
     for k, size in enumerate(sizes):
         x, width = _windowed(x, 2 + k, size)
         kernel.append(width)

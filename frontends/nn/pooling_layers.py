@@ -26,7 +26,9 @@ class _Pool(Layer):
         raise AttributeError(f"{type(self).__name__} has no settings")
 
     def forward(self, x: Tensor) -> Any:
-        self.expect_rank(x, (self.rank + 1, self.rank + 2), f"{self.rank} axes behind [N, C] or [C]")
+        self.expect_rank(
+            x, (self.rank + 1, self.rank + 2), f"{self.rank} axes behind [N, C] or [C]"
+        )
         return type(self).function(x, *self.settings())
 
 

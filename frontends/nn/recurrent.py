@@ -12,11 +12,12 @@ from typing import Any, ClassVar
 
 from ...ir.errors import Error
 from ...ir.ops.sequence import Gru, Lstm, Rnn
-from .activation import relu, sigmoid, tanh
+from .activation import relu, sigmoid
 from .creation import zeros as zeros_tensor
 from .dense import linear
 from .dispatch import apply, as_tensor
 from .dropout import dropout
+from .functions import tanh
 from .init import uniform
 from .layers import Layer
 from .shaping import concatenate, reshape, split, stack, transpose
@@ -53,9 +54,12 @@ class _Recurrent(Layer):
                         details=(f"found proj_size {proj_size}",),
                         hint="a Linear layer behind it")  # fmt: skip
         if num_layers < 1 or hidden_size < 1 or not 0 <= dropout <= 1:
-            raise Error("E0641", f"{type(self).__name__}: at least one layer and one hidden unit, "
-                        "dropout between 0 and 1",
-                        details=(f"layers {num_layers}, hidden {hidden_size}, dropout {dropout}",))  # fmt: skip
+            raise Error(
+                "E0641",
+                f"{type(self).__name__}: at least one layer and one hidden unit, "
+                "dropout between 0 and 1",
+                details=(f"layers {num_layers}, hidden {hidden_size}, dropout {dropout}",),
+            )
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.has_bias, self.batch_first = bias, batch_first
         self.dropout, self.bidirectional = dropout, bidirectional
@@ -63,7 +67,8 @@ class _Recurrent(Layer):
         bound, rows = 1 / math.sqrt(hidden_size), len(self.order) * hidden_size
         for layer, suffix in self._places():
             inputs = input_size if layer == 0 else hidden_size * self.directions
-            shapes = {"weight_ih": (rows, inputs), "weight_hh": (rows, hidden_size)}
+            shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, inputs)}
+            shapes["weight_hh"] = (rows, hidden_size)
             if bias:
                 shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
             for name, shape in shapes.items():
@@ -233,9 +238,9 @@ class _Cell(Layer):
         self.expect_type(x, self.weight_ih)
         if h is None:
             return zeros_tensor((*x.type.shape[:-1], self.hidden_size), dtype=x.dtype)
-        h = as_tensor(h)
-        self.expect_axis(h, -1, self.hidden_size, "hidden units")
-        return h
+        given = as_tensor(h)
+        self.expect_axis(given, -1, self.hidden_size, "hidden units")
+        return given
 
 
 class LSTMCell(_Cell):

@@ -158,7 +158,9 @@ class _Padding(Layer):
         return f"{type(self).__name__} {self.padding}"
 
     def forward(self, x: Tensor) -> Tensor:
-        self.expect_rank(x, (self.rank + 1, self.rank + 2), f"{self.rank} axes behind [N, C] or [C]")
+        self.expect_rank(
+            x, (self.rank + 1, self.rank + 2), f"{self.rank} axes behind [N, C] or [C]"
+        )
         low, high = self.padding[-2::-2], self.padding[::-2]
         self.check_pads(x, low, high)
         return padded(x, low, high, self.mode, self.value)

@@ -15,7 +15,7 @@ from ...ir.dims import substitute, symbols_of
 from ...ir.errors import Error
 from ...ir.types import TensorType
 from ...passes.cost import cost_of, size_of, work
-from .dispatch import STATE, Base, here
+from .dispatch import Base, here
 from .graph import Watch, symbol, watching
 from .layers import Layer
 from .module import Module
@@ -158,7 +158,7 @@ def summary(net: Module, input_size: Any = None, inputs: Any = None, dtype: Any 
     """What `net` is made of, on inputs of `input_size`: a shape with the batch, or several shapes.
 
     `inputs` are examples or `nn.Spec`s in its place, one or a tuple; without either those of the
-    network's first call serve; symbolic extents count as 1.  Errors: E0647 where there are no inputs.
+    network's first call serve; symbolic extents count as 1.  Errors: E0647 for no inputs.
     """
     examples = _examples(net, input_size, inputs, dtype)
     leaves, tree = flatten(examples, is_input)

@@ -7,6 +7,7 @@ siblings.
 from __future__ import annotations
 
 import functools
+import inspect
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -143,10 +144,10 @@ def trace(function: Callable[..., Any], *examples: Any, name: str = "") -> Trace
     Bools, strings and None are part of the program.  Errors: E0617 where a value is needed, E0622.
     """
     leaves, arguments = flatten(tuple(examples), is_input)
-    names = _input_names(function, examples, leaves)
-    trace = Trace(state_places(list(modules_of(function))))
+    asked = _input_names(function, examples, leaves)
+    trace = Trace(state_places(list(modules_of(function, examples))))
     with tracing(trace):
-        values = [trace.block.add_arg(type_of(x), n) for x, n in zip(leaves, names, strict=True)]
+        values = [trace.block.add_arg(type_of(x)) for x in leaves]
         try:
             given = unflatten(arguments, [trace.tensor(v) for v in values])
             found = function(*given)
@@ -155,6 +156,8 @@ def trace(function: Callable[..., Any], *examples: Any, name: str = "") -> Trace
         finally:
             changes = trace.restore()
         states, replaced = _states(trace, changes)
+    used = {s.name for s in states}
+    names = [_free(n, used) for n in asked]
     func = _function(trace, states, values, names, [*replaced, *returned], paths(found, "output"))
     module = Program.make([func], name or getattr(function, "__name__", type(function).__name__))
     verify(module)
@@ -219,31 +222,30 @@ def _function(
         value.name = label
     Builder(block).emit(Return, *[trace.current(v) for v in returned])
     updated = [s for s in states if s.result >= 0]
-    outputs = [f"{s.name}.next" for s in updated] + _outputs(labels, set(taken))
+    used = set(taken)
+    outputs = [f"{s.name}.next" for s in updated] + [_free(label, used) for label in labels]
     pairs = [(k, s.result) for k, s in enumerate(states) if s.result >= 0]
     return Func(
         sym="main", inputs=tuple(taken), outputs=tuple(outputs), state=tuple(pairs), regions=[block]
     )
 
 
-def _outputs(labels: Sequence[str], used: set[str]) -> list[str]:
-    return [_free(label, used) for label in labels]
-
-
 def _input_names(function: Any, examples: Sequence[Any], leaves: Sequence[Any]) -> list[str]:
     """Names of the inputs: those given, else of the parameters, with keys behind."""
-    code = getattr(getattr(type(function), "forward", None), "__code__", None)
-    if not isinstance(function, Holder):
-        code = getattr(function, "__code__", None)
-    known = list(code.co_varnames[: code.co_argcount]) if code is not None else []
-    if known[:1] == ["self"]:
-        known = known[1:]
+    known = _parameter_names(function)
     found: list[str] = []
     for k, example in enumerate(examples):
         found += paths(example, known[k] if k < len(known) else f"x{k}", is_input)
-    used: set[str] = set()
-    given = [x.name if isinstance(x, Spec) and x.name else n for x, n in zip(leaves, found)]
-    return [_free(n, used) for n in given]
+    return [x.name if isinstance(x, Spec) and x.name else n for x, n in zip(leaves, found)]
+
+
+def _parameter_names(function: Any) -> list[str]:
+    """The positional parameters of a function, or of a module's `forward`."""
+    if isinstance(function, Holder):
+        function = getattr(type(function), "forward", None)
+    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+    known = list(code.co_varnames[: code.co_argcount]) if code is not None else []
+    return known[1:] if known[:1] == ["self"] else known
 
 
 # Which modules a function uses --------------------------------------------------------------------
@@ -267,11 +269,17 @@ def state_places(modules: Sequence[tuple[str, Module]]) -> dict[int, Place]:
     return found
 
 
-def modules_of(function: Any) -> Iterator[tuple[str, Module]]:
-    """The modules that a function refers to: itself, its object, its closure, its globals."""
+def modules_of(function: Any, args: Sequence[Any] = ()) -> Iterator[tuple[str, Module]]:
+    """The modules that a call refers to: the function itself, its object, closure and globals, and
+    those among the arguments.
+    """
     seen: set[int] = set()
     found: set[int] = set()
-    pending: list[tuple[str, Any]] = [("", function)]
+    names = _parameter_names(function)
+    pending: list[tuple[str, Any]] = [
+        (names[k] if k < len(names) else f"x{k}", a) for k, a in enumerate(args)
+    ]
+    pending = [("", function), *pending][::-1]
     while pending:
         name, x = pending.pop()
         if id(x) in seen:
@@ -292,13 +300,19 @@ def _references(name: str, x: Any) -> list[tuple[str, Any]]:
     if isinstance(x, types.MethodType):
         return [(name, x.__self__), (name, x.__func__)]
     if isinstance(x, (list, tuple)):
-        return [(f"{name}{k}", e) for k, e in enumerate(x) if callable(e)]
+        return [(f"{name}{k}", e) for k, e in enumerate(x) if _refers(e)]
     if isinstance(x, dict):
-        return [(f"{name}.{k}", e) for k, e in x.items() if callable(e)]
+        return [(f"{name}.{k}", e) for k, e in x.items() if _refers(e)]
     if isinstance(x, types.FunctionType):
         return _of_function(x)
-    inner = getattr(x, "traces", None)
-    return [(name, inner)] if inner is not None else []
+    if isinstance(x, type) or type(x).__module__ == "builtins":
+        return []
+    return [(key, e) for key, e in getattr(x, "__dict__", {}).items() if _refers(e)]
+
+
+def _refers(x: Any) -> bool:
+    """Whether it may lead to a module."""
+    return callable(x) or isinstance(x, (list, tuple, dict))
 
 
 def _of_function(x: types.FunctionType) -> list[tuple[str, Any]]:
@@ -315,7 +329,7 @@ def _of_function(x: types.FunctionType) -> list[tuple[str, Any]]:
         for name in _global_names(code):
             if name in x.__globals__:
                 found.append((name, x.__globals__[name]))
-    return [(n, v) for n, v in found if callable(v) or isinstance(v, (list, tuple, dict))]
+    return [(n, v) for n, v in found if _refers(v)]
 
 
 def _global_names(code: types.CodeType) -> list[str]:

@@ -147,7 +147,7 @@ class TransformerEncoder(Layer):
     ) -> Tensor:  # fmt: skip
         for layer in self.layers:
             src = layer(src, mask, src_key_padding_mask, is_causal)
-        return src if self.norm is None else self.norm(src)  # type: ignore[no-any-return]
+        return src if self.norm is None else self.norm(src)
 
 
 class TransformerDecoder(Layer):
@@ -166,7 +166,7 @@ class TransformerDecoder(Layer):
         for layer in self.layers:
             tgt = layer(tgt, memory, tgt_mask, memory_mask, tgt_key_padding_mask,
                         memory_key_padding_mask, tgt_is_causal, memory_is_causal)  # fmt: skip
-        return tgt if self.norm is None else self.norm(tgt)  # type: ignore[no-any-return]
+        return tgt if self.norm is None else self.norm(tgt)
 
 
 class Transformer(Layer):
@@ -200,8 +200,16 @@ class Transformer(Layer):
         src_is_causal: bool = False, tgt_is_causal: bool = False, memory_is_causal: bool = False,
     ) -> Tensor:  # fmt: skip
         memory = self.encoder(src, src_mask, src_key_padding_mask, src_is_causal)
-        out: Tensor = self.decoder(tgt, memory, tgt_mask, memory_mask, tgt_key_padding_mask,
-                                   memory_key_padding_mask, tgt_is_causal, memory_is_causal)  # fmt: skip
+        out: Tensor = self.decoder(
+            tgt,
+            memory,
+            tgt_mask,
+            memory_mask,
+            tgt_key_padding_mask,
+            memory_key_padding_mask,
+            tgt_is_causal,
+            memory_is_causal,
+        )
         return out
 
     @staticmethod

@@ -87,9 +87,7 @@ class Against:
         named = {name: make(v) for name, v in given.items()} | settings
         return lambda x: f.ctc_loss(f.log_softmax(x, -1), **named, reduction=reduction)
 
-    def _run(
-        self, ours: Any, theirs: Any, inputs: Any, kwargs: Any, rtol: float = RTOL
-    ) -> Any:
+    def _run(self, ours: Any, theirs: Any, inputs: Any, kwargs: Any, rtol: float = RTOL) -> Any:
         mine, others = self.tensors(inputs)
         my_named, other_named = [dict(zip(kwargs, t)) for t in self.tensors(kwargs.values())]
         got, have = ours(*mine, **my_named), theirs(*others, **other_named)

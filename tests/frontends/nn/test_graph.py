@@ -181,7 +181,7 @@ def test_outputs_that_nothing_leads_to() -> None:
     with pytest.raises(Error, match="not given") as raised:
         nn.Model(a, a + b)
     assert "forgotten" in str(raised.value)
-    with pytest.raises(Error, match="no symbol"):
+    with pytest.raises(Error, match="no network symbol"):
         nn.Model(a, nn.ones((3,)))
     with pytest.raises(Error, match="E0617"):
         bool(a.sum() > 0)

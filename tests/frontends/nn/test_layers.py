@@ -159,7 +159,8 @@ def test_norms(against: Any, name: str, train: bool) -> None:
 ACTIVATIONS = {
     **{name: (lambda n, name=name: getattr(n, name)()) for name in (
         "ReLU", "ReLU6", "LeakyReLU", "ELU", "SELU", "CELU", "GELU", "SiLU", "Mish", "Softplus",
-        "Softsign", "Sigmoid", "LogSigmoid", "Tanh", "Tanhshrink", "Hardswish", "Hardtanh", "Hardshrink", "Softshrink", "PReLU", "GLU",
+        "Softsign", "Sigmoid", "LogSigmoid", "Tanh", "Tanhshrink", "Hardswish", "Hardtanh",
+        "Hardshrink", "Softshrink", "PReLU", "GLU",
     )},
     "LeakyReLU 0.2": lambda n: n.LeakyReLU(0.2, inplace=False),
     "ELU 0.5": lambda n: n.ELU(alpha=0.5),
