@@ -38,7 +38,7 @@ class CompiledFunction:
         self.function = self.traces = function
         self.build = build
         self.programs: dict[Hashable, tuple[Traced, Any]] = {}
-        self._modules = list(modules_of(function))
+        self._modules = [m for _, m in modules_of(function)]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if STATE.trace is not None:
@@ -50,7 +50,7 @@ class CompiledFunction:
         """What a call with such arguments runs: the traced function and its executable."""
         given = self._given(args, kwargs)
         leaves, tree = flatten(given)
-        key = (tree, tuple([type_of(x) for x in leaves]), self._modes(), bool(kwargs))
+        key = (tree, tuple([type_of(x) for x in leaves]), self._modes(given), bool(kwargs))
         known = self.programs.get(key)
         if known is None:
             if len(self.programs) >= MOST_KINDS:
@@ -66,10 +66,10 @@ class CompiledFunction:
     def _plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self.function(*args, **kwargs)
 
-    def _modes(self) -> tuple[Hashable, ...]:
-        """What the modules' state is like."""
+    def _modes(self, given: tuple[Any, ...]) -> tuple[Hashable, ...]:
+        """What the state of the modules is like, those among the arguments included."""
         found: list[Hashable] = []
-        for _, root in self._modules:
+        for root in (*self._modules, *[m for _, m in modules_of(None, given)]):
             for module in root.modules():
                 found.append(module.training)
                 for table in (module._parameters, module._buffers):
