@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...ir.core import Op, Value
+from ...ir.core import Block, Op, Value
 from ...ir.dims import (
     DimLike,
     Range,
@@ -123,9 +123,12 @@ def sink(alloc: Alloc, target: For | None, space: str, clip: bool) -> None:
     ends = [lo + extent for lo, extent in zip(box.lows, box.extents, strict=True)]
     for nest in producers:
         covers(nest, buffer, ends, ranges)
+    beside = _read_beside(buffer, producers, target)
     for read in reads:
         read.set_attr("index", _shifted(read.index, box, ranges_around(read)))
-    first = min([child_of(r, home) for r in reads], key=position)
+    first = min([child_of(r, home) for r in (*reads, *beside)], key=position)
+    if beside:
+        _check_inputs(producers, home, first)
     for nest in producers:
         narrow(nest, buffer, box)
         assert nest.block is not None
@@ -138,6 +141,53 @@ def sink(alloc: Alloc, target: For | None, space: str, clip: bool) -> None:
     buffer.type = made
     for nest in producers:
         simplify_nest(nest)
+
+
+def _read_beside(buffer: Value, producers: Sequence[Op], target: For | None) -> list[Load]:
+    """Loads inside `target` of the other buffers that the producers write: they, too, come behind
+    where those are put.
+    """
+    found: list[Load] = []
+    others = {
+        op.target: None
+        for nest in producers
+        for op in nest.walk()
+        if isinstance(op, Store) and op.target is not buffer
+    }
+    for other in others if target is not None else ():
+        for user in other.users:
+            if not isinstance(user, Load) or any([contains(nest, user) for nest in producers]):
+                continue
+            assert target is not None
+            if contains(target, user):
+                found.append(user)
+            elif _before(user, target):
+                raise Refused(f"{other.name}, computed beside it, is read before {target.var}")
+    return found
+
+
+def _check_inputs(producers: Sequence[Op], home: Block, first: Op) -> None:
+    """What the producers read is there before `first`, where they are put."""
+    limit = position(first)
+    for nest in producers:
+        for load in [op for op in nest.walk() if isinstance(op, Load)]:
+            for user in load.source.users:
+                parent = user.block
+                while parent is not None and parent is not home:
+                    parent = parent.parent.block if parent.parent is not None else None
+                if parent is home and isinstance(user, Store):
+                    if position(child_of(user, home)) >= limit:
+                        raise Refused(f"{load.source.name} is computed after its reader would be")
+
+
+def _before(op: Op, target: For) -> bool:
+    """Does an op outside a loop run before it?"""
+    around: Op | None = target
+    while around is not None and around.block is not None:
+        if contains(around.block.parent, op):  # type: ignore[arg-type]  # a block of a kernel
+            return position(child_of(op, around.block)) < position(around)
+        around = around.parent_op
+    return False
 
 
 def split_users(alloc: Alloc, target: For | None) -> tuple[list[Load], list[Op]]:
@@ -245,7 +295,9 @@ def narrow(nest: Op, buffer: Value, box: Window) -> None:
                 env[loop.var] = lo + sym(loop.var)
     for op in nest.walk():
         if isinstance(op, For):
-            op.set_attr("extent", substitute(op.extent, env) if op.var not in env else op.extent)
+            if op.var not in env:
+                op.set_attr("lo", substitute(op.lo, env))
+                op.set_attr("extent", substitute(op.extent, env))
             continue
         map_dims(op, env)
         if isinstance(op, (Load, Store)) and op.operands[-1] is buffer:

@@ -14,13 +14,17 @@ import numpy as np
 import pytest
 
 import irc.ir.ops  # noqa: F401  registers every op
+from irc.backends.cpu.build import build as build_executable
+from irc.backends.cpu.host import codegen_target
+from irc.backends.cpu.target import cpu_target
 from irc.ir.core import OPS, Array, Builder, Op, Sample, Value
 from irc.ir.dims import sym
 from irc.ir.interpret import run
-from irc.ir.ops.core import Const, Func, Return
+from irc.ir.ops.core import Const, Func, Module, Return
 from irc.ir.types import DType, TensorType, from_numpy
 from irc.ir.verify import verify
 from irc.passes.autodiff.pullback import pullback
+from irc.passes.pipeline import Options, compile_module
 
 RNG = np.random.default_rng(5)
 Build = Callable[..., Any]
@@ -206,3 +210,39 @@ def test_resample_of_unknown_extents() -> None:
     factor = np.random.default_rng(11).uniform(0.5, 1.5, (3, 10))
     for got, expected in zip(run(func, [x, weights, factor]), want, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+COMPILED = {"mean_variance_norm": 0, "layer_norm": 0, "attention": 0, "cross_entropy": 1,
+            "batch_norm_train": 0, "deform_conv": 0}  # fmt: skip
+
+
+def test_compiled() -> None:
+    """Several in one program: what is computed beside something else is there before it is read."""
+    func, arrays, wanted = Func.make("main", []), [], []
+    b = Builder(func.body)
+    outs: list[Value] = []
+    for name, at in COMPILED.items():
+        build, given = sample_call(name, at)
+        given = [a.astype(np.float32) if a.dtype.kind == "f" else a for a in given]
+        alone = gradient(build, given)
+        wanted += run(alone, given)
+        types = [TensorType(from_numpy(a.dtype), a.shape) for a in given]
+        env = dict(zip(alone.args, [func.body.add_arg(t) for t in types], strict=True))
+        outs += _copied(b, alone, env)
+        arrays += given
+    b.emit(Return, *outs)
+    target = cpu_target(1)
+    planned = compile_module(Module.make([func]), target, Options(verify_each=True)).planned
+    assert planned is not None
+    found = build_executable(planned, target, codegen=codegen_target(None)).run(arrays)
+    for got, want in zip(found, wanted, strict=True):
+        scale = max(1.0, float(np.max(np.abs(want), initial=0.0)))
+        np.testing.assert_allclose(got, want, rtol=3e-5, atol=3e-5 * scale)
+
+
+def _copied(b: Builder, func: Func, env: dict[Value, Value]) -> list[Value]:
+    """The ops of a function at the builder; what it returned."""
+    for op in func.body:
+        if not isinstance(op, Return):
+            b.insert(op.copy(env))
+    return [env[v] for v in func.returned]
