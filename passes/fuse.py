@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from ..ir.core import Block, Op, Value
 from ..ir.dims import equal
+from ..ir.ops.autodiff import Recompute
 from ..ir.ops.core import Func, Fused, Module
 from ..ir.ops.shape import Reshape
 from ..ir.types import Shape
@@ -67,6 +68,8 @@ class Fuse(Pass):
             if op.regions and not isinstance(op, (Fused, Func)):
                 for region in op.regions:
                     self.block(region)
+            elif isinstance(op, Recompute):
+                op.set_operands(op.operands[:1])  # ops stay in order from here on: no need to wait
         grouping = Grouping(block, self)
         grouping.run()
         build(block, grouping.groups, grouping.lazy)

@@ -33,9 +33,6 @@ def build(block: Block, groups: Sequence[Unit], lazy: set[Op]) -> None:
     grouped = {op for ops, _ in units for op in ops}
     units += [([op], False) for op in block if op not in grouped and not op.terminator]
     order = order_units(block, units, lambda op, inside: _makers(op, inside, lazy))
-    again = [op for op in block if isinstance(op, Recompute)]
-    for late in again:
-        late.set_operands(late.operands[:1])  # the order is settled: nothing is stored for it alone
     end = block.terminator
     for k in order:
         ops, fuse = units[k]
@@ -47,8 +44,9 @@ def build(block: Block, groups: Sequence[Unit], lazy: set[Op]) -> None:
             ]:  # a view that only one region read is gone
                 block.remove(op)
                 block.insert_before(op, end)
-    for late in again:
-        late.replace_by(late.operands)
+    for op in block:
+        if isinstance(op, Recompute):
+            op.replace_by(op.operands)
     for op in reversed(list(block)):
         if op.pure and op.results and not any([r.users for r in op.results]):
             op.erase()

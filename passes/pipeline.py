@@ -31,6 +31,7 @@ from ..ir.target import Target
 from ..ir.text import print_op
 from ..ir.verify import verify
 from .autodiff.grad import Grad
+from .autodiff.remat import Rematerialise
 from .canonicalize import Canonicalize, Dce, Fold
 from .cse import Cse
 from .decompose import Decompose
@@ -44,9 +45,6 @@ from .options import PASSES, Pass, parse_pipeline, pipeline_text
 from .plan import Planned, plan
 from .specialise import specialise
 from .widen import Widen
-
-_BEFORE_LAYOUT = ("batch_norm_train", "conv_input_grad", "conv_transpose", "resize")
-"""Composites whose parts take part in the choice of layouts."""
 
 _BEFORE_LAYOUT = ("batch_norm_train", "conv_input_grad", "conv_transpose", "resize")
 """Composites whose parts take part in the choice of layouts."""
@@ -245,6 +243,7 @@ __all__ = [
     "Grad",
     "Options",
     "Pass",
+    "Rematerialise",
     "compile_module",
     "parse_pipeline",
     "passes_of",

@@ -10,7 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from ..core import Any_, Array, Builder, Grads, Loc, Op, Value, operand, region, sample, variadic
+from ..core import (
+    Any_,
+    Array,
+    Builder,
+    Grads,
+    Loc,
+    Op,
+    Value,
+    attr,
+    operand,
+    region,
+    sample,
+    variadic,
+)
 from ..types import Type
 from .control import Blocks, Fill, block_of, expect_types, inlined, only, types_of, yields
 
@@ -38,19 +51,21 @@ class Recompute(Op):
     """x itself, but not before the values `after` are known.
 
     What is computed from it is computed a second time: it is merged neither with what is computed
-    from x nor done as early.  Stays until regions are fused, then is x.
+    from x, nor with what is computed from one with another label, nor done as early.  Stays until
+    regions are fused, then is x.
     """
 
     x = operand(Any_)
     after = variadic(Any_)
+    label = attr(str, "")
     samples = (sample((3, 5), (2,)), sample((0,)), sample((), (), (4,)))
 
     @staticmethod
-    def infer(x: Type, *after: Type) -> Type:
+    def infer(x: Type, *after: Type, label: str) -> Type:
         return x
 
     @staticmethod
-    def evaluate(x: Array, *after: Array) -> Array:
+    def evaluate(x: Array, *after: Array, label: str) -> Array:
         return x
 
     def vjp(self, b: Builder, g: Value) -> Grads:
