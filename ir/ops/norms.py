@@ -105,42 +105,45 @@ class GroupNorm(Op):
             return round_float(out, from_numpy(x.dtype))
 
     def decompose(self, b: Builder) -> Value:
-        """Laid flat per group, then scaled per channel."""
-        shape = self.x.tensor.shape
-        flat, _ = self.normalised(b)
-        out = b.reshape(flat, shape=shape)
+        """As [N, groups, channels of one, area]: one nest from end to end."""
+        out, _ = self.normalised(b)
         for op, given in ((b.mul, self.scale), (b.add, self.bias)):
             if given is not None:
                 out = op(out, self.per_channel(b, given))
-        return as_type(b, out, self.x.tensor.dtype)
+        return as_type(b, b.reshape(out, shape=self.x.tensor.shape), self.x.tensor.dtype)
+
+    def grouped(self, b: Builder, x: Value) -> Value:
+        """x [N, C, *S] as [N, groups, channels of one, area], in the compute type."""
+        shape = self.x.tensor.shape
+        each: DimLike = 1 if self.groups is shape[1] else shape[1] // self.groups
+        area: DimLike = 1
+        for extent in shape[2:]:
+            area = area * extent
+        wide = as_type(b, x, compute_dtype(self.x.tensor.dtype))
+        return b.reshape(wide, shape=(shape[0], self.groups, each, area))  # type: ignore[no-any-return]
 
     def per_channel(self, b: Builder, given: Value) -> Value:
-        """Scale or bias, against x."""
-        shape = self.x.tensor.shape
+        """Scale or bias, against that."""
+        channels = self.x.tensor.shape[1]
+        each: DimLike = 1 if self.groups is channels else channels // self.groups
         wide = as_type(b, given, compute_dtype(self.x.tensor.dtype))
-        return b.reshape(wide, shape=(shape[1], *[1] * (len(shape) - 2)))  # type: ignore[no-any-return]
+        return b.reshape(wide, shape=(self.groups, each, 1))  # type: ignore[no-any-return]
 
     def normalised(self, b: Builder) -> tuple[Value, Value]:
-        """x [N, groups, rest] without mean, of deviation one, and 1 / deviation."""
-        shape = self.x.tensor.shape
-        rest: DimLike = 1 if self.groups is shape[1] else shape[1] // self.groups
-        for extent in shape[2:]:
-            rest = rest * extent
-        x = as_type(b, self.x, compute_dtype(self.x.tensor.dtype))
-        flat = b.reshape(x, shape=(shape[0], self.groups, rest))
-        return centred_and_scaled(b, flat, (2,), self.epsilon)
+        """x as groups, without mean and of deviation one, and 1 / deviation."""
+        return centred_and_scaled(b, self.grouped(b, self.x), (2, 3), self.epsilon)
 
     def vjp(self, b: Builder, g: Value) -> Grads:
-        shape = self.x.tensor.shape
-        g = as_type(b, g, compute_dtype(self.x.tensor.dtype))
-        flat, root = self.normalised(b)
+        g = self.grouped(b, g)
+        y, root = self.normalised(b)
         inner = g if self.scale is None else b.mul(g, self.per_channel(b, self.scale))
-        inner = b.reshape(inner, shape=flat.tensor.shape)
-        dx = b.reshape(through_deviation(b, inner, flat, root, (2,)), shape=shape)
-        others = (0, *range(2, len(shape)))
-        found: list[Value | None] = [dx]
-        for given, part in ((self.scale, b.mul(g, b.reshape(flat, shape=shape))), (self.bias, g)):
-            found.append(None if given is None else b.reduce_sum(part, axes=others))
+        dx = through_deviation(b, inner, y, root, (2, 3))
+        found: list[Value | None] = [b.reshape(dx, shape=self.x.tensor.shape)]
+        for given, part in ((self.scale, b.mul(g, y)), (self.bias, g)):
+            if given is None:
+                found.append(None)
+            else:
+                found.append(b.reshape(b.reduce_sum(part, axes=(0, 3)), shape=given.tensor.shape))
         return found[: len(self.operands)]
 
     samples: ClassVar[Any] = (
