@@ -34,6 +34,7 @@ COMMANDS = {
     "report": ("cmd_report", "One HTML file: graph, kernels with their times, memory, fusions."),
     "run": ("cmd_run", "A model or plan on given or random inputs."),
     "targets": ("cmd_targets", "What can be compiled for, and what of it runs here."),
+    "train": ("cmd_train", "A network, trained as a TOML file says."),
     "verify": ("cmd_verify", "A compiled model against the reference, region by region."),
     "env": ("cmd_env", "Versions, machine and extras: the block a bug report needs."),
 }
