@@ -1,8 +1,8 @@
 """A Python function or nn.Module as compiled code: traced and compiled once per kind of inputs.
 
 A kind is the arrangement of the arguments, their shapes and element types, the values of bools,
-strings and None among them, the modes (train or eval) of the modules that the function uses, and
-the types of their parameters.
+strings and None among them, and the modes (train or eval) of the modules that the function uses.
+Where parameters have changed their types it is traced anew.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..frontends.nn.dispatch import STATE
 from ..frontends.nn.module import Module
 from ..frontends.nn.specs import type_of
 from ..frontends.nn.traced import Traced, modules_of, trace
-from ..frontends.nn.trees import flatten
+from ..frontends.nn.trees import Tree, flatten
 from ..ir.ops.core import Module as Program
 
 Build = Callable[[Program], Any]
@@ -39,41 +39,47 @@ class CompiledFunction:
         self.build = build
         self.programs: dict[Hashable, tuple[Traced, Any]] = {}
         self._modules = [m for _, m in modules_of(function)]
+        self._arguments: dict[Tree, list[Module]] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if STATE.trace is not None:
             return self.function(*args, **kwargs)
-        traced, program = self.program(*args, **kwargs)
-        return traced.finish(program.run(traced.arrays(self._given(args, kwargs))))
+        given = (args, kwargs) if kwargs else args
+        leaves, tree = flatten(given)
+        traced, program = self._program(given, leaves, tree, bool(kwargs))
+        return traced.finish(program.run(traced.given(leaves)))
 
     def program(self, *args: Any, **kwargs: Any) -> tuple[Traced, Any]:
         """What a call with such arguments runs: the traced function and its executable."""
-        given = self._given(args, kwargs)
-        leaves, tree = flatten(given)
-        key = (tree, tuple([type_of(x) for x in leaves]), self._modes(given), bool(kwargs))
+        given = (args, kwargs) if kwargs else args
+        return self._program(given, *flatten(given), bool(kwargs))
+
+    def _program(
+        self, given: tuple[Any, ...], leaves: list[Any], tree: Tree, named: bool
+    ) -> tuple[Traced, Any]:
+        key = (tree, tuple([type_of(x) for x in leaves]), self._modes(given, tree), named)
         known = self.programs.get(key)
-        if known is None:
+        if known is None or not known[0].current():
             if len(self.programs) >= MOST_KINDS:
                 del self.programs[next(iter(self.programs))]
-            traced = trace(self._plain if kwargs else self.function, *given)
+                self._arguments.clear()
+            traced = trace(self._plain if named else self.function, *given)
             known = self.programs[key] = (traced, self.build(traced.module))
         return known
-
-    @staticmethod
-    def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        return (args, kwargs) if kwargs else args
 
     def _plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self.function(*args, **kwargs)
 
-    def _modes(self, given: tuple[Any, ...]) -> tuple[Hashable, ...]:
-        """What the state of the modules is like, those among the arguments included."""
-        found: list[Hashable] = []
-        for root in (*self._modules, *[m for _, m in modules_of(None, given)]):
-            for module in root.modules():
-                found.append(module.training)
-                for table in (module._parameters, module._buffers):
-                    found += [None if t is None else (name, t.type) for name, t in table.items()]
+    def _modes(self, given: tuple[Any, ...], tree: Tree) -> tuple[bool, ...]:
+        """The modes of the modules, those among the arguments included."""
+        others = self._arguments.get(tree)
+        if others is None:
+            others = self._arguments[tree] = [m for _, m in modules_of(None, given)]
+        found: list[bool] = []
+        pending = [*self._modules, *others]
+        for module in pending:
+            found.append(module.training)
+            pending += [m for m in module._modules.values() if m is not None]
         return tuple(found)
 
     def __repr__(self) -> str:

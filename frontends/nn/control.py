@@ -16,11 +16,12 @@ from ...ir.errors import Error
 from ...ir.ops.control import If, Scan, While
 from ...ir.ops.core import Yield
 from ...ir.types import TensorType, Type
+from .creation import zeros
 from .dispatch import STATE, Base, as_tensor, here
 from .functions import truth
 from .shaping import reshape, stack
 from .tensor import Tensor
-from .tracing import Change, Trace
+from .tracing import Change, Trace, tracing
 from .trees import Tree, flatten, paths, unflatten
 
 Function = Callable[..., Any]
@@ -190,9 +191,25 @@ def _python_scan(
         parts, shape = flatten(y)
         rounds[k] = [as_tensor(p) for p in parts]
     if not trips:
-        return carry, None
+        return carry, _no_rounds(body, carry, slices, tree)
     stacked = [stack(column, 0) for column in zip(*rounds, strict=True)]
     return carry, unflatten(shape, stacked)
+
+
+def _no_rounds(body: Function, carry: Any, slices: list[Tensor], tree: Tree) -> Any:
+    """The y's of no round: their types come from a trace that is thrown away."""
+    leaves, arranged = flatten(carry)
+    with tracing(Trace({})) as trace:
+        own = [trace.tensor(trace.block.add_arg(t.type)) for t in leaves]
+        kinds = [TensorType(x.type.dtype, x.type.shape[1:]) for x in slices]
+        given = [trace.tensor(trace.block.add_arg(t)) for t in kinds]
+        try:
+            y = _pair(body(unflatten(arranged, own), unflatten(tree, given)))[1]
+            parts, shape = flatten(y)
+            types = [as_tensor(p).type for p in parts]
+        finally:
+            trace.restore()
+    return unflatten(shape, [zeros((0, *t.shape), dtype=t.dtype) for t in types])
 
 
 def _check_carry(carry: Any, arranged: Tree, kinds: Sequence[TensorType], init: Any) -> None:

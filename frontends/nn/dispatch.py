@@ -82,9 +82,14 @@ class Base:
 class Call:
     """An op class with attributes and operand types: all that is known before there are arrays."""
 
-    __slots__ = ("attrs", "cls", "gives", "named", "quiet", "single", "types")
+    __slots__ = (
+        "attrs", "cls", "gives", "named", "quiet", "reads", "single", "template", "types",
+    )  # fmt: skip
+    template: Op | None
+    reads: tuple[Value, ...]
 
     def __init__(self, cls: type[Op], op: Op) -> None:
+        self.template, self.reads = None, ()
         self.cls = cls
         self.attrs = op.attrs
         self.named: dict[str, Any] = op.attributes
@@ -99,6 +104,14 @@ class Call:
         made = cls.__new__(cls)
         made.cls, made.attrs, made.named, made.types = op, attrs, {}, types
         made.single, made.quiet, made.gives = len(types) == 1, True, True
+        made.template, made.reads = None, ()
+        return made
+
+    @classmethod
+    def region(cls, op: Op, reads: tuple[Value, ...]) -> Call:
+        """A call of an op with regions, to be copied; `reads` are all values that it reads."""
+        made = cls.of(type(op), op.attrs, tuple([r.type for r in op.results]))
+        made.template, made.reads = op, reads
         return made
 
 
@@ -155,7 +168,28 @@ def apply(cls: type[Op], *operands: Any, **attrs: Any) -> Any:
     """The result of the op (or the tuple of results) on these tensors; None is an absent operand.
 
     Arrays and Python numbers are made tensors.  Types are the op's own concern: there is no
-    promotion here.  Errors: those of the op's `infer`, with the user's line.
+    promotion here.  An op of one's own is a class with `infer`, `evaluate`, `vjp` and, to be
+    compiled, `decompose`::
+
+        class TimesCube(Op):
+            x = operand(Float)
+            y = operand(Float)
+
+            @staticmethod
+            def infer(x, y):
+                return x
+
+            @staticmethod
+            def evaluate(x, y):
+                return x * y**3
+
+            def vjp(self, b, g):
+                square = b.mul(self.y, self.y)
+                ...
+
+        z = nn.apply(TimesCube, x, y)
+
+    Errors: those of the op's `infer`, with the user's line.
     """
     given = [x if x is None or isinstance(x, Base) else as_tensor(x) for x in operands]
     trace = STATE.trace

@@ -17,7 +17,19 @@ from ...ir.errors import Error
 from ...ir.interpret import Interpreter
 from ...ir.ops.core import Const
 from ...passes.autodiff.pullback import expanded, has_rule, pullback
-from .dispatch import Base, Node, apply, as_tensor, enable_grad, here, leaf, no_grad
+from .dispatch import (
+    STATE,
+    Base,
+    Call,
+    Node,
+    apply,
+    as_tensor,
+    enable_grad,
+    here,
+    leaf,
+    no_grad,
+    result,
+)
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -72,9 +84,12 @@ class Tape:
                 value = self._argument(t, array)
             self.known.setdefault(value, t if t.array is array else leaf(array))
             operands.append(value)
-        cls = node.call.cls
-        self.composites = self.composites or not has_rule_class(cls)
-        op = cls.raw(operands, node.call.attrs, node.call.types, loc=node.loc)
+        call = node.call
+        self.composites = self.composites or not has_rule_class(call.cls)
+        if call.template is None:
+            op = call.cls.raw(operands, call.attrs, call.types, loc=node.loc)
+        else:
+            op = call.template.copy(dict(zip(call.reads, operands, strict=True)))
         self.block.append(op)
         for k, made in enumerate(op.results):
             self.values[id(node), k] = made
@@ -174,7 +189,7 @@ def evaluated(
         op = op.prev
     with np.errstate(all="ignore"), enable_grad() if keep else no_grad():
         for op, dying in reversed(plan):
-            _run(op, env, keep)
+            _run(op, env)
             for value in dying:
                 env.pop(value, None)
     return [None if v is None else env[v] for v in wanted]
@@ -191,20 +206,24 @@ def _reads(op: Op) -> list[Value]:
     return list(found)
 
 
-def _loop(op: Op, env: Mapping[Value, Any], keep: bool) -> Sequence[Tensor]:
-    """The results of an op with regions, by the interpreter; these are not recorded."""
-    if keep:
-        raise Error(
-            "E0615", f"the gradient of a gradient of '{op.name}' is not recorded", where=op.loc,
-            hint="inside a trace it is: irc.compile(irc.grad(...))",
-        )  # fmt: skip
+def _loop(op: Op, env: Mapping[Value, Any]) -> Sequence[Tensor]:
+    """The results of an op with regions, by the interpreter; recorded as the op that it is."""
+    reads = _reads(op)
+    tensors = [env[v] for v in reads]
     interpreter = Interpreter()
-    interpreter.env.update({v: env[v].array for v in _reads(op)})
+    interpreter.env.update({v: t.array for v, t in zip(reads, tensors)})
     arrays = [None if v is None else env[v].array for v in op.operands]
-    return [leaf(np.asarray(x)) for x in interpreter.results(op, arrays)]
+    found = interpreter.results(op, arrays)
+    node = None
+    if STATE.recording and any([t.requires_grad for t in tensors]):
+        inside: dict[Value, Value] = {v: Value(v.type, None, k) for k, v in enumerate(reads)}
+        own = tuple(inside.values())
+        call = Call.region(op.copy(inside), own)
+        node = Node(call, tuple(tensors), tuple([t.array for t in tensors]), op.loc or here())
+    return [result(x, r.type, node, k) for k, (x, r) in enumerate(zip(found, op.results))]
 
 
-def _run(op: Op, env: dict[Value, Any], keep: bool) -> None:
+def _run(op: Op, env: dict[Value, Any]) -> None:
     """Evaluate one op on tensors."""
     tensors = [None if v is None else env[v] for v in op.operands]
     if isinstance(op, Const):
@@ -212,7 +231,7 @@ def _run(op: Op, env: dict[Value, Any], keep: bool) -> None:
     elif isinstance(op, _PythonOp):
         found = op.run(tensors)
     elif op.regions:
-        found = _loop(op, env, keep)
+        found = _loop(op, env)
     else:
         made = apply(type(op), *tensors, **op.attributes)
         found = made if isinstance(made, tuple) else (made,)

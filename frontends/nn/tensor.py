@@ -115,6 +115,11 @@ class Tensor(Base):
             return np.array(self.array, dtype)
         return self.numpy()
 
+    def __array_function__(self, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
+        """A function of numpy gets the values and gives arrays."""
+        named = {name: _arrays(x) for name, x in kwargs.items()}
+        return function(*[_arrays(x) for x in args], **named)
+
     def item(self) -> Any:
         """The only element as a Python number."""
         return self._scalar("item()")
@@ -335,10 +340,10 @@ class Tensor(Base):
         return F.right_shift(self, other)
 
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return F.equal(self, other)
+        return NotImplemented if other is None else F.equal(self, other)
 
     def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return F.not_equal(self, other)
+        return NotImplemented if other is None else F.not_equal(self, other)
 
     def __lt__(self, other: Any) -> Tensor:
         return F.less(self, other)
@@ -508,6 +513,13 @@ class Tensor(Base):
     def round(self) -> Tensor:
         """The nearest integer, ties to the even one."""
         return F.round(self)
+
+
+def _arrays(x: Any) -> Any:
+    """Arrays in place of tensors, also in lists and tuples."""
+    if isinstance(x, Base):
+        return np.asarray(x)
+    return type(x)([_arrays(e) for e in x]) if type(x) in (list, tuple) else x
 
 
 class Buffer(Tensor):

@@ -101,7 +101,19 @@ class Traced:
             raise Error(
                 "E0622", "the arguments are arranged otherwise than when traced", where=here()
             )
-        return [s.array() for s in self.states] + [as_tensor(x).array for x in leaves]
+        return self.given(leaves)
+
+    def given(self, leaves: Sequence[Any]) -> list[Array]:
+        """The arguments of the program for inputs in order."""
+        state = [s.array() for s in self.states]
+        return state + [x if type(x) is np.ndarray else as_tensor(x).array for x in leaves]
+
+    def current(self) -> bool:
+        """Whether the state still has the types that the program was made for."""
+        types = [v.type for v in self.module.main.args[: len(self.states)]]
+        return all(
+            [s.tensor is not None and s.tensor.type is t for s, t in zip(self.states, types)]
+        )
 
     def finish(self, found: Sequence[Array]) -> Any:
         """The function's result from those of the program; buffers take their new values."""

@@ -72,6 +72,14 @@ def test_scan_with_a_length_and_symbolic_extents() -> None:
     np.testing.assert_allclose(before.numpy(), np.cumsum(XS, 0) - XS)
 
 
+def test_scan_of_nothing() -> None:
+    def f(xs: Any) -> Any:
+        return nn.scan(lambda c, x: (c + x, {"y": c * x}), nn.ones(3, dtype="f64"), xs)
+
+    for last, ys in everywhere(f, XS[:0]):
+        assert last.tolist() == [1.0] * 3 and ys["y"].shape == (0, 3)
+
+
 def test_while_loop() -> None:
     def steps(x: Any) -> Any:
         def small(n: Any, y: Any) -> Any:

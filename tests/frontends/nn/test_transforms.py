@@ -246,3 +246,16 @@ def test_mistakes_name_the_argument() -> None:
     with pytest.raises(irc.Error, match="E0624.*no argument 2"):
         irc.grad(lambda x: x.sum(), 2)(X)
     assert irc.grad(lambda x, n: x.sum() * n)(X, 3).tolist() == [3.0] * 4
+
+
+def test_second_order_through_a_recurrent_layer() -> None:
+    net = nn.LSTM(3, 4).double()
+    x = RNG.standard_normal((5, 2, 3))
+
+    def first(x: Any) -> Any:
+        return irc.grad(lambda x: (net(x)[0] ** 2).sum())(x)
+
+    found = everywhere(irc.grad(lambda x: (first(x) ** 2).sum()), x)[0].numpy()
+    step, direction = 1e-6, RNG.standard_normal(x.shape)
+    ends = [float((first(x + s * direction) ** 2).sum()) for s in (step, -step)]
+    np.testing.assert_allclose((found * direction).sum(), (ends[0] - ends[1]) / (2 * step), 1e-5)
