@@ -70,6 +70,21 @@ class Against:
         self.traced(ours, inputs, kwargs)
         return got, have
 
+    def twice(self, make: Make, x: Any) -> None:
+        """The gradient of the squared gradient of the squared results, eager and traced."""
+        theirs, ours = make(self.torch.nn).double(), make(nn).double()
+        ours.load_state_dict(theirs.state_dict())
+        other = self.torch.tensor(x, requires_grad=True)
+        loss = (theirs(other) ** 2).sum()
+        (first,) = self.torch.autograd.grad(loss, other, create_graph=True)
+        (first**2).sum().backward()
+
+        def squared(x: Any) -> Any:
+            return (nn.grad(lambda z: (ours(z) ** 2).sum())(x) ** 2).sum()
+
+        same(nn.grad(squared)(nn.tensor(x)), other.grad, "eager")
+        same(nn.trace(nn.grad(squared), x)(x), other.grad, "traced")
+
     def function(self, call: Make, *inputs: Any, rtol: float = RTOL, **kwargs: Any) -> Any:
         """A function: `call(F)` gives it; the same results and gradients."""
         theirs = call(self.torch.nn.functional)

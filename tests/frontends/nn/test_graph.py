@@ -88,6 +88,24 @@ def test_building_draws_nothing_and_dropout_draws_anew() -> None:
     assert (net.eval()(a).numpy() == a).all()
 
 
+def test_building_leaves_what_a_module_changes_in_any_mode() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", np.asarray(0))
+
+        def forward(self, x: Any) -> Any:
+            self.count = self.count + 1
+            return x + nn.random.uniform(3)
+
+    state, x, noisy = nn.random.state(), nn.Input((3,)), Noisy()
+    net = nn.Model(x, noisy(x))
+    assert noisy.count.item() == 0
+    assert all((nn.random.state()[k] == v).all() for k, v in state.items())
+    net(normal(2, 3))
+    assert noisy.count.item() == 1
+
+
 def test_modules_with_several_results_and_named_extents() -> None:
     x = nn.Input(("T", 3))
     y, (h, c) = nn.LSTM(3, 4, batch_first=True)(x)

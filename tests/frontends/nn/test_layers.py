@@ -97,6 +97,9 @@ POOLS = {
     "avg2d divisor ceil": (
         lambda n: n.AvgPool2d(3, 2, 1, ceil_mode=True, divisor_override=5), (1, 2, 6, 8),
     ),
+    "avg2d divisor partial": (
+        lambda n: n.AvgPool2d(2, 3, 1, ceil_mode=True, divisor_override=5), (1, 2, 4, 7),
+    ),
     "avg3d": (lambda n: n.AvgPool3d((2, 1, 2)), (1, 2, 4, 3, 4)),
     "lp1d": (lambda n: n.LPPool1d(2, 3), (2, 3, 9)),
     "lp2d": (lambda n: n.LPPool2d(2, 2, 1), (2, 3, 5, 4)),
@@ -142,6 +145,9 @@ NORMS = {
     "instance1d": (lambda n: n.InstanceNorm1d(3), (2, 3, 5)),
     "instance2d": (
         lambda n: n.InstanceNorm2d(3, affine=True, track_running_stats=True), (2, 3, 4, 5),
+    ),
+    "instance2d no momentum": (
+        lambda n: n.InstanceNorm2d(3, momentum=None, track_running_stats=True), (2, 3, 4, 5),
     ),
     "instance3d": (lambda n: n.InstanceNorm3d(3, eps=0.1), (2, 3, 2, 3, 2)),
     "instance alone": (lambda n: n.InstanceNorm1d(3), (3, 5)),
@@ -242,6 +248,30 @@ def test_embedding(against: Any, padding: int | None) -> None:
     against.layer(lambda n: n.Embedding(5, 3, padding_idx=padding), index)
 
 
+def test_the_padding_row_begins_as_zeros() -> None:
+    table = nn.Embedding(5, 3, padding_idx=-2).weight.numpy()
+    assert (table[3] == 0).all() and (table[[0, 1, 2, 4]] != 0).all()
+
+
+TWICE = {
+    "linear": (lambda n: n.Sequential(n.Linear(6, 4), n.Tanh()), (3, 6)),
+    "conv": (lambda n: n.Sequential(n.Conv2d(2, 3, 3), n.GELU(), n.AvgPool2d(2)), (2, 2, 5, 5)),
+    "transposed": (lambda n: n.Sequential(n.ConvTranspose1d(2, 3, 3), n.SiLU()), (2, 2, 4)),
+    "batch norm": (lambda n: n.Sequential(n.BatchNorm1d(3), n.Tanh()), (4, 3, 5)),
+    "layer norm": (lambda n: n.Sequential(n.LayerNorm(6), n.Softplus()), (3, 6)),
+    "softmax": (lambda n: n.Softmax(1), (3, 6)),
+    "pool": (lambda n: n.Sequential(n.MaxPool1d(2), n.Sigmoid()), (2, 3, 6)),
+    "cell": (lambda n: n.GRUCell(6, 4), (3, 6)),
+}
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", TWICE)
+def test_second_derivatives(against: Any, name: str) -> None:
+    make, shape = TWICE[name]
+    against.twice(make, normal(*shape))
+
+
 # ------------------------------------------------------------ dropout
 
 
@@ -290,6 +320,10 @@ WRONG = [
     (nn.GroupNorm(2, 4), (1, 6, 2), "GroupNorm 2 of 4", "4 along axis 1", "f32[1, 6, 2]"),
     (nn.PReLU(3), (2, 4), "PReLU 3", "3 along axis 1", "f32[2, 4]"),
     (nn.PixelShuffle(2), (1, 6, 2, 2), "PixelShuffle", "multiple of 4", "f32[1, 6, 2, 2]"),
+    (nn.Conv1d(2, 2, 3, padding=3, padding_mode="reflect"), (1, 2, 3), "Conv1d 2->2 3",
+     "at least 4", "f32[1, 2, 3]"),
+    (nn.Conv1d(2, 2, 3, padding=4, padding_mode="circular"), (1, 2, 3), "Conv1d 2->2 3",
+     "at least 4", "f32[1, 2, 3]"),
     (nn.ReflectionPad1d(3), (1, 2, 3), "ReflectionPad1d (3, 3)", "at least 4", "f32[1, 2, 3]"),
 ]  # fmt: skip
 

@@ -164,6 +164,16 @@ def test_a_query_that_sees_nothing_gives_zeros() -> None:
     assert (out.numpy()[0, 1] == 0).all() and (out.numpy()[0, 0] == 1).all()
 
 
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_weights_are_dropped_while_training_only(need_weights: bool) -> None:
+    layer, x = nn.MultiheadAttention(8, 2, dropout=0.5, batch_first=True), nn.ones((1, 6, 8))
+    one, two = [layer(x, x, x, need_weights=need_weights)[0].numpy() for _ in range(2)]
+    assert (one != two).any()
+    layer.eval()
+    one, two = [layer(x, x, x, need_weights=need_weights)[0].numpy() for _ in range(2)]
+    assert (one == two).all()
+
+
 def test_a_wrong_shape_names_the_layer() -> None:
     net = nn.Sequential({"block": nn.TransformerEncoderLayer(6, 2)})
     with pytest.raises(Error) as raised:
