@@ -5,6 +5,7 @@ Imports: the core, types, dims, scatters, the loop level.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from .elementwise import constant
 from .index import in_range
 from .loop import Bind, IndexValue, Load, Store
 from .scatter import nest
+from .shape import DimValue
 
 
 class ScatterPoints(Op):
@@ -115,19 +117,34 @@ def of_weights(
     b: Builder, images: Value, g: Value, tables: Sequence[Value], taps: int
 ) -> list[Value | None]:
     """The cotangents of the tables of `sample_points` for g, that of the samples: none for the
-    positions; for a weight, what the samples would be were it 1 and the others of its axis 0."""
+    positions.
+
+    Each combination of taps reads the images once, at flat positions, and sums over the channels;
+    a weight gets those sums of its tap, times the other axes' weights.
+    """
     half = len(tables) // 2
-    weights = list(tables[half:])
-    one = b.broadcast_to(constant(b, weights[0], 1.0), shape=weights[0].tensor.shape)
-    zero = b.broadcast_to(constant(b, weights[0], 0.0), shape=weights[0].tensor.shape)
-    found: list[Value | None] = [None] * half
-    for k in range(half):
-        first = k // taps * taps
-        chosen = list(weights)
-        chosen[first : first + taps] = [one if first + t == k else zero for t in range(taps)]
-        part = b.sample_points(images, *tables[:half], *chosen, taps=taps)
-        found.append(b.reduce_sum(b.mul(g, part), axes=(1,)))
-    return found
+    shape = images.tensor.shape
+    area: DimLike = 1
+    for extent in shape[2:]:
+        area = area * extent
+    flat = b.reshape(images, shape=(*shape[:2], area))
+    ones = b.broadcast_to(constant(b, tables[half], 1.0), shape=tables[half].tensor.shape)
+    parts: list[list[Value]] = [[] for _ in range(half)]
+    for chosen in np.ndindex(*[taps] * (len(shape) - 2)):
+        at = [k * taps + tap for k, tap in enumerate(chosen)]
+        place = tables[at[0]]
+        for k, extent in zip(at[1:], shape[3:]):
+            size = b.emit(DimValue, dim=extent, dtype=i64)
+            place = b.add(b.mul(place, size), tables[k])
+        read = b.sample_points(flat, place, ones, taps=1)
+        total = b.reduce_sum(b.mul(g, read), axes=(1,))
+        for k in at:
+            part = total
+            for other in at:
+                part = part if other == k else b.mul(part, tables[half + other])
+            parts[k].append(part)
+    sums: list[Value | None] = [functools.reduce(b.add, given) for given in parts]
+    return [*[None] * half, *sums]
 
 
 __all__ = ["ScatterPoints", "of_weights"]
