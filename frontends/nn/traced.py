@@ -21,7 +21,7 @@ from ...ir.interpret import run
 from ...ir.ops.core import Const, Func, Return
 from ...ir.ops.core import Module as Program
 from ...ir.verify import verify
-from .dispatch import PACKAGE, as_tensor, here, leaf
+from .dispatch import PACKAGE, Base, as_tensor, here, leaf
 from .random import default as default_stream
 from .specs import Spec, is_input, type_of
 from .tensor import Holder, Parameter, Tensor, as_buffer
@@ -157,7 +157,7 @@ def trace(function: Callable[..., Any], *examples: Any, name: str = "") -> Trace
     """
     leaves, arguments = flatten(tuple(examples), is_input)
     asked = _input_names(function, examples, leaves)
-    trace = Trace(state_places(list(modules_of(function, examples))))
+    trace = Trace(state_places(function, examples))
     with tracing(trace):
         values = [trace.block.add_arg(type_of(x)) for x in leaves]
         try:
@@ -263,12 +263,15 @@ def _parameter_names(function: Any) -> list[str]:
 # Which modules a function uses --------------------------------------------------------------------
 
 
-def state_places(modules: Sequence[tuple[str, Module]]) -> dict[int, Place]:
-    """Where all parameters and buffers of these modules are, by identity; and the random stream's.
+def state_places(function: Any, args: Sequence[Any] = ()) -> dict[int, Place]:
+    """Where the parameters and buffers are that a call refers to, by identity; and the random
+    stream's.
 
     One module alone gives its own names, of several each has its name in front.
     """
     found: dict[int, Place] = {}
+    held = list(_held(function, args))
+    modules = [(name, cast("Module", x)) for name, x in held if isinstance(x, Holder)]
     for kind in ("_parameters", "_buffers"):
         for prefix, root in modules:
             for path, module in root.named_modules("" if len(modules) == 1 else prefix):
@@ -278,6 +281,9 @@ def state_places(modules: Sequence[tuple[str, Module]]) -> dict[int, Place]:
                     found.setdefault(id(t), Place(name, table, key))
     for key, t in default_stream.table.items():
         found.setdefault(id(t), Place(f"{default_stream.name}.{key}", default_stream.table, key))
+    for name, x in held:
+        if isinstance(x, Base):
+            found.setdefault(id(x), Place(name))
     return found
 
 
@@ -285,6 +291,11 @@ def modules_of(function: Any, args: Sequence[Any] = ()) -> Iterator[tuple[str, M
     """The modules that a call refers to: the function itself, its object, closure and globals, and
     those among the arguments.
     """
+    return iter([(n, cast("Module", x)) for n, x in _held(function, args) if isinstance(x, Holder)])
+
+
+def _held(function: Any, args: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Modules, and parameters and buffers that are in none of them."""
     seen: set[int] = set()
     found: set[int] = set()
     names = _parameter_names(function)
@@ -300,7 +311,9 @@ def modules_of(function: Any, args: Sequence[Any] = ()) -> Iterator[tuple[str, M
         if isinstance(x, Holder):
             if id(x) not in found:
                 found.update([id(m) for m in cast("Module", x).modules()])
-                yield name, cast("Module", x)
+                yield name, x
+        elif isinstance(x, Base):
+            yield name, x
         else:
             pending += reversed(_references(name, x))
 
@@ -324,7 +337,7 @@ def _references(name: str, x: Any) -> list[tuple[str, Any]]:
 
 def _refers(x: Any) -> bool:
     """Whether it may lead to a module."""
-    return callable(x) or isinstance(x, (list, tuple, dict))
+    return callable(x) or isinstance(x, (list, tuple, dict)) or getattr(x, "is_state", False)
 
 
 def _of_function(x: types.FunctionType) -> list[tuple[str, Any]]:

@@ -210,11 +210,12 @@ def tracing(trace: Trace) -> Iterator[Trace]:
         raise Error(
             "E0622", "a trace inside a trace", where=here(), hint="call the function itself"
         )
-    STATE.trace = trace
+    recording = STATE.recording
+    STATE.trace, STATE.recording = trace, True
     try:
         yield trace
     finally:
-        STATE.trace = None
+        STATE.trace, STATE.recording = None, recording
 
 
 __all__ = ["Change", "Frame", "Trace", "tracing"]

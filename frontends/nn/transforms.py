@@ -26,8 +26,8 @@ def grad(function: Function, argnums: int | Sequence[int] = 0, has_aux: bool = F
     """The function that gives the gradient of `function` by its argument(s) `argnums`.
 
     `function` gives one number; arguments may be tensors, arrays, containers of them, or modules
-    (the gradient is then a dict by the names of the parameters).  With `has_aux` it gives (number,
-    more), and the result is (gradient, more).  Errors: E0624.
+    (the gradient is then a dict by the names of the parameters that require one).  With `has_aux`
+    it gives (number, more), and the result is (gradient, more).  Errors: E0624.
     """
     inner = value_and_grad(function, argnums, has_aux)
 
@@ -109,7 +109,7 @@ class Sources:
     def _take(self, function: Function, number: int) -> None:
         given = self.args[number]
         if isinstance(given, Module):
-            named = dict(given.named_parameters())
+            named = {n: p for n, p in given.named_parameters() if p.requires_grad}
             self.trees.append((list(named), len(named)))
             self.tensors += named.values()
             return

@@ -120,6 +120,19 @@ def test_several_modules_have_their_names_in_front() -> None:
     }  # fmt: skip
 
 
+def test_parameters_in_no_module_and_streams_of_ones_own() -> None:
+    scale, stream = nn.Parameter(np.ones(3, np.float32)), nn.random.Generator(3, "mine")
+    run = irc.compile(lambda x: x * scale + nn.random.uniform(3, generator=stream))
+    traced = run.program(X)[0]
+    assert traced.module.main.inputs == ("scale", "mine.key", "mine.counter", "x")
+    for seed in (3, 4):
+        stream.seed(seed)
+        want = X * scale.numpy() + nn.random.uniform(3, generator=nn.random.Generator(seed)).numpy()
+        np.testing.assert_allclose(run(X).numpy(), want, 1e-6)
+        scale.assign([2.0, 3.0, 4.0])
+    assert stream.state()["counter"].tolist() == [1, 0, 0, 0] and len(run.programs) == 1
+
+
 REFUSED = [
     (lambda x: x if x.sum() > 0 else -x, "E0617", "nn.cond"),
     (lambda x: [x for _ in range(int(x[0, 0]))], "E0617", "nn.scan"),
