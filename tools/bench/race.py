@@ -78,8 +78,8 @@ class Race:
 class Runner:
     """A worker process that is stopped whenever it is not asked."""
 
-    def __init__(self, engine: str) -> None:
-        command = [sys.executable, "-P", "-m", "irc.tools.bench.worker", engine]
+    def __init__(self, engine: str, module: str = "irc.tools.bench.worker") -> None:
+        command = [sys.executable, "-P", "-m", module, engine]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
