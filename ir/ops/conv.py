@@ -22,12 +22,12 @@ from .window import Window, window, windows_of
 class Conv(Op):
     """Cross-correlation of x [N, C, *S] with w [O, C/groups, *K], as in ONNX Conv: [N, O, *S'].
 
-    `pads` are (before ..., after ...), in zeros.  With `channel_block` = c the layouts are blocked:
-    x [N, ceil(C/c), *S, c]; w [ceil(O/ob), ceil(C/c)/groups, *K, c, ob] with `out_block` ob a
-    multiple of c (default c), or [ceil(C/c), *K, c] where `groups` is the channel count C
-    (depthwise); the result is [N, ceil(out_channels/c), *S', c].  Lanes that pad w with zeros give
-    zeros.  `in_block` is x's own block where it differs: with 1, a plain image is x already (first
-    layers).
+    `pads` are (before ..., after ...), in zeros, whose products may be left out.  With
+    `channel_block` = c the layouts are blocked: x [N, ceil(C/c), *S, c]; w [ceil(O/ob),
+    ceil(C/c)/groups, *K, c, ob] with `out_block` ob a multiple of c (default c), or [ceil(C/c), *K,
+    c] where `groups` is the channel count C (depthwise); the result is [N, ceil(out_channels/c),
+    *S', c].  Lanes that pad w with zeros give zeros.  `in_block` is x's own block where it differs:
+    with 1, a plain image is x already (first layers).
 
     C1: element types as for matmul.  C2: x and w have the ranks above, with a spatial axis.  C3:
     kernel extents are known; strides, dilations (>= 1) and pads (>= 0) fit their number.  C4: the

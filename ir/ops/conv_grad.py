@@ -28,11 +28,11 @@ class ConvFilterGrad(Op):
     *S] and the cotangent g [N, O, *S'] of its result.
 
     Element [o, c, k] is the sum of g[n, o, s] * x[n, c, s*stride + k*dilation - pad] over batch and
-    positions; positions in the pads do not take part.  With `channel_block` = c the layouts are
-    those of the blocked convolution: x [N, ceil(C/c), *S, c], g [N, ceil(O/c), *S', c], the result
-    [O/ob, ceil(C/c)/groups, *kernel, c, ob] with `out_block` ob (default c), or [ceil(C/c),
-    *kernel, c] where `groups` is the channel count C (depthwise).  `in_block` is x's own block
-    where it differs.
+    positions; positions in the pads do not take part (or add zero, where g is finite).  With
+    `channel_block` = c the layouts are those of the blocked convolution: x [N, ceil(C/c), *S, c], g
+    [N, ceil(O/c), *S', c], the result [O/ob, ceil(C/c)/groups, *kernel, c, ob] with `out_block` ob
+    (default c), or [ceil(C/c), *kernel, c] where `groups` is the channel count C (depthwise).
+    `in_block` is x's own block where it differs.
 
     C1: element types as for matmul.  C2: x and g have one rank, with a spatial axis.  C3: kernel
     extents are known; strides, dilations (>= 1) and pads (>= 0) fit their number.  C4: g has x's

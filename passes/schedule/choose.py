@@ -16,6 +16,7 @@ from ...ir.ops.core import Func
 from ...ir.ops.loop import Alloc, For, Load, Store
 from ...ir.symbols import loops_around
 from ...ir.target import Target
+from .batched import schedule_batched
 from .contraction import (
     match_contraction,
     match_update,
@@ -26,7 +27,7 @@ from .contraction import (
 from .correlation import schedule_correlation
 from .joining import join_results
 from .memory import ComputeAt, Inline, Stage
-from .nests import Refused, child_of, contains, perfect_chain
+from .nests import Refused, child_of, contains, find_loop, perfect_chain
 from .rows import schedule_rows, share_copies, vectorize_nest
 from .scheduler import Scheduler, depends, static
 from .sliding import schedule_sliding
@@ -151,8 +152,11 @@ def _outputs(s: Scheduler) -> list[For]:
 
 def _schedule(s: Scheduler, root: For) -> None:
     """One output nest: a contraction with its epilogue, a contraction under a window, or rows."""
-    if schedule_sliding(s, root) or schedule_correlation(s, root):
-        return
+    name = root.var
+    for recipe in (schedule_sliding, schedule_correlation, schedule_batched):
+        if recipe(s, root):
+            return
+        root = find_loop(s.kernel, name)  # a recipe that was given up leaves a copy
     once: list[str] = []
     for alloc in [a for a in s.allocs() if a.block is s.kernel.body]:
         once += _stage_padding(s, alloc)

@@ -103,14 +103,16 @@ class Trim(Step):
     """Leave out the iterations of a reduction that add nothing: all that they multiply is outside
     of its bounds, and read as zero.
 
-    The loop then runs over what its outer loops' variables leave of it.
+    The loop then runs over what its outer loops' variables leave of it.  With `finite` one factor
+    outside of its bounds is enough, as the others are taken to be finite.
     """
 
     var: str
+    finite: bool = False
 
     def apply(self, kernel: Func) -> None:
         loop = find_loop(kernel, self.var)
-        guards = _common_guards(loop)
+        guards = _guards(loop, self.finite)
         outer = set(ranges_around(loop))
         low, high = loop.lo, loop.lo + loop.extent
         for guard in guards:
@@ -167,23 +169,25 @@ def in_bounds(load: Load) -> bool:
     return all([nonneg(w, ranges) is True for e, n in pairs for w in (e, n - 1 - e)])
 
 
-def _common_guards(loop: For) -> list[DimLike]:
-    """The guards with this loop's variable that every factor of the sum under it has."""
+def _guards(loop: For, finite: bool) -> list[DimLike]:
+    """The guards with this loop's variable that every factor of the sum under it has; or, with
+    `finite`, any.
+    """
     if not loop.reduction:
         raise Refused(f"{loop.var} is not a reduction")
     stores = [op for op in accesses(loop) if isinstance(op, Store)]
     if len(stores) != 1 or stores[0].where or not _adds_products(stores[0]):
         raise Refused(f"{loop.var} does not add up products")
-    loads = [op for op in accesses(loop) if isinstance(op, Load)
-             and op.source is not stores[0].target]  # fmt: skip
-    found = [w for w in loads[0].where if loop.var in symbols_of(w)] if loads else []
-    for load in loads:
-        mine = [w for w in load.where if loop.var in symbols_of(w)]
-        if set(mine) != set(found) or load.fill != 0:
-            raise Refused(f"{load.source.name} has other guards, or another fill than zero")
-    if not found:
+    loads = factors(stores[0])
+    found = [[w for w in load.where if loop.var in symbols_of(w)] for load in loads]
+    if any([mine and load.fill != 0 for mine, load in zip(found, loads, strict=True)]):
+        raise Refused("a factor is read as something else than zero outside of its bounds")
+    if not finite and any([set(mine) != set(found[0]) for mine in found]):
+        raise Refused("a factor has other guards than another")
+    guards = list(dict.fromkeys([w for mine in found for w in mine]))
+    if not guards:
         raise Refused(f"no guard mentions {loop.var}")
-    return found
+    return guards
 
 
 def _adds_products(store: Store) -> bool:
