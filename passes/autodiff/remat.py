@@ -11,6 +11,7 @@ and are the same ops on the same values.  May import: ir, passes.cost, its sibli
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -23,9 +24,9 @@ from ..options import Pass
 from .activity import reads
 from .regions import replace_reads
 
-NEAR = 48
-"""Backward ops between two readers of a value for which one copy serves both; it would be held for
-longer."""
+SPAN = 2.0
+"""One copy serves readers within this many times the root of the number of backward ops; for others
+the value is computed once more, since a copy held longer is as bad as a value kept."""
 FREE = frozenset(
     {"broadcast_to", "const", "dim_value", "iota", "reshape", "slice", "stop_gradient", "transpose"}
 )
@@ -36,6 +37,8 @@ FREE = frozenset(
 class Parts:
     """A function's forward ops, its backward ops with their positions, and which forward values
     that are not free the latter read, each with the position of the first reader.
+
+    `near` is how far apart two readers may be that share a copy.
     """
 
     func: Func
@@ -43,6 +46,7 @@ class Parts:
     forward: set[Op] = field(init=False)
     backward: dict[Op, int] = field(init=False)
     read: dict[Value, int] = field(init=False)
+    near: float = field(init=False)
 
     def __post_init__(self) -> None:
         todo = list(self.func.returned[: self.count])
@@ -54,6 +58,7 @@ class Parts:
                 todo.extend(reads(op))
         ops = [op for op in self.func.body if op not in self.forward and not op.terminator]
         self.backward = {op: k for k, op in enumerate(ops)}
+        self.near = SPAN * math.sqrt(len(ops))
         self.read = {}
         for op, k in self.backward.items():
             for value in self.sources(reads(op)):
@@ -169,7 +174,7 @@ class _Choice:
     def shared(self, source: Value, value: Value) -> bool:
         """Whether a copy of `source` is made near the readers of `value`."""
         read = self.parts.read
-        return source in self.dropped and abs(read[source] - read[value]) <= NEAR
+        return source in self.dropped and abs(read[source] - read[value]) <= self.parts.near
 
     def work(self, op: Op) -> float:
         """Operations, bytes moved counted as those that take as long."""
@@ -273,7 +278,7 @@ class _Rewriting:
     def far(self, made: Made, value: Value, place: _Place) -> bool:
         """It was not made lately."""
         known = made.get(value)
-        return known is None or place.at - known[1] > NEAR
+        return known is None or place.at - known[1] > self.parts.near
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,24 @@ def test_scan_keeps_only_what_the_reverse_reads(checked: Checked) -> None:
     assert len(backward.scanned) == 1
 
 
+def test_views_and_what_no_round_changes_are_made_again(checked: Checked) -> None:
+    """A gather may not leave the loop, yet is no reason for a stack; nor is a view of what is
+    stacked.
+    """
+
+    def build(b: Builder, w: Value, h: Value) -> Value:
+        def body(b: Builder, h: Value) -> Sequence[Value]:
+            row = b.mul(b.take(w, const(b, 1), axis=0), const(b, 0.5))
+            return [b.mul(b.mul(h, b.transpose(h, perm=(1, 0))), row)]
+
+        return total(b, b.insert(Scan.make([h], [], body, length=3)).results[0])
+
+    grown = checked(["f64[3, 2]", "f64[2, 2]"], build, [0, 1], [some(3, 2), some(2, 2, seed=1)])
+    forward, backward = ops(grown, "scan")
+    assert len(forward.results) == 3  # h, and the product that the gather's gradient reads
+    assert len([op for op in backward.walk() if op.name == "take"]) == 1
+
+
 def test_scan_of_data_alone_gives_its_slices_no_gradient(checked: Checked) -> None:
     def build(b: Builder, w: Value, h: Value, x: Value) -> Value:
         scan = b.insert(Scan.make([h], [x], lambda b, h, x: step(b, w, h, x)))

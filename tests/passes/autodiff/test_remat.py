@@ -22,7 +22,7 @@ from irc.passes.fuse import Fuse
 from irc.passes.pipeline import Rematerialise, compile_module, parse_pipeline
 
 Function = Callable[..., Func]
-ROWS, WIDTH, LAYERS = 64, 16, 6
+ROWS, WIDTH, LAYERS, DEEP = 64, 16, 6, 24
 KEPT = ROWS * WIDTH * 4
 
 
@@ -43,6 +43,13 @@ def trained(function: Function) -> Func:
     """The network with the gradients of its weights; results: loss, sum, gradients."""
     types = [f"f32[{ROWS}, {WIDTH}]", *[f"f32[{WIDTH}, {WIDTH}]"] * LAYERS]
     return differentiate(function(types, net), range(1, LAYERS + 1))
+
+
+@pytest.fixture
+def deep(function: Function) -> Func:
+    """Many layers."""
+    types = [f"f32[{ROWS}, {WIDTH}]", *[f"f32[{WIDTH}, {WIDTH}]"] * DEEP]
+    return differentiate(function(types, net), range(1, DEEP + 1))
 
 
 def inputs(func: Func) -> list[Any]:
@@ -127,6 +134,19 @@ def test_less_memory_is_needed(trained: Func) -> None:
         return found.planned.arena_bytes
 
     assert arena(0.5) < 0.75 * arena(1.0)
+    assert arena(0.09) < 0.55 * arena(1.0)
+
+
+def test_a_copy_is_not_held_for_readers_far_away(deep: Func) -> None:
+    """Of many layers, all of which are computed again, few are there at a time."""
+    made = within(deep, 0.05, 2)
+    ops = list(made.body)
+    at = {op: k for k, op in enumerate(ops)}
+    backward = Parts(made, 2).backward
+    copies = [op for op in backward if op.name in ("tanh", "exp")]
+    assert len(copies) > 2 * DEEP, "the first layers are computed more than once"
+    held = [max([at[u] for u in op.results[0].users]) - at[op] for op in copies]
+    assert max(held) < len(backward) / 2
 
 
 def test_the_pass(trained: Func) -> None:
