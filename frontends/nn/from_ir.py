@@ -28,6 +28,13 @@ from .specs import Spec
 from .tensor import Parameter
 from .trees import Tree, flatten, is_leaf
 
+_WEIGHTS = frozenset({
+    *[(name, 1) for name in ("matmul", "contract", "conv", "conv_transpose")],
+    *[(name, at) for name in ("lstm", "gru", "rnn") for at in (1, 2, 3)],
+    *[(name, 0) for name in ("take", "gather")],
+})  # fmt: skip
+"""Operands that are weights: (op, which operand)."""
+
 
 class Imported(Network):
     """A network that runs the ops of a program; `inputs` and `outputs` are its names for them."""
@@ -185,10 +192,8 @@ class _Constants:
 
     def _made(self, op: Const) -> Any:
         array = np.asarray(op.value.array)
-        name = op.loc.name if op.loc is not None else ""
-        if not name or name in self.made_by_ops or not op.result.tensor.dtype.is_float:
-            return leaf(array)
-        if not array.ndim:
+        name = self._named(op)
+        if not name or not op.result.tensor.dtype.is_float or not array.ndim:
             return leaf(array)
         name = self._free(name)
         kept = op in self.statistics or any([fnmatch.fnmatch(name, p) for p in self.patterns])
@@ -197,6 +202,17 @@ class _Constants:
         else:
             self.net.register_parameter(name, Parameter(array))
         return Held(name)
+
+    def _named(self, op: Const) -> str:
+        """The constant's own name; weights without one are called after the op that they serve."""
+        name = op.loc.name if op.loc is not None else ""
+        if name and name not in self.made_by_ops:
+            return name
+        for user in op.result.users:
+            at = user.operands.index(op.result)
+            if (user.name, at) in _WEIGHTS:
+                return f"{user.loc.name if user.loc is not None else user.name}.weight"
+        return ""
 
     def _free(self, name: str) -> str:
         """The name, numbered where it is taken."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ...ir.core import Array, Block, Builder, Value
+from ...ir.core import Array, Block, Builder, Loc, Value
 from ...ir.errors import Error
 from ...ir.interpret import run
 from ...ir.ops.core import Const, Func, Return
@@ -135,7 +135,8 @@ class Traced:
         b = Builder(func.body, func.body.first)
         count = len(self.states)
         for value, state in zip(func.args[:count], self.states, strict=True):
-            value.replace_by(b.insert(Const(np.array(state.tensor.array))).result)
+            array = np.array(state.tensor.array)
+            value.replace_by(b.insert(Const(array, loc=Loc(state.name))).result)
         func.body.args = func.args[count:]
         for index, value in enumerate(func.args):
             value.index = index

@@ -124,7 +124,7 @@ def pad(p: Place) -> str:
     if mode == "wrap":
         p.need(19, "pad in mode wrap")
     extents = p.type().shape
-    far = [(e, c) for e, a, b in zip(extents, low, high) for c in (a, b)]
+    far = [(e, c) for e, a, b in zip(extents, low, high) for c in (a, b) if c > 0]
     if mode == "reflect" and any([nonneg(e - 1 - c) is not True for e, c in far]):
         raise p.refuse("a mirror image wider than what it mirrors")
     told = vector(p.graph, (*low, *high))

@@ -10,6 +10,7 @@ import pytest
 
 import irc
 from irc import nn
+from irc.ir.core import Loc
 from irc.ir.errors import Error
 from irc.ir.interpret import run
 from irc.ir.parse import parse
@@ -148,6 +149,31 @@ def test_errors(program: Any) -> None:
     with pytest.raises(Error, match="does not fit the network") as raised:
         net(normal(2, 4, 4, 4))
     assert "expected f32[N, 3, 4, 4]" in str(raised.value)
+
+
+def test_names_and_values_there_and_back(tmp_path: Any) -> None:
+    net = nn.Sequential({
+        "conv": nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), "relu": nn.ReLU(),
+        "flatten": nn.Flatten(), "fc": nn.Linear(64, 5),
+    }).eval()  # fmt: skip
+    x, path = normal(2, 3, 4, 4), str(tmp_path / "net.onnx")
+    want = net(x).numpy()
+    irc.export_onnx(nn.trace(net, nn.Spec(("N", 3, 4, 4))).frozen(), path)
+    back = nn.from_ir(irc.load(path))
+    assert {"conv.weight", "conv.bias", "fc.weight", "fc.bias"} <= set(back.state_dict())
+    np.testing.assert_allclose(back(x).numpy(), want, rtol=1e-5, atol=1e-6)
+    assert back.cut(before="fc")(x).shape == (2, 64)
+
+
+def test_weights_without_names_are_called_after_their_op() -> None:
+    net = nn.Sequential(nn.Embedding(7, 3), nn.LSTM(3, 4, batch_first=True))
+    program = nn.trace(net, nn.Spec(("N", 5), "i64")).frozen()
+    for op in program.main.body:
+        op.loc = Loc(f"/{op.name}") if op.name != "const" else None
+    back = nn.from_ir(program)
+    assert [n for n, _ in back.named_parameters()][0] == "/take.weight"
+    index = np.array([[1, 2, 3, 4, 6]])
+    np.testing.assert_array_equal(back(index)[0].numpy(), net(index)[0].numpy())
 
 
 def test_control_flow_is_refused() -> None:
