@@ -3,18 +3,22 @@
 What joins the processes is a `Group` that the host sets (`set_group`); alone, each op is what it
 is for a group of one.  Processes run the same program, so they meet in the same order; the ops are
 not pure, lest one process drop or fold what the others wait for.  They are steps of the host: a
-compiled plan calls back.  Imports: the core, types, dims.
+compiled plan calls back.
+
+A tensor's *part* in a group of `world` is its elements in order, padded with zeros to a multiple of
+`world` and cut into `world` equal runs: process r owns run r.  Imports: the core, types, dims.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from ..core import Any_, Array, Builder, Grads, Number, Op, Value, attr, operand, sample, variadic
-from ..dims import DimLike, equal
+from ..dims import DimLike, ceildiv, equal
 from ..types import TensorType, i64
 from .constraints import require
 from .elementwise import constant
@@ -23,7 +27,7 @@ REDUCTIONS = ("sum", "mean", "max", "min")
 
 
 class Group(Protocol):
-    """What a communicator gives; arrays are dense, and not kept."""
+    """What a communicator gives; arrays are dense, and not kept beyond a call, but for `start`."""
 
     rank: int
     world: int
@@ -37,11 +41,11 @@ class Group(Protocol):
     def broadcast(self, x: Array, root: int) -> Array:
         """What process `root` gave."""
 
-    def start(self, xs: Sequence[Array], how: str) -> Any:
-        """Begin to reduce these arrays together; the handle for `wait`."""
+    def start(self, bucket: int, xs: Sequence[Array], how: str, scatter: bool) -> None:
+        """Begin to reduce arrays, which stay as they are until the `wait` for this bucket."""
 
-    def wait(self, handle: Any) -> list[Array]:
-        """The reduced arrays."""
+    def wait(self, bucket: int, xs: Sequence[Array], how: str, scatter: bool) -> list[Array]:
+        """The reduced arrays (with `scatter` this process's parts of them), started or not."""
 
 
 class Alone:
@@ -59,11 +63,11 @@ class Alone:
     def broadcast(self, x: Array, root: int) -> Array:
         return x
 
-    def start(self, xs: Sequence[Array], how: str) -> Any:
-        return [np.array(x) for x in xs]
+    def start(self, bucket: int, xs: Sequence[Array], how: str, scatter: bool) -> None:
+        return
 
-    def wait(self, handle: Any) -> list[Array]:
-        return list(handle)
+    def wait(self, bucket: int, xs: Sequence[Array], how: str, scatter: bool) -> list[Array]:
+        return [x.reshape(-1) if scatter else x for x in xs]
 
 
 _GROUP: list[Group] = [Alone()]
@@ -80,10 +84,31 @@ def set_group(new: Group | None) -> Group:
     return old
 
 
+def part_of(x: Array, rank: int, world: int) -> Array:
+    """The part that process `rank` of `world` owns."""
+    flat = x.reshape(-1)
+    extent = -(-flat.size // world)
+    mine = flat[rank * extent : (rank + 1) * extent]
+    if mine.size == extent:
+        return mine
+    return np.concatenate([mine, np.zeros(extent - mine.size, x.dtype)])
+
+
+def part_type(x: TensorType, world: int) -> TensorType:
+    """The type of a part."""
+    return TensorType(x.dtype, (ceildiv(math.prod(x.shape), world),))
+
+
 def _check_how(op: str, how: str) -> None:
     require(
         how in REDUCTIONS, "E0345", f"{op} (C1): no reduction '{how}'", hint=", ".join(REDUCTIONS)
     )
+
+
+def _all_parts(x: Array, world: int) -> list[Array]:
+    """What each of `world` processes gave; who is alone in another's program stands for all."""
+    found = group().all_gather(x)
+    return found if len(found) == world else found[:1] * world
 
 
 class AllReduce(Op, name="dist.all_reduce"):
@@ -93,6 +118,7 @@ class AllReduce(Op, name="dist.all_reduce"):
     """
 
     pure = False
+    host = True
     x = operand(Number)
     how = attr(str, "sum")
     samples: ClassVar[Any] = (sample((3, 5)), sample(()), sample((0, 2)), sample((4,), how="mean"))
@@ -121,6 +147,7 @@ class AllGather(Op, name="dist.all_gather"):
     """The parts of all `world` processes, one behind the other along `axis`.  C1: axis < rank."""
 
     pure = False
+    host = True
     x = operand(Any_)
     axis = attr(int, 0)
     world = attr(int, 1)
@@ -133,7 +160,7 @@ class AllGather(Op, name="dist.all_gather"):
 
     @staticmethod
     def evaluate(x: Array, axis: int, world: int) -> Array:
-        return np.concatenate(group().all_gather(x), axis)
+        return np.concatenate(_all_parts(x, world), axis)
 
     def vjp(self, b: Builder, g: Value) -> Grads:
         return (b.emit(ReduceScatter, g, axis=self.axis, world=self.world),)
@@ -146,6 +173,7 @@ class ReduceScatter(Op, name="dist.reduce_scatter"):
     """
 
     pure = False
+    host = True
     x = operand(Number)
     axis = attr(int, 0)
     world = attr(int, 1)
@@ -169,7 +197,7 @@ class ReduceScatter(Op, name="dist.reduce_scatter"):
     @staticmethod
     def evaluate(x: Array, axis: int, world: int) -> Array:
         whole = group().all_reduce(x, "sum")
-        return np.ascontiguousarray(np.split(whole, world, axis)[group().rank])
+        return np.ascontiguousarray(np.split(whole, world, axis)[group().rank % world])
 
     def vjp(self, b: Builder, g: Value) -> Grads:
         return (b.emit(AllGather, g, axis=self.axis, world=self.world),)
@@ -179,6 +207,7 @@ class Broadcast(Op, name="dist.broadcast"):
     """x of process `root`, on all.  C1: root is at least 0."""
 
     pure = False
+    host = True
     x = operand(Any_)
     root = attr(int, 0)
     samples: ClassVar[Any] = (sample((3, 5)), sample(()), sample((0, 2)))
@@ -205,6 +234,8 @@ class Rank(Op, name="dist.rank"):
 
     no_gradient = "integer result"
     pure = False
+    host = True
+    samples: ClassVar[Any] = (sample(),)
 
     @staticmethod
     def infer() -> TensorType:
@@ -216,55 +247,207 @@ class Rank(Op, name="dist.rank"):
 
 
 class AllReduceStart(Op, name="dist.all_reduce_start"):
-    """Begin to reduce some tensors together; `all_reduce_wait` on the results gives the sums.
+    """Begin to reduce some tensors together: `all_reduce_wait` of the same bucket gives the sums.
 
-    The results are the tensors on their way: nobody but the wait may read them.  C1: `how` is a
-    reduction.
+    The result is the bucket's number, for the wait to stand behind.  C1: `how` is a reduction.
     """
 
     no_gradient = "made behind differentiation, from all_reduce"
     pure = False
+    host = True
     xs = variadic(Number)
     how = attr(str, "sum")
-    samples: ClassVar[Any] = (sample((3, 5), (2,)),)
+    bucket = attr(int, 0)
+    samples: ClassVar[Any] = (sample((3, 5), (2,)), sample((4,), bucket=3))
     rejects: ClassVar[Any] = (("C1", sample((2,), how="median")),)
 
     @staticmethod
-    def infer(*xs: TensorType, how: str) -> tuple[TensorType, ...]:
+    def infer(*xs: TensorType, how: str, bucket: int) -> TensorType:
         _check_how("all_reduce_start", how)
-        return (*xs, TensorType(i64, ()))
+        return TensorType(i64, ())
 
     @staticmethod
-    def evaluate(*xs: Array, how: str) -> tuple[Array, ...]:
-        return (*[np.array(x) for x in xs], np.asarray(_keep(group().start(xs, how)), np.int64))
+    def evaluate(*xs: Array, how: str, bucket: int) -> Array:
+        group().start(bucket, xs, how, scatter=False)
+        return np.asarray(bucket, np.int64)
 
 
 class AllReduceWait(Op, name="dist.all_reduce_wait"):
-    """The reduced tensors of an `all_reduce_start`: its results, the ticket last."""
+    """The sums (means, ...) of tensors over all processes, begun by an `all_reduce_start` of the
+    same bucket or else done now; the last operand is what the start gave.
+
+    C1: `how` is a reduction.  C2: the last operand is i64[].
+    """
 
     no_gradient = "made behind differentiation, from all_reduce"
     pure = False
+    host = True
     xs = variadic(Number)
+    how = attr(str, "sum")
+    bucket = attr(int, 0)
+    samples: ClassVar[Any] = (
+        sample((3, 5), (2,), (), dtypes=("f32", "f32", "i64")),
+        sample((4,), (), dtypes=("f32", "i64"), bucket=3),
+    )
+    rejects: ClassVar[Any] = (
+        ("C1", sample((2,), (), dtypes=("f32", "i64"), how="median")),
+        ("C2", sample((2,), (3,), dtypes=("f32", "i64"))),
+    )
 
     @staticmethod
-    def infer(*xs: TensorType) -> tuple[TensorType, ...]:
-        return xs[:-1]
+    def infer(*xs: TensorType, how: str, bucket: int) -> tuple[TensorType, ...]:
+        _check_how("all_reduce_wait", how)
+        return _awaited("all_reduce_wait", xs)
 
     @staticmethod
-    def evaluate(*xs: Array) -> Any:
-        found = group().wait(_WAITING.pop(int(xs[-1])))
+    def evaluate(*xs: Array, how: str, bucket: int) -> Any:
+        found = group().wait(bucket, xs[:-1], how, scatter=False)
         return found[0] if len(found) == 1 else tuple(found)
 
 
-_WAITING: dict[int, Any] = {}
-_TICKETS = iter(range(1 << 62))
+class ReduceScatterStart(Op, name="dist.reduce_scatter_start"):
+    """Begin to reduce some tensors of which this process wants its parts: see
+    `reduce_scatter_wait`.  C1: `how` is a reduction.
+    """
+
+    no_gradient = "made behind differentiation, where optimizer state is sharded"
+    pure = False
+    host = True
+    xs = variadic(Number)
+    how = attr(str, "sum")
+    bucket = attr(int, 0)
+    samples: ClassVar[Any] = (sample((3, 5), (2,)), sample((4,), bucket=3))
+    rejects: ClassVar[Any] = (("C1", sample((2,), how="median")),)
+
+    @staticmethod
+    def infer(*xs: TensorType, how: str, bucket: int) -> TensorType:
+        _check_how("reduce_scatter_start", how)
+        return TensorType(i64, ())
+
+    @staticmethod
+    def evaluate(*xs: Array, how: str, bucket: int) -> Array:
+        group().start(bucket, xs, how, scatter=True)
+        return np.asarray(bucket, np.int64)
 
 
-def _keep(handle: Any) -> int:
-    """A ticket for a handle that is waited for later."""
-    ticket = next(_TICKETS)
-    _WAITING[ticket] = handle
-    return ticket
+class ReduceScatterWait(Op, name="dist.reduce_scatter_wait"):
+    """This process's parts of the sums (means, ...) of tensors over all `world` processes, begun by
+    a `reduce_scatter_start` of the same bucket or else done now; the last operand is what that gave.
+
+    C1: `how` is a reduction.  C2: the last operand is i64[].
+    """
+
+    no_gradient = "made behind differentiation, where optimizer state is sharded"
+    pure = False
+    host = True
+    xs = variadic(Number)
+    how = attr(str, "sum")
+    bucket = attr(int, 0)
+    world = attr(int, 1)
+    samples: ClassVar[Any] = (
+        sample((3, 5), (2,), (), dtypes=("f32", "f32", "i64")),
+        sample((4,), (), dtypes=("f32", "i64"), bucket=3),
+    )
+    rejects: ClassVar[Any] = (
+        ("C1", sample((2,), (), dtypes=("f32", "i64"), how="median")),
+        ("C2", sample((2,), (3,), dtypes=("f32", "i64"))),
+    )
+
+    @staticmethod
+    def infer(*xs: TensorType, how: str, bucket: int, world: int) -> tuple[TensorType, ...]:
+        _check_how("reduce_scatter_wait", how)
+        return tuple([part_type(x, world) for x in _awaited("reduce_scatter_wait", xs)])
+
+    @staticmethod
+    def evaluate(*xs: Array, how: str, bucket: int, world: int) -> Any:
+        found = group().wait(bucket, xs[:-1], how, scatter=True)
+        if group().world != world:  # alone in another's program
+            found = [part_of(x, 0, world) for x in xs[:-1]]
+        return found[0] if len(found) == 1 else tuple(found)
+
+
+class Part(Op, name="dist.part"):
+    """This process's part of x, of `world` processes.  C1: world is at least 1."""
+
+    no_gradient = "made behind differentiation, where optimizer state is sharded"
+    pure = False
+    host = True
+    x = operand(Number)
+    world = attr(int, 1)
+    samples: ClassVar[Any] = (sample((3, 5)), sample(()), sample((7,), world=3), sample((0, 2)))
+    rejects: ClassVar[Any] = (("C1", sample((2,), world=0)),)
+
+    @staticmethod
+    def infer(x: TensorType, world: int) -> TensorType:
+        require(world >= 1, "E0345", f"part (C1): {world} processes")
+        return part_type(x, world)
+
+    @staticmethod
+    def evaluate(x: Array, world: int) -> Array:
+        return part_of(x, group().rank % world, world)
+
+
+class GatherParts(Op, name="dist.gather_parts"):
+    """The tensors of which the operands are this process's parts, of `world` processes.
+
+    C1: one operand for each of the `shapes`, flattened behind one another in `extents` with their
+    ranks in `ranks`; each of the size of a part.
+    """
+
+    no_gradient = "made behind differentiation, where optimizer state is sharded"
+    pure = False
+    host = True
+    xs = variadic(Number)
+    extents = attr(tuple, ())
+    ranks = attr(tuple, ())
+    world = attr(int, 1)
+    samples: ClassVar[Any] = (
+        sample((15,), (2,), extents=(3, 5, 2), ranks=(2, 1)),
+        sample((1,), extents=(), ranks=(0,)),
+        sample((3,), extents=(7,), ranks=(1,), world=3),
+    )
+    rejects: ClassVar[Any] = (("C1", sample((15,), extents=(4, 5), ranks=(2,))),)
+
+    @staticmethod
+    def infer(
+        *xs: TensorType, extents: Any, ranks: Any, world: int
+    ) -> tuple[TensorType, ...] | TensorType:
+        shapes = _shapes(extents, ranks)
+        found = tuple([TensorType(x.dtype, s) for x, s in zip(xs, shapes)])
+        fits = len(shapes) == len(xs) and all([part_type(f, world) is x for x, f in zip(xs, found)])
+        require(fits, "E0345", "gather_parts (C1): the parts are of other tensors", f"found {xs}")
+        return found[0] if len(found) == 1 else found
+
+    @staticmethod
+    def evaluate(*xs: Array, extents: Any, ranks: Any, world: int) -> Any:
+        raw = [np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in xs]
+        all_ = _all_parts(np.concatenate(raw), world)
+        found, at = [], 0
+        for x, bytes_, shape in zip(xs, raw, _shapes(extents, ranks)):
+            size = math.prod(shape)
+            flat = np.concatenate([part[at : at + bytes_.size] for part in all_])
+            found.append(flat.view(x.dtype)[:size].reshape(shape))
+            at += bytes_.size
+        return found[0] if len(found) == 1 else tuple(found)
+
+
+def _shapes(extents: Sequence[Any], ranks: Sequence[int]) -> list[tuple[Any, ...]]:
+    """Shapes that were put behind one another."""
+    found, at = [], 0
+    for rank in ranks:
+        found.append(tuple(extents[at : at + rank]))
+        at += rank
+    return found
+
+
+def _awaited(op: str, xs: Sequence[TensorType]) -> tuple[TensorType, ...]:
+    """The tensors before a start's result; C2."""
+    last = xs[-1] if xs else None
+    require(
+        last is TensorType(i64, ()), "E0345", f"{op} (C2): the start's result comes last",
+        f"found {last}",
+    )  # fmt: skip
+    return tuple(xs[:-1])
 
 
 def _scaled(op: str, x: TensorType, axis: int, factor: int) -> tuple[DimLike, ...]:
@@ -276,6 +459,7 @@ def _scaled(op: str, x: TensorType, axis: int, factor: int) -> tuple[DimLike, ..
 
 
 __all__ = [
-    "AllGather", "AllReduce", "AllReduceStart", "AllReduceWait", "Alone", "Broadcast", "Group",
-    "Rank", "ReduceScatter", "group", "set_group",
+    "AllGather", "AllReduce", "AllReduceStart", "AllReduceWait", "Alone", "Broadcast",
+    "GatherParts", "Group", "Part", "Rank", "ReduceScatter", "ReduceScatterStart",
+    "ReduceScatterWait", "group", "part_of", "part_type", "set_group",
 ]  # fmt: skip

@@ -38,7 +38,8 @@ BLOCKED = {"conv", "conv_filter_grad", "conv_input_grad", "max_pool", "max_pool_
 """Ops that layouts turn into a blocked form, which nothing differentiates any more."""
 BY_HAND = {"compress", "unique"}
 """Ops without samples: their results' extents are known to a run alone."""
-CUT = {"ceil", "floor", "quantize", "roi_align_places", "round_even", "sign",
+CUT = {"ceil", "dist.all_reduce_wait", "dist.gather_parts", "dist.part",
+       "dist.reduce_scatter_wait", "floor", "quantize", "roi_align_places", "round_even", "sign",
        "stop_gradient", "trunc"}  # fmt: skip
 """All that read a float, give a float, and pass no cotangent on."""
 UNIT = {"f16": 2.0**-11, "bf16": 2.0**-8}
