@@ -22,7 +22,11 @@ from rich.text import Text
 
 from .acceptance import FAILING, Line, Skipped, Verdict
 
-TOPICS = {"models": ".acceptance.models", "spine": ".acceptance.spine"}
+TOPICS = {
+    "models": ".acceptance.models",
+    "spine": ".acceptance.spine",
+    "training": ".acceptance.training",
+}
 OUTPUT = Path(__file__).resolve().parent.parent / ".accept"
 COLOURS = {"pass": "green", "fail": "red", "error": "red", "skip": "yellow"}
 

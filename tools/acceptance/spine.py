@@ -94,12 +94,15 @@ def ir_speed() -> Measured:
     return Measured(figure, all([r.passed for r in rows]), {r.what: r.figure for r in rows})
 
 
-def pytest_outcome(paths: Sequence[str]) -> Measured:
-    """Tests in a process of their own; nothing found, or all skipped, is a failure."""
+def pytest_outcome(paths: Sequence[str], every: bool = False) -> Measured:
+    """Tests in a process of their own, with `every` the long ones too; nothing found, or all
+    skipped, is a failure.
+    """
     missing = [path for path in paths if not (ROOT / path).exists()]
     if missing:
         return Measured(f"missing: {', '.join(missing)}", False)
     command = [sys.executable, "-P", "-m", "pytest", "-q", "--color=no", "-n", "0", *paths]
+    command += ["-m", "long or not long"] if every else []
     shell = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     outcomes = re.findall(r"(\d+) (passed|failed|errors?|skipped)", shell.stdout)
     counts = {word: int(number) for number, word in outcomes}
@@ -109,9 +112,9 @@ def pytest_outcome(paths: Sequence[str]) -> Measured:
     return Measured(figure, passed, {**counts, "findings": found})
 
 
-def tests(*paths: str) -> Callable[[], Measured]:
-    """A line that runs tests."""
-    return lambda: pytest_outcome(paths)
+def tests(*paths: str, every: bool = False) -> Callable[[], Measured]:
+    """A line that runs tests, with `every` the long ones too."""
+    return lambda: pytest_outcome(paths, every)
 
 
 def from_scratch() -> Measured:

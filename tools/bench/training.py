@@ -82,7 +82,7 @@ class TrainWorker(Worker):
     """A worker whose call is a train step."""
 
     def load(self, model: str, inputs: str, threads: int, first: str) -> dict[str, Any]:
-        """Build the step and take it three times, with all that the framework loads there before."""
+        """Build the step and take it three times; what any use loads is there before."""
         make_step(self.engine, FIRST, threads)()
         gc.collect()
         self.baseline = resident("VmRSS")
