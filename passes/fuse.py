@@ -18,6 +18,7 @@ from ..ir.dims import equal
 from ..ir.ops.autodiff import Recompute
 from ..ir.ops.core import Func, Fused, Module
 from ..ir.ops.shape import Reshape
+from ..ir.rewrite import worklist
 from ..ir.types import Shape
 from .fuse_build import build
 from .fuse_kinds import (
@@ -70,6 +71,7 @@ class Fuse(Pass):
                     self.block(region)
             elif isinstance(op, Recompute):
                 op.set_operands(op.operands[:1])  # ops stay in order from here on: no need to wait
+        worklist(block, {})
         grouping = Grouping(block, self)
         grouping.run()
         build(block, grouping.groups, grouping.lazy)

@@ -32,6 +32,7 @@ from .layout_moves import (
 )
 from .options import Pass, hidden
 from .panels import panel_rule
+from .rules.control import held_view
 from .rules.fold import fold_rules
 from .rules.products import grouped_product, sunk_split
 from .rules.shapes import pack_of_unpack, unpack_of_pack, zero_lanes
@@ -91,6 +92,7 @@ class Layout(Pass):
             (classes("matmul"), [flattened_product]),
             (classes("pack"), [pack_of_unpack]),
             (classes("unpack"), [unpack_of_pack]),
+            (classes("recompute"), [held_view]),
         )
         if self.block:
             convs = table(

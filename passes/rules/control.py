@@ -1,5 +1,5 @@
 """Control flow whose outcome is known: constant conditions, loops of no or one round, what does not
-change.
+change; and views of what is computed again.
 
 May import: ir, the values and dims beside it.
 """
@@ -217,6 +217,19 @@ def drop_unused_branch_values(op: Op, b: Builder) -> list[Value] | None:
     return [op.operands[0] if k in unused else next(kept) for k in range(len(op.results))]
 
 
+_RENAMING = frozenset({"broadcast_to", "pack", "reshape", "transpose", "unpack"})
+
+
+def held_view(op: Op, b: Builder) -> Value | None:
+    """What is seen again of a view is a view of what is seen again."""
+    x, *after = op.operands
+    view = x.op
+    if view is None or view.name not in _RENAMING:
+        return None
+    held = b.recompute(view.operands[0], *after, **op.attributes)
+    return b.emit(type(view), held, **view.attributes)  # type: ignore[no-any-return]
+
+
 def control_rules() -> RuleTable:
     """The table of this file."""
     return table(
@@ -224,8 +237,9 @@ def control_rules() -> RuleTable:
         (classes("for"), [known_trip]),
         (classes("scan"), [single_scan, drop_unused_slices]),
         (classes("while"), [never_entered]),
+        (classes("recompute"), [held_view]),
         (classes("for", "scan", "while"), [unchanged_carried, drop_unused_carried]),
     )
 
 
-__all__ = ["control_rules"]
+__all__ = ["control_rules", "held_view"]
