@@ -24,6 +24,7 @@ from ...ir.ops.core import Module as Program
 from ...ir.types import TensorType
 from .dispatch import here, leaf
 from .network import Entry, Held, Network, Slot
+from .open_batch import opened
 from .specs import Spec
 from .tensor import Parameter
 from .trees import Tree, flatten, is_leaf
@@ -121,14 +122,15 @@ def _holds(entry: Entry, name: str) -> bool:
     return any([n == name or n.startswith(name + ".") for n in names])
 
 
-def from_ir(program: Program, buffers: Sequence[str] = ()) -> Imported:
+def from_ir(program: Program, buffers: Sequence[str] = (), batch: str = "") -> Imported:
     """A network of the program's `main`, whose float constants it trains.
 
     Scalars, and constants that an op makes for itself, stay constants; `buffers` are patterns of
-    further names ("*mask*") that are not trained.  Errors: E0646 for control flow, which is not
-    taken apart.
+    further names ("*mask*") that are not trained.  `batch` names an open batch ("N") for a program
+    that was fixed at one example.  Errors: E0646 for control flow, which is not taken apart, and
+    where the batch cannot be opened.
     """
-    func = program.main
+    func = opened(program.main, batch) if batch else program.main
     net = Imported(program.sym, input_names(func), func.outputs)
     slots = {value: k for k, value in enumerate(func.args)}
     held = _Constants(net, func, buffers)

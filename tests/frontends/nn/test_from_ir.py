@@ -176,6 +176,40 @@ def test_weights_without_names_are_called_after_their_op() -> None:
     np.testing.assert_array_equal(back(index)[0].numpy(), net(index)[0].numpy())
 
 
+def test_a_batch_of_one_is_opened() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(), nn.Linear(16, 6), lambda x: x.reshape(x.shape[0], 2, 3).transpose(0, 2, 1),
+    ).eval()  # fmt: skip
+    fixed = nn.trace(net, nn.Spec((1, 3, 4, 4))).frozen()
+    with pytest.raises(Error, match="does not fit the network"):
+        nn.from_ir(fixed)(normal(5, 3, 4, 4))
+    x = normal(5, 3, 4, 4)
+    opened = nn.from_ir(fixed, batch="N")
+    np.testing.assert_allclose(opened(x).numpy(), net(x).numpy(), rtol=1e-5, atol=1e-6)
+    assert opened.cut(after=opened.steps[-1])(x).shape == (5, 3, 2)
+
+
+def test_attention_heads_open_with_their_batch() -> None:
+    layer = nn.TransformerEncoderLayer(6, 2, 8, batch_first=True).eval()
+    opened = nn.from_ir(nn.trace(layer, nn.Spec((1, 4, 6))).frozen(), batch="N")
+    x = normal(3, 4, 6)
+    np.testing.assert_allclose(opened(x).numpy(), layer(x).numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("function,said", [
+    (lambda x: x.sum(0), "would become"),
+    (lambda x: nn.concatenate([x, x], 0), "along the batch"),
+    (lambda x: x.T @ x, "would become"),
+    (lambda x: nn.softmax(x, 0), "along the batch"),
+])  # fmt: skip
+def test_batches_that_cannot_be_opened(function: Any, said: str) -> None:
+    traced = nn.trace(function, nn.Spec((1, 4)))
+    with pytest.raises(Error, match=said) as raised:
+        nn.from_ir(traced.module, batch="N")
+    assert raised.value.code == "E0646"
+
+
 def test_control_flow_is_refused() -> None:
     traced = nn.trace(
         lambda c, x: nn.cond(c, lambda: nn.abs(x), lambda: -x),
