@@ -18,11 +18,12 @@ from irc.backends.cpu.build import build as build_executable
 from irc.backends.cpu.host import codegen_target
 from irc.backends.cpu.target import cpu_target
 from irc.ir.core import OPS, Array, Builder, Op, Sample, Value
-from irc.ir.dims import sym
+from irc.ir.dims import evaluate, sym
 from irc.ir.interpret import run
 from irc.ir.ops.core import Const, Func, Module, Return
-from irc.ir.types import DType, TensorType, from_numpy
+from irc.ir.types import DType, TensorType, from_numpy, parse_type
 from irc.ir.verify import verify
+from irc.passes.autodiff.grad import differentiate
 from irc.passes.autodiff.pullback import pullback
 from irc.passes.pipeline import Options, compile_module
 
@@ -246,3 +247,58 @@ def _copied(b: Builder, func: Func, env: dict[Value, Value]) -> list[Value]:
         if not isinstance(op, Return):
             b.insert(op.copy(env))
     return [env[v] for v in func.returned]
+
+
+OPEN: dict[str, tuple[Sequence[str], Sequence[int], dict[str, Any]]] = {
+    "softmax": (["f64[N, M]"], (0,), {}),
+    "log_softmax": (["f64[N, M]"], (0,), {}),
+    "layer_norm": (["f64[N, M]", "f64[M]", "f64[M]"], (0, 1), {}),
+    "rms_norm": (["f64[N, M]", "f64[M]"], (0, 1), {}),
+    "group_norm": (["f64[N, 6, H, W]", "f64[6]", "f64[6]"], (0, 1), {"groups": 3}),
+    "batch_norm_train": (["f64[N, 3, M]", "f64[3]", "f64[3]"], (0, 1), {}),
+    "mean_variance_norm": (["f64[N, M]"], (0,), {"axes": (1,)}),
+    "lp_norm": (["f64[N, M]"], (0,), {}),
+    "local_response_norm": (["f64[N, M, H]"], (0,), {"size": 3}),
+    "cross_entropy": (["f64[N, M]", "i64[N]"], (0,), {"smoothing": 0.1, "reduction": "mean"}),
+    "attention": (["f64[N, 4, S, 3]", "f64[N, 2, T, 3]", "f64[N, 2, T, 5]"], (0, 1, 2),
+                  {"causal": True}),
+    "rotary_embedding": (["f64[N, 2, S, 4]", "f64[1, S, 2]", "f64[1, S, 2]"], (0, 1), {}),
+    "ctc_loss": (["f64[T, N, 5]", "i64[N, S]", "i64[N]", "i64[N]"], (0,), {}),
+    "lstm": (["f64[T, N, 3]", "f64[1, 8, 3]", "f64[1, 8, 2]", "f64[1, 16]"], (0, 1, 2, 3), {}),
+    "gru": (["f64[T, N, 3]", "f64[1, 6, 3]", "f64[1, 6, 2]", "f64[1, 12]"], (0, 1, 2, 3), {}),
+    "grid_sample": (["f64[N, 2, H, W]", "f64[N, S, T, 2]"], (0, 1), {}),
+    "resize": (["f64[N, 2, H]"], (0,), {"axes": (2,), "sizes": (2 * sym("H"),), "scales": (2.0,),
+                                       "mode": "linear"}),
+    "max_unpool": (["f64[N, M]", "i64[N, M]"], (0,), {"shape": (sym("N"), 9)}),
+    "col2im": (["f64[N, 12, 6]"], (0,), {"size": (3, 4), "kernel": (2, 2)}),
+    "roi_align": (["f64[2, 3, H, W]", "f64[N, 4]", "i64[N]"], (0,), {"size": (2, 2)}),
+    "max_roi_pool": (["f64[1, 3, H, W]", "f64[N, 5]"], (0,), {"size": (2, 2)}),
+}  # fmt: skip
+EXTENTS = {"N": 2, "M": 5, "H": 4, "W": 3, "S": 2, "T": 6}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_open_extents(name: str) -> None:
+    """With extents that are not known the gradients are those with the extents."""
+    texts, wrt, attrs = OPEN[name]
+    types = [parse_type(t) for t in texts]
+    closed = [TensorType(t.dtype, tuple([evaluate(e, EXTENTS) for e in t.shape])) for t in types]
+    known = {k: tuple([evaluate(e, EXTENTS) for e in v]) if k in ("sizes", "shape") else v
+             for k, v in attrs.items()}  # fmt: skip
+    found = []
+    rng = np.random.default_rng(2)
+    arrays = [
+        rng.uniform(-1, 1, t.shape) if t.dtype.is_float else rng.integers(1, 2, t.shape)
+        for t in closed
+    ]
+    for chosen, given in ((types, attrs), (closed, known)):
+        func = Func.make("main", chosen)
+        b = Builder(func.body)
+        results = b.insert(OPS[name](*func.args, **given)).results
+        b.emit(Return, *results)
+        made = differentiate(func, list(wrt), [0], cotangents=True)
+        verify(made)
+        weight = np.random.default_rng(1).uniform(-1, 1, run(func, arrays)[0].shape)
+        found.append(run(made, [*arrays, weight]))
+    for got, want in zip(*found, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-14)
