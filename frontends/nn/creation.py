@@ -19,7 +19,7 @@ from .dispatch import as_array, as_tensor, dim_tensor, has_dims, leaf, one
 from .dtypes import as_dtype
 from .functions import add, cast, greater_equal, less_equal, multiply, where
 from .functions import equal as equal_to
-from .shaping import as_shape, expand_dims
+from .shaping import expand_dims, extents
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -35,7 +35,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
 
 def full(shape: Any, value: Any, dtype: Any = None) -> Tensor:
     """A tensor of this shape with one value everywhere."""
-    shape = as_shape(shape)
+    shape = extents(shape, "full")
     element = as_tensor(value, None if dtype is None else as_dtype(dtype))
     if has_dims(shape) or element.value is not None or element.requires_grad:
         return one(BroadcastTo, element, shape=shape)

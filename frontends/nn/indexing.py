@@ -230,6 +230,11 @@ def gather(x: Any, axis: int, indices: Any) -> Tensor:
     """
     x, found = as_tensor(x), _as_indices(indices)
     place = axis_in(axis, x.ndim, "gather")
+    if found.ndim != x.ndim:
+        raise Error(
+            "E0612", "gather: the indices have another rank than the tensor", where=here(),
+            details=(f"tensor {x.type}", f"indices {found.type}"), hint="nn.take picks slices",
+        )  # fmt: skip
     sizes = [e if k == place else i for k, (e, i) in enumerate(zip(x.type.shape, found.type.shape))]
     if tuple(sizes) != x.type.shape:
         x = one(Slice, x, starts=(0,) * x.ndim, sizes=tuple(sizes))

@@ -18,10 +18,11 @@ from ...ir.errors import Error
 from ...ir.ops.random import PhiloxBits, PhiloxNext, RandomNormal, RandomUniform
 from ...ir.types import DType, f32, f64, i64
 from .dispatch import STATE, here, leaf, one
+from .draws import Draw, note, number
 from .dtypes import as_dtype
 from .functions import cast, cos, less, log, sqrt
 from .indexing import argsort
-from .shaping import as_shape
+from .shaping import as_shape, extents
 from .tensor import Buffer, Tensor
 
 _WORD = 0xFFFFFFFF
@@ -70,6 +71,7 @@ class Generator:
 
     def draw(self, op: type[Op], shape: Any, words: int = 1, **attrs: Any) -> Tensor:
         """The op on key and counter, which then is past so many words per element."""
+        shape = extents(shape, op.name)
         key, counter = self.table["key"], self.table["counter"]
         made: Tensor = one(op, key, counter, shape=shape, **attrs)
         self.advance(math.prod(shape) * words)
@@ -118,8 +120,10 @@ def host_draw(op: type[Op], shape: Any, dtype: DType, **attrs: Any) -> Array:
         raise Error("E0627", "parameters are made before tracing, not inside", where=here())
     made = leaf(table["key"].array), leaf(table["counter"].array)
     drawn = one(op, *made, shape=tuple(shape), dtype=dtype, **attrs)
+    key, counter = [t.array for t in made]
+    draw = Draw(op, tuple(key.tolist()), number(counter), tuple(shape), dtype, tuple(attrs.items()))
     default.advance(math.prod(shape) * words)
-    return np.asarray(drawn.array)
+    return note(np.asarray(drawn.array), draw)
 
 
 def uniform(

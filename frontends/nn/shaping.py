@@ -10,7 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...ir.dims import DimLike
+import numpy as np
+
+from ...ir.dims import Dim, DimLike
 from ...ir.errors import Error
 from ...ir.ops import shape as shapes
 from ...ir.ops.pad import Pad
@@ -45,6 +47,15 @@ def as_shape(given: Any) -> tuple[Any, ...]:
     while isinstance(given, (tuple, list)) and len(given) == 1 and not _is_extent(given[0]):
         given = given[0]
     return tuple(given) if isinstance(given, (tuple, list)) else (given,)
+
+
+def extents(given: Any, name: str) -> tuple[Any, ...]:
+    """A shape of a new tensor; E0612 for what is none."""
+    shape = tuple([int(e) if isinstance(e, np.integer) else e for e in as_shape(given)])
+    wrong = [e for e in shape if not isinstance(e, (int, Dim)) or (isinstance(e, int) and e < 0)]
+    if wrong:
+        raise Error("E0612", f"{name}: {wrong[0]!r} is no extent of a tensor", where=here())
+    return shape
 
 
 def _is_extent(given: Any) -> bool:

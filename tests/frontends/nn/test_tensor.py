@@ -318,6 +318,9 @@ def test_mistakes_say_what_and_where() -> None:
         (lambda: nn.einsum("ij,jk->iq", X[0], X[0].T), "E0613"),
         (lambda: nn.einsum("ij->i", X), "E0613"),
         (lambda: nn.take(X, [9], 1), "E0503"),
+        (lambda: nn.gather(X, 1, [0, 1]), "E0612"),
+        (lambda: nn.zeros(2, -1), "E0612"),
+        (lambda: nn.random.uniform(2.5), "E0612"),
         (lambda: nn.tensor(X) + np.ones((3, 3)), "E0310"),
     ]:
         with pytest.raises(irc.Error, match=code) as found:
