@@ -230,4 +230,4 @@ def _in_order(wanted: Sequence[Symbol], given: Sequence[Symbol]) -> list[Step]:
     return found
 
 
-__all__ = ["Input", "Model", "Symbol", "Watch", "symbol", "watching"]
+__all__ = ["Input", "Model", "Symbol"]

@@ -146,6 +146,13 @@ class SoftMarginLoss(Loss):
     function = staticmethod(f.soft_margin_loss)
 
 
+class MultiLabelSoftMarginLoss(Loss):
+    """`multilabel_soft_margin_loss` as a module."""
+
+    function = staticmethod(f.multilabel_soft_margin_loss)
+    settings: ClassVar[dict[str, Any]] = {"weight": None}
+
+
 class HingeEmbeddingLoss(Loss):
     """`hinge_embedding_loss` as a module."""
 
@@ -206,6 +213,7 @@ class PairwiseDistance(Layer):
 __all__ = [
     "BCELoss", "BCEWithLogitsLoss", "CTCLoss", "CosineEmbeddingLoss", "CosineSimilarity",
     "CrossEntropyLoss", "GaussianNLLLoss", "HingeEmbeddingLoss", "HingeLoss", "HuberLoss",
-    "KLDivLoss", "L1Loss", "MSELoss", "MarginRankingLoss", "MultiMarginLoss", "NLLLoss",
-    "PairwiseDistance", "PoissonNLLLoss", "SmoothL1Loss", "SoftMarginLoss", "TripletMarginLoss",
+    "KLDivLoss", "L1Loss", "MSELoss", "MarginRankingLoss", "MultiLabelSoftMarginLoss",
+    "MultiMarginLoss", "NLLLoss", "PairwiseDistance", "PoissonNLLLoss", "SmoothL1Loss",
+    "SoftMarginLoss", "TripletMarginLoss",
 ]  # fmt: skip

@@ -12,14 +12,17 @@ import numpy as np
 
 from ...ir.errors import Error
 from ...ir.ops.batch_norm import BatchNormTrain
+from ...ir.ops.dist import group
 from ...ir.ops.normalize import LayerNorm as LayerNormOp
 from ...ir.ops.norms import GroupNorm as GroupNormOp
 from ...ir.ops.norms import RmsNorm as RmsNormOp
+from ...ir.ops.pool import AvgPool
 from .dispatch import apply, as_tensor
 from .functions import rsqrt
 from .init import ones, zeros
-from .layers import Layer
+from .layers import Layer, padded
 from .shaping import reshape
+from .sync import normalise_together
 from .tensor import Parameter, Tensor
 
 # ------------------------------------------------------------ functions
@@ -56,11 +59,13 @@ def normalise_batch(
 
 
 def moved(
-    x: Tensor, running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float
-) -> tuple[Tensor, Tensor]:
-    """The running statistics behind a batch; torch's variance there is the unbiased one."""
-    count = x.size // x.type.shape[1]
-    n = as_tensor(count).astype(var.dtype)
+    x: Tensor, running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor,
+    momentum: float, count: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The running statistics behind a batch, of `count` values per channel (None: those of x);
+    torch's variance there is the unbiased one.
+    """
+    n = as_tensor(x.size // x.type.shape[1] if count is None else count).astype(var.dtype)
     mean, unbiased = mean.detach(), var.detach() * (n / (n - 1.0))
     mean, unbiased = mean.astype(running_mean.dtype), unbiased.astype(running_var.dtype)
     return (
@@ -121,6 +126,19 @@ def instance_norm(
     return group_norm(x, x.type.shape[1], weight, bias, eps)
 
 
+def local_response_norm(
+    x: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """x [N, C, *S] / (k + alpha * mean of squares over `size` neighbouring channels)**beta
+    (Krizhevsky 2012)."""
+    x = as_tensor(x)
+    n, c = x.type.shape[:2]
+    squares = padded(reshape(x * x, (n, 1, c, -1)), (size // 2, 0), ((size - 1) // 2, 0))
+    mean = reshape(apply(AvgPool, squares, kernel=(size, 1)), x.type.shape)
+    made: Tensor = x / (mean * alpha + k) ** beta
+    return made
+
+
 def _axes(shape: int | Sequence[int]) -> tuple[int, ...]:
     return (shape,) if isinstance(shape, int) else tuple(shape)
 
@@ -161,10 +179,12 @@ class _Running(Layer):
             if held is not None:
                 self.expect_type(x, held)
 
-    def track(self, x: Tensor, mean: Tensor, var: Tensor, rate: Any) -> None:
-        """Move the running statistics towards those of a batch."""
+    def track(
+        self, x: Tensor, mean: Tensor, var: Tensor, rate: Any, count: Tensor | None = None
+    ) -> None:
+        """Move the running statistics towards those of a batch, of `count` values per channel."""
         stats = self.running_mean, self.running_var
-        self.running_mean, self.running_var = moved(x, *stats, mean, var, rate)
+        self.running_mean, self.running_var = moved(x, *stats, mean, var, rate, count)
 
 
 class _BatchNorm(_Running):
@@ -185,6 +205,11 @@ class _BatchNorm(_Running):
         if not self.training and self.track_running_stats:
             return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
                               eps=self.eps)  # fmt: skip
+        if self.training and self.sync and group().world > 1:
+            out, mean, var, count = normalise_together(x, self.weight, self.bias, self.eps)
+            if self.track_running_stats:
+                self.track(x, mean, var, self.rate(), count)
+            return out
         if self.training and x.size == self.num_features:
             raise self.wrong(
                 "a batch norm cannot train on one value per channel",
@@ -351,8 +376,19 @@ class GroupNorm(Layer):
         return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
+class LocalResponseNorm(Layer):
+    """`local_response_norm` as a layer."""
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, x: Tensor) -> Tensor:
+        return local_response_norm(x, self.size, self.alpha, self.beta, self.k)
+
+
 __all__ = [
     "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d",
-    "InstanceNorm3d", "LayerNorm", "RMSNorm", "batch_norm", "group_norm", "instance_norm",
-    "layer_norm", "rms_norm",
+    "InstanceNorm3d", "LayerNorm", "LocalResponseNorm", "RMSNorm", "batch_norm", "group_norm",
+    "instance_norm", "layer_norm", "local_response_norm", "rms_norm",
 ]  # fmt: skip

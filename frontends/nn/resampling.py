@@ -88,6 +88,14 @@ def pixel_unshuffle(x: Any, downscale_factor: int) -> Tensor:
     return reshape(transpose(split, order), (*lead, c * r * r, h // r, w // r))
 
 
+def channel_shuffle(x: Any, groups: int) -> Tensor:
+    """x [N, C, *S] with the channels of `groups` groups dealt out in turn (Zhang 2018)."""
+    x = as_tensor(x)
+    n, c, *space = x.type.shape
+    split = reshape(x, (n, groups, c // groups, *space))
+    return reshape(split.swapaxes(1, 2), (n, c, *space))
+
+
 # ------------------------------------------------------------ layers
 
 
@@ -141,6 +149,18 @@ class PixelUnshuffle(PixelShuffle):
         self.divides(x, -1, self.downscale_factor)
         self.divides(x, -2, self.downscale_factor)
         return pixel_unshuffle(x, self.downscale_factor)
+
+
+class ChannelShuffle(PixelShuffle):
+    """`channel_shuffle` as a layer."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__(groups)
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.divides(x, 1, self.groups)
+        return channel_shuffle(x, self.groups)
 
 
 class _Padding(Layer):
@@ -275,8 +295,9 @@ class CircularPad3d(_Padding):
 
 
 __all__ = [
-    "CircularPad1d", "CircularPad2d", "CircularPad3d", "ConstantPad1d", "ConstantPad2d",
-    "ConstantPad3d", "PixelShuffle", "PixelUnshuffle", "ReflectionPad1d", "ReflectionPad2d",
-    "ReflectionPad3d", "ReplicationPad1d", "ReplicationPad2d", "ReplicationPad3d", "Upsample",
-    "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "interpolate", "pixel_shuffle", "pixel_unshuffle",
+    "ChannelShuffle", "CircularPad1d", "CircularPad2d", "CircularPad3d", "ConstantPad1d",
+    "ConstantPad2d", "ConstantPad3d", "PixelShuffle", "PixelUnshuffle", "ReflectionPad1d",
+    "ReflectionPad2d", "ReflectionPad3d", "ReplicationPad1d", "ReplicationPad2d",
+    "ReplicationPad3d", "Upsample", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "channel_shuffle",
+    "interpolate", "pixel_shuffle", "pixel_unshuffle",
 ]  # fmt: skip

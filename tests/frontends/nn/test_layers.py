@@ -150,6 +150,8 @@ NORMS = {
         lambda n: n.InstanceNorm2d(3, momentum=None, track_running_stats=True), (2, 3, 4, 5),
     ),
     "instance3d": (lambda n: n.InstanceNorm3d(3, eps=0.1), (2, 3, 2, 3, 2)),
+    "local response": (lambda n: n.LocalResponseNorm(3, alpha=0.5, k=2.0), (2, 5, 3, 2)),
+    "local response even": (lambda n: n.LocalResponseNorm(4, alpha=0.5), (2, 5, 3)),
     "instance alone": (lambda n: n.InstanceNorm1d(3), (3, 5)),
 }  # fmt: skip
 
@@ -224,6 +226,7 @@ SHAPES = {
     ),
     "bicubic": (lambda n: n.Upsample(scale_factor=2, mode="bicubic"), (1, 1, 4, 4)),
     "trilinear": (lambda n: n.Upsample(scale_factor=2, mode="trilinear"), (1, 1, 2, 2, 3)),
+    "channel shuffle": (lambda n: n.ChannelShuffle(3), (2, 6, 2, 3)),
     "shuffle": (lambda n: n.PixelShuffle(2), (2, 8, 3, 2)),
     "unshuffle": (lambda n: n.PixelUnshuffle(2), (2, 2, 4, 6)),
     "zero pad": (lambda n: n.ZeroPad2d((1, 2, 0, 3)), (1, 2, 3, 4)),
@@ -297,6 +300,18 @@ def test_dropout_repeats_by_seed_and_differs_by_call() -> None:
     one, two = layer(x).numpy(), layer(x).numpy()
     nn.random.manual_seed(5)
     assert (layer(x).numpy() == one).all() and (one != two).any()
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.4), nn.Dropout2d(0.4), nn.AlphaDropout(0.4)])
+def test_a_trace_drops_what_eager_drops(layer: Any) -> None:
+    net, x = nn.Sequential(layer, nn.Tanh(), layer), nn.ones((5, 4, 3, 3))
+    nn.manual_seed(9)
+    eager, after = net(x).numpy(), nn.random.state()
+    nn.manual_seed(9)
+    traced = nn.trace(net, x)
+    assert (traced(x).numpy() == eager).all()
+    assert all((nn.random.state()[k] == v).all() for k, v in after.items())
+    assert (traced(x).numpy() != eager).any()
 
 
 def test_alpha_dropout_keeps_mean_and_variance() -> None:

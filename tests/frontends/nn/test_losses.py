@@ -85,6 +85,10 @@ CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
         {"full": True, "eps": 0.5},
     ),
     "soft margin": ("soft_margin_loss", (normal(4, 5),), {"target": SIGNS}),
+    "multilabel": ("multilabel_soft_margin_loss", (normal(4, 5), chances(4, 5)), {}),
+    "multilabel weight": (
+        "multilabel_soft_margin_loss", (normal(4, 5), chances(4, 5)), {"weight": WEIGHT},
+    ),
     "hinge embedding": ("hinge_embedding_loss", (normal(4, 5), SIGNS), {"margin": 0.7}),
     "multi margin": ("multi_margin_loss", (normal(4, 5), LABELS), {}),
     "multi margin 2": (
