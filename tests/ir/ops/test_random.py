@@ -84,3 +84,26 @@ def test_normal_moments_and_tails(apply: Any) -> None:
     assert abs((np.abs(x) < 1).mean() - 0.6827) < 0.01 and abs((x > 2).mean() - 0.0228) < 0.004
     moved = apply("random_normal", key, counter, shape=(20000,), mean=3.0, deviation=2.0)
     np.testing.assert_allclose(moved, x * 2 + 3, atol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.1, 0.7, 1.0])
+def test_dropout_keeps_its_share(apply: Any, ratio: float) -> None:
+    """What is kept is scaled so that the mean stays; the bits say which."""
+    key, counter = np.asarray([3, 4], np.uint32), np.asarray([5, 0, 0, 0], np.uint32)
+    x = np.ones((40, 100), np.float32)
+    found = apply("dropout", x, key, counter, ratio=ratio)
+    kept = found != 0
+    if ratio < 1:
+        assert abs(kept.mean() - (1 - ratio)) < 0.03
+        np.testing.assert_allclose(found[kept], 1 / (1 - ratio), rtol=1e-6)
+        bits = apply("philox_bits", key, counter, shape=x.shape)
+        np.testing.assert_array_equal(kept, bits >= ratio * 2**32)
+    else:
+        assert not kept.any()
+
+
+def test_dropout_of_whole_channels(apply: Any) -> None:
+    key, counter = np.asarray([3, 4], np.uint32), np.zeros(4, np.uint32)
+    found = apply("dropout", np.ones((8, 16, 3)), key, counter, drawn=(8, 16, 1)) != 0
+    assert (found.all(2) | ~found.any(2)).all()
+    assert 30 < found[..., 0].sum() < 98
