@@ -122,14 +122,14 @@ def watching(watch: Watch, module: Module) -> Iterator[None]:
     modules = list(module.modules())
     modes = [m.training for m in modules]
     held = [dict(m._buffers) for m in modules]
-    stream = dict(default_stream.table)
+    stream = default_stream.state()
     try:
         for m in modules:
             m.training = False
         yield
     finally:
         _STATE.watch = outer
-        default_stream.table.update(stream)
+        default_stream.set_state(stream)
         for m, mode, buffers in zip(modules, modes, held, strict=True):
             m.training = mode
             m._buffers.update(buffers)

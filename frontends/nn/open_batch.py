@@ -52,7 +52,7 @@ def _again(op: Op, operands: Sequence[Value | None], batch: Dim) -> Op:
     """The op on opened operands, held against what it gave before."""
     flowing = [v for v in operands if v is not None and _flows(v, batch)]
     if isinstance(op, Const) or not flowing:
-        return op.copy(dict(zip(op.operands, operands)))
+        return op.copy({v: n for v, n in zip(op.operands, operands) if n is not None})
     if op.regions:
         raise _refused(op, "it has regions")
     if op.attributes.get("axis") == 0 and operands[0] in flowing:
