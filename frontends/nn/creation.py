@@ -15,7 +15,7 @@ from ...ir.dims import Dim
 from ...ir.ops.index import Iota
 from ...ir.ops.shape import BroadcastTo
 from ...ir.types import DType, f32
-from .dispatch import as_array, as_tensor, dim_tensor, has_dims, leaf, one
+from .dispatch import Base, as_tensor, dim_tensor, has_dims, leaf, one
 from .dtypes import as_dtype
 from .functions import add, cast, greater_equal, less_equal, multiply, where
 from .functions import equal as equal_to
@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """A new tensor with a copy of the data; Python floats are f32, integers i64 unless said."""
-    array = as_array(data, None if dtype is None else as_dtype(dtype))
-    if array is data or array.base is not None or not array.flags.owndata:
-        array = array.copy()
-    return leaf(np.ascontiguousarray(array).reshape(array.shape), requires_grad=requires_grad)
+    made: Tensor = Base.made_as(data, dtype, requires_grad)
+    return made
 
 
 def full(shape: Any, value: Any, dtype: Any = None) -> Tensor:

@@ -57,7 +57,8 @@ class Tensor(Base):
 
     def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False) -> None:
         array = as_array(data, None if dtype is None else as_dtype(dtype))
-        self.array = array.copy() if array is data else array
+        shared = array is data or array.base is not None or not array.flags.c_contiguous
+        self.array = np.array(array, order="C") if shared else array
         self.type = TensorType(from_numpy(array.dtype), array.shape)
         self.value = self.trace = self.node = self.grad = None
         self.index = 0
