@@ -20,13 +20,16 @@ from ...ir.types import TensorType, f32, f64, i64
 from ...ir.verify import verify
 from ...passes.autodiff.grad import differentiate
 from ...passes.training.accumulate import accumulate, inline
+from ...passes.training.parallel import data_parallel
 from ...passes.training.precision import mixed
 from .. import nn
 from ..nn.tracing import Trace, tracing
 from .optim import Optimizer
+from .sharding import Sharded
 
 Pass = Callable[[Func], Func]
 
+KEY, COUNTER = "rng/key", "rng/counter"
 STEP, RATE, SCALE, GOOD = "step", "rate", "scale/value", "scale/good"
 GROWTH_STEPS = 2000
 """Good steps after which a dynamic loss scale doubles."""
@@ -47,6 +50,8 @@ class Forward:
     updated: tuple[tuple[int, int], ...]
     trained: tuple[int, ...]
     stacked: frozenset[int] = frozenset()
+    even: bool = True
+    """Whether all processes have as many rows of the batch."""
 
     @property
     def inputs(self) -> list[TensorType]:
@@ -63,6 +68,7 @@ class Settings:
     accumulate: int = 1
     loss_scale: float | str | None = None
     activation_memory: float | int | None = None
+    shard_optimizer: bool = False
     rewrites: tuple[Pass, ...] = ()
     """Passes over the function with gradients, behind those named here."""
 
@@ -70,6 +76,11 @@ class Settings:
     def scales(self) -> bool:
         """Whether losses are scaled."""
         return self.loss_scale is not None
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the optimizer's state lies in parts in several processes."""
+        return self.shard_optimizer and group().world > 1
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,7 @@ def step_program(
         inner = [*made[: len(forward.names)], *given]
         inner += [made[states.index(SCALE)]] if settings.scales else []
         found = [trace.tensor(v) for v in inline(trace.b, func, inner)]
-        new, logs = _updated(forward, settings, old, found[: len(kept)], found[len(kept) :])
+        new, logs = _updated(forward, settings, old, found[: len(kept)], found[len(kept) :], trace)
         changed = [k for k, name in enumerate(states) if name in new]
         partials = found[2 + len(forward.updated) : len(kept)]
         results = [new[states[k]] for k in changed] + [*logs.values(), *partials]
@@ -141,12 +152,25 @@ def gradients_of(forward: Forward, settings: Settings) -> tuple[Func, list[int]]
         mean = [objective, objective + 1, *grads]
         func = accumulate(func, settings.accumulate, range(first, last), mean, forward.stacked)
     if group().world > 1:
-        from ...passes.training.parallel import data_parallel
-
-        func = data_parallel(func, list(grads), [objective, objective + 1])
+        func = _over_processes(func, forward, list(grads), settings.sharded)
     for rewrite in settings.rewrites:
         func = rewrite(func)
     return func, list(range(count))
+
+
+def _over_processes(func: Func, forward: Forward, grads: list[int], sharded: bool) -> Func:
+    """Gradients, losses and what the forward pass says of the batch averaged over processes."""
+    updated = [r for _, r in forward.updated]
+    objective = len(updated)
+    floats = [r for r in updated if func.returned[r].tensor.dtype.is_float]
+    return data_parallel(
+        func,
+        grads,
+        [objective, objective + 1, *floats],
+        shared=[] if forward.even else [r for r in updated if r not in floats],
+        keys=[k for k, name in enumerate(forward.names) if name == KEY],
+        scatter=group().world if sharded else 0,
+    )
 
 
 def _batch_args(func: Func, forward: Forward, settings: Settings) -> list[Value]:
@@ -160,6 +184,7 @@ def _updated(
     old: Mapping[str, Any],
     kept: Sequence[Any],
     grads: Sequence[Any],
+    trace: Trace,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The next value of each state that changes, and what is logged.
 
@@ -169,27 +194,33 @@ def _updated(
     optimizer, updates = settings.optimizer, len(forward.updated)
     loss = kept[updates + 1]
     params = {forward.names[k]: old[forward.names[k]] for k in forward.trained}
-    found = dict(zip(params, grads, strict=True))
+    bare = {n.removeprefix("params/"): t for n, t in params.items()}
+    shards = Sharded(trace, bare) if settings.sharded else None
+    found = dict(zip(bare, grads, strict=True))
     good = nn.isfinite(loss)
     if settings.scales:
         found, whole = _unscaled(found, old[SCALE])
-        good = good & whole
+        good = good & (whole if shards is None else shards.everywhere(whole))
     slots = {n.removeprefix("slots/"): t for n, t in old.items() if n.startswith("slots/")}
-    bare = {n.removeprefix("params/"): t for n, t in params.items()}
-    new_params, new_slots, logs = optimizer.apply(
-        bare,
-        {n.removeprefix("params/"): g for n, g in found.items()},
-        slots,
-        old[STEP],
-        old[RATE],
-    )
+    clipped: dict[str, Any] = {}
+    if shards is not None:
+        found, clipped = shards.clipped(optimizer, found)
+        optimizer, bare = shards.optimizer(optimizer), shards.parts
+    new_params, new_slots, logs = optimizer.apply(bare, found, slots, old[STEP], old[RATE])
+    logs |= clipped
     if "grad_norm" in logs:
         good = good & nn.isfinite(logs["grad_norm"])
-    new = {f"params/{n}": t for n, t in new_params.items()}
-    new |= {f"slots/{n}": t for n, t in new_slots.items()}
+    if shards is not None:
+        new_params = {n: nn.where(good, t, bare[n]) for n, t in new_params.items()}
+        new_params = shards.whole(new_params)
+    new = {f"slots/{n}": t for n, t in new_slots.items()}
     new |= {forward.names[k]: kept[r] for k, r in forward.updated}
     new[STEP] = old[STEP] + 1
+    if shards is None:
+        new |= {f"params/{n}": t for n, t in new_params.items()}
     new = {n: nn.where(good, t, old[n]) for n, t in new.items() if t is not old[n]}
+    if shards is not None:
+        new |= {f"params/{n}": t for n, t in new_params.items()}
     if settings.scales:
         new |= _next_scale(settings, old, good)
     logged = {"loss": loss, "lr": logs.pop("lr")} | logs
@@ -250,6 +281,6 @@ def batch_names(func: Func, states: int) -> tuple[str, ...]:
 
 
 __all__ = [
-    "GOOD", "GROWTH_STEPS", "RATE", "SCALE", "STEP", "Forward", "Settings", "StepProgram",
+    "COUNTER", "GOOD", "GROWTH_STEPS", "KEY", "RATE", "SCALE", "STEP", "Forward", "Settings", "StepProgram",
     "batch_names", "gradients_of", "step_program",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +26,25 @@ from ...ir.ops.core import Func, Module
 from ...ir.types import DType, TensorType, from_numpy
 from ...passes.training.accumulate import micro_rows
 from .. import nn
+from ..nn.draws import origin
 from ..nn.random import default as default_stream
 from ..nn.traced import Spec, Traced, trace
-from . import optim
-from .assemble import GOOD, RATE, SCALE, STEP, Forward, Settings, StepProgram, step_program
+from . import distributed, optim
+from .assemble import (
+    COUNTER,
+    GOOD,
+    KEY,
+    RATE,
+    SCALE,
+    STEP,
+    Forward,
+    Settings,
+    StepProgram,
+    step_program,
+)
 from .losses import as_loss
 from .metrics import Metric, as_metric
-
-KEY, COUNTER = "rng/key", "rng/counter"
+from .sharding import cut, joined, require_elementwise, shapes_of_parts
 
 
 @dataclass
@@ -53,7 +65,9 @@ class TrainStep:
     `optim.Optimizer` or a name.  `precision`: f32, or bf16 and f16 for products over f32 weights;
     `loss_scale`: a number or "dynamic" (the default for f16).  `accumulate`: micro-batches per
     step.  `activation_memory`: bytes, or a share of them, to keep for the way back; the rest is
-    computed again.  `threads`, `target` as for `irc.compile`; "reference" runs op by op.
+    computed again.  `shard_optimizer`: of several processes (see distributed.py), each of which
+    computes its rows of a batch, each keeps its part of the optimizer's state alone.
+    `threads`, `target` as for `irc.compile`; "reference" runs op by op.
     """
 
     def __init__(
@@ -69,9 +83,11 @@ class TrainStep:
         accumulate: int = 1,
         loss_scale: float | str | None = None,
         activation_memory: float | int | None = None,
+        shard_optimizer: bool = False,
         threads: int | None = None,
         target: str = "cpu",
     ) -> None:
+        distributed.join()
         if (loss is None) == (objective is None):
             raise Error("E0699", "a step takes either a loss or an objective")
         self.net, self.objective = net, objective
@@ -81,12 +97,13 @@ class TrainStep:
             loss_scale = "dynamic"
         self.settings = Settings(
             as_optimizer(optimizer), checked_precision(precision), accumulate, loss_scale,
-            activation_memory,
+            activation_memory, shard_optimizer,
         )  # fmt: skip
-        self.choice = choose(target, threads)
+        self.choice = choose(target, distributed.threads(threads))
         self._state: dict[str, Array] = {}
         self._owners: list[tuple[str, Any]] = []
         self._programs: dict[Any, Any] = {}
+        self._share = distributed.share(0)
         self._adopt(seed)
 
     # ------------------------------------------------------------ state
@@ -97,12 +114,20 @@ class TrainStep:
         for kind, tensors in (("params", params), ("buffers", unique(self.net.named_buffers()))):
             for name, tensor in tensors.items():
                 self._state[f"{kind}/{name}"] = tensor.array = owned(tensor.array)
+        self.origins = {f"params/{n}": origin(p.array) for n, p in params.items()}
         self._trained = {n: p for n, p in params.items() if p.requires_grad}
+        distributed.same_state(self._state)
         with nn.no_grad():
             slots = self.settings.optimizer.init(self._trained)
-        self._state |= {f"slots/{n}": owned(t.array) for n, t in slots.items()}
+        kept = {f"slots/{n}": np.asarray(t.array) for n, t in slots.items()}
+        self._whole: dict[str, tuple[int, ...]] = {}
+        if self.settings.sharded:
+            require_elementwise(self.settings.optimizer)
+            self._whole = shapes_of_parts(self._trained, kept)
+        self._state |= {n: owned(a) for n, a in cut(kept, self._whole).items()}
         key = [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF]
         self._state[KEY] = owned(np.asarray(key, np.uint32))
+        distributed.same_state({KEY: self._state[KEY]})
         self._state[COUNTER] = owned(np.zeros(4, np.uint32))
         self._state[STEP] = owned(np.zeros((), np.int64))
         self._state[RATE] = owned(np.ones((), np.float64))
@@ -123,6 +148,7 @@ class TrainStep:
                 if mine is not None and tensor.array is not mine:
                     np.copyto(mine, tensor.array)
                     tensor.array = mine
+                    self.origins.pop(f"{kind}/{name}", None)
 
     @property
     def parameters(self) -> set[str]:
@@ -149,17 +175,23 @@ class TrainStep:
         return self.settings.scales
 
     def arrays(self) -> Mapping[str, Array]:
-        """All state by name; the arrays change with each step."""
+        """All state by name; the arrays change with each step, but for those that several processes
+        hold in parts: these are put together, by all processes at once.
+        """
         self._synchronise()
-        return self._state
+        if not self._whole:
+            return self._state
+        distributed.agree(f"the state behind step {self.count}")
+        return self._state | joined(self._state, self._whole)
 
     def restore(self, arrays: Mapping[str, Array], source: str = "the state") -> None:
         """Take the values of a state; E0698 where it is another's, and then nothing has changed."""
         found = {name: _type(array) for name, array in arrays.items()}
+        expected = {name: _type(mine, self._whole.get(name)) for name, mine in self._state.items()}
         wrong = [
-            f"{name}: expected {_type(mine)}, found {found.get(name, 'none')}"
-            for name, mine in self._state.items()
-            if found.get(name) != _type(mine)
+            f"{name}: expected {type_}, found {found.get(name, 'none')}"
+            for name, type_ in expected.items()
+            if found.get(name) != type_
         ]
         wrong += [f"{name}: not part of this step" for name in arrays if name not in self._state]
         if wrong:
@@ -168,7 +200,7 @@ class TrainStep:
                 f"{source} is of another network or optimizer",
                 details=(*wrong[:8], *[f"... and {len(wrong) - 8} more"] * (len(wrong) > 8)),
             )
-        for name, array in arrays.items():
+        for name, array in cut(arrays, self._whole).items():
             np.copyto(self._state[name], array)
         self._synchronise_module()
 
@@ -191,6 +223,7 @@ class TrainStep:
         """
         arrays = self._given(batch)
         program, exe, logs = self._train_program(arrays)
+        distributed.agree(self._told(arrays, exe))
         self._synchronise()
         found = self._run(exe, [self._state[n] for n in program.states], arrays, program)
         updates = len(program.module.main.state)
@@ -200,7 +233,14 @@ class TrainStep:
                 np.copyto(mine, found[r])
         values = found[updates : updates + len(program.logs)]
         rest = found[updates + len(program.logs) :]
-        return Result(dict(zip(program.logs, values)), _partials(logs, rest), len(arrays[0]))
+        partials = _partials(logs, rest) if self._share.counted else [{} for _ in logs]
+        return Result(dict(zip(program.logs, values)), partials, self._share.total)
+
+    def _told(self, arrays: list[Array], exe: Any) -> str:
+        """What this process is about to do, in words in which all processes agree."""
+        rows = ", ".join([f"{from_numpy(a.dtype).name}{list(a.shape[1:])}" for a in arrays])
+        program = distributed.collectives(exe)
+        return f"step {self.count + 1} on {self._share.total} rows of {rows}, program {program}"
 
     def _run(
         self, exe: Any, state: list[Array], batch: list[Array], program: StepProgram | None
@@ -214,7 +254,8 @@ class TrainStep:
 
     def _explain(self, program: StepProgram, batch: list[Array]) -> None:
         """Run the forward function op by op: an error there names the op and its line."""
-        run(program.forward, self._forward_arrays(program, batch))
+        with distributed.alone():
+            run(program.forward, self._forward_arrays(program, batch))
 
     def _forward_arrays(self, program: StepProgram, batch: list[Array]) -> list[Array]:
         count = len(program.forward.args) - len(batch) - self.scales
@@ -234,11 +275,13 @@ class TrainStep:
         arrays = self._given(batch)
         traced, exe, names = self._mode_program("evaluate", arrays)
         found = self._run(exe, self._of(traced), arrays, None)[len(traced.buffers) :]
-        return Result({"loss": found[1]}, _partials(names, found[2:]), len(arrays[0]))
+        if not self._share.counted:
+            return Result({"loss": found[1]}, [{} for _ in names], 0)
+        return Result({"loss": found[1]}, _partials(names, found[2:]), self._share.rows)
 
     def predict(self, x: Any) -> Any:
         """The network's output for a batch of inputs, in evaluation mode."""
-        arrays = [_dense(a, self.dtype) for a in _leaves(x)]
+        arrays = [dense(a, self.dtype) for a in _leaves(x)]
         traced, exe, _ = self._mode_program("predict", arrays, x)
         found = self._run(exe, self._of(traced), arrays, None)[len(traced.buffers) :]
         leaves = [np.asarray(f) for f in found]
@@ -261,9 +304,10 @@ class TrainStep:
         return DType("f32")
 
     def _given(self, batch: Any) -> list[Array]:
-        """The batch as dense arrays; wide floats become the network's type."""
-        parts = as_batch(batch)
-        arrays = [_dense(a, self.dtype) for part in parts for a in _leaves(part)]
+        """This process's rows of a batch, as dense arrays; wide floats get the network's type."""
+        own = batch if isinstance(batch, distributed.Own) else None
+        parts = as_batch(batch if own is None else own.batch)
+        arrays = [dense(a, self.dtype) for part in parts for a in _leaves(part)]
         self._parts = parts
         rows = {a.shape[0] if a.ndim else None for a in arrays}
         if len(rows) != 1 or None in rows:
@@ -272,11 +316,13 @@ class TrainStep:
                 "the arrays of a batch have one row per sample each",
                 details=tuple([f"array {k}: {_type(a)}" for k, a in enumerate(arrays)]),
             )
-        return arrays
+        mine = distributed.share(len(arrays[0])) if own is None else own.share
+        self._share = mine
+        return arrays if own is not None else [a[mine.start : mine.stop] for a in arrays]
 
     def _train_program(self, arrays: list[Array]) -> tuple[StepProgram, Any, list[Any]]:
         """The compiled step for batches of these types."""
-        key = ("train", *[_type(a) for a in arrays])
+        key = ("train", *[_type(a) for a in arrays], self._share)
         known = self._programs.get(key)
         if known is None:
             rows = micro_rows(len(arrays[0]), self.settings.accumulate)
@@ -305,12 +351,14 @@ class TrainStep:
         for value, name in zip(made.args, states):
             value.name = name
         made.set_attr("inputs", (*states, *traced.inputs))
-        return Forward(made, tuple(states), updated, tuple(trained), stacked), names
+        even = self._share.even
+        return Forward(made, tuple(states), updated, tuple(trained), stacked, even), names
 
     def _traced(self, specs: Sequence[Spec], training: bool) -> tuple[Traced, list[list[str]]]:
         """The trace of loss and partials."""
         names: list[list[str]] = []
         net, parts, scales = self.net, self._parts, self.scales and training
+        weight = self._share.factor if training else 1.0
 
         def forward(*given: Any) -> Any:
             scale = given[-1] if scales else None
@@ -318,11 +366,13 @@ class TrainStep:
             loss, output, target = self._loss_of(batch)
             partials = [m.partial(output, target) for m in self.metrics]
             names[:] = [list(p) for p in partials]
+            loss = loss if weight == 1.0 else loss * weight
             objective = loss if scale is None else loss * scale.astype(loss.dtype)
             return [objective, loss, [list(p.values()) for p in partials]]
 
         forward.traces = [net, self.loss, self.objective]  # type: ignore[attr-defined]
-        with mode(net, training):
+        together = nullcontext() if self._share.part else distributed.alone()
+        with mode(net, training), together:
             return trace(Traceable(forward, net, self.loss, self.objective), *specs), names
 
     def _loss_of(self, batch: list[Any]) -> tuple[Any, Any, Any]:
@@ -460,7 +510,7 @@ def _rearranged(parts: Sequence[Any], given: list[Any]) -> list[Any]:
     return found
 
 
-def _dense(x: Any, dtype: DType) -> Array:
+def dense(x: Any, dtype: DType) -> Array:
     """An array as the step takes it: floats in the network's type, all dense."""
     array = np.asarray(x)
     found = from_numpy(array.dtype)
@@ -474,8 +524,8 @@ def _partials(names: Sequence[Sequence[str]], found: Sequence[Array]) -> list[di
     return [{name: next(rest) for name in row} for row in names]
 
 
-def _type(array: Array) -> str:
-    return f"{from_numpy(array.dtype).name}{list(array.shape)}"
+def _type(array: Array, shape: tuple[int, ...] | None = None) -> str:
+    return f"{from_numpy(array.dtype).name}{list(array.shape if shape is None else shape)}"
 
 
 def _tensor_type(array: Array) -> TensorType:

@@ -1,0 +1,271 @@
+"""A group of processes over MPI: collectives in one order, and an end together.
+
+One thread at a time talks to MPI: collectives that are started go to a thread that does them in
+turn, others wait for those before them.  A watcher sees when another process of this machine dies,
+or when this one waits for a process that has ended, says which, and ends the job; so does an
+exception that nobody catches.  May import: ir, exchange; mpi4py where it is used.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import queue
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ...ir.core import Array
+from ...ir.errors import Error
+from .exchange import reduced
+
+POLL_MS = 500
+PATIENCE_S = 2.0
+"""How long a process waits for one that says it has ended, before it ends the job."""
+
+
+class Started:
+    """A collective on its way."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.work = work
+        self.done = threading.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.result = self.work()
+        except BaseException as error:
+            self.error = error
+        self.done.set()
+
+    def wait(self) -> Any:
+        self.done.wait()
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+class MpiGroup:
+    """All processes of an MPI communicator (a `Group` of ir/ops/dist.py)."""
+
+    def __init__(self, communicator: Any) -> None:
+        from mpi4py import MPI
+
+        self._mpi = MPI
+        self._comm = communicator.Dup()
+        self._ends = communicator.Dup()
+        self.rank, self.world = int(communicator.rank), int(communicator.size)
+        self._pending: dict[int, Started] = {}
+        self._queue: queue.SimpleQueue[Started] = queue.SimpleQueue()
+        self._waiting_since: float | None = None
+        self._unfinished = 0
+        self._lock = threading.Lock()
+        self._closing = False
+        here = (socket.gethostname(), os.getpid())
+        self.places: list[tuple[str, int]] = self._comm.allgather(here)
+        self.local = sum([host == here[0] for host, _ in self.places])
+        threading.Thread(target=self._work, name="irc-collectives", daemon=True).start()
+
+    # ------------------------------------------------------------ the group of ir/ops/dist.py
+
+    def all_reduce(self, x: Array, how: str) -> Array:
+        """The arrays of all processes combined; the same bits on each."""
+        return self._do(lambda: reduced(self._transport, [x], how, False)[0])  # type: ignore[no-any-return]
+
+    def all_gather(self, x: Array) -> list[Array]:
+        """What each process gave, by rank."""
+        x = np.ascontiguousarray(x)
+        found = np.empty((self.world, *x.shape), x.dtype)
+        self._do(lambda: self._transport.all_gather(_raw(x), _raw(found)))
+        return list(found)
+
+    def broadcast(self, x: Array, root: int) -> Array:
+        """What process `root` gave."""
+        found = np.array(x)
+        self._do(lambda: self._comm.Bcast([_raw(found), self._mpi.BYTE], root))
+        return found
+
+    def start(self, bucket: int, xs: Sequence[Array], how: str, scatter: bool) -> None:
+        """Begin to reduce arrays, which nobody changes before the wait."""
+        work = Started(lambda: reduced(self._transport, xs, how, scatter))
+        with self._lock:
+            self._unfinished += 1
+        self._pending[bucket] = work
+        self._queue.put(work)
+
+    def wait(self, bucket: int, xs: Sequence[Array], how: str, scatter: bool) -> list[Array]:
+        """The reduced arrays."""
+        work = self._pending.pop(bucket, None)
+        if work is None:
+            self.start(bucket, xs, how, scatter)
+            work = self._pending.pop(bucket)
+        return work.wait()  # type: ignore[no-any-return]
+
+    def exchange(self, value: Any) -> list[Any]:
+        """What each process gave, by rank: any Python values."""
+        return self._do(lambda: self._comm.allgather(value))  # type: ignore[no-any-return]
+
+    def from_root(self, value: Any) -> Any:
+        """What process 0 gave."""
+        return self._do(lambda: self._comm.bcast(value, 0))
+
+    # ------------------------------------------------------------ one thing after the other
+
+    @property
+    def _transport(self) -> _Bytes:
+        return _Bytes(self._comm, self._mpi.BYTE)
+
+    def _do(self, work: Callable[[], Any]) -> Any:
+        """Do a collective behind those that are started."""
+        job = Started(work)
+        with self._lock:
+            idle = not self._unfinished
+            self._unfinished += 1
+        if idle:
+            self._finish(job)
+        else:
+            self._queue.put(job)
+        return job.wait()
+
+    def _work(self) -> None:
+        while True:
+            self._finish(self._queue.get())
+
+    def _finish(self, job: Started) -> None:
+        self._waiting_since = time.monotonic()
+        try:
+            job.run()
+        finally:
+            self._waiting_since = None
+            with self._lock:
+                self._unfinished -= 1
+
+    # ------------------------------------------------------------ ends
+
+    def guard(self) -> None:
+        """Watch the other processes, and end the job with this one's failure."""
+        sys.excepthook = self._failed
+        threading.Thread(target=self._watch, name="irc-watcher", daemon=True).start()
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Wait for the others to end; called when Python ends."""
+        if self._closing:
+            return
+        if self._unfinished:
+            self.abort(f"rank {self.rank} ends amid a collective")
+        requests = [
+            self._ends.isend(self.rank, r, tag=1) for r in range(self.world) if r != self.rank
+        ]
+        together = self._ends.Ibarrier()
+        while not together.Test():
+            time.sleep(0.002)
+        self._closing = True
+        for r in range(self.world):
+            if r != self.rank:
+                self._ends.recv(source=r, tag=1)
+        self._mpi.Request.waitall(requests)
+
+    def abort(self, message: str, code: int = 1) -> None:
+        """Say why, and end all processes."""
+        if message:
+            sys.stderr.write(message + "\n")
+            sys.stderr.flush()
+        threading.Timer(5.0, os._exit, (code,)).start()
+        self._mpi.COMM_WORLD.Abort(code)
+
+    def _failed(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        """An exception that nobody caught: the other processes would wait for ever."""
+        if self.rank:
+            time.sleep(0.3)  # where all fail alike, rank 0 speaks and ends the job
+        if isinstance(error, Error):
+            sys.stderr.write(f"{error.render()}\n")
+        else:
+            sys.__excepthook__(kind, error, trace)
+        said = Error(
+            "E0723", f"rank {self.rank} of {self.world} failed: {kind.__name__}; the job ends"
+        )
+        self.abort(said.render(), getattr(error, "exit_code", 1))
+
+    def _watch(self) -> None:
+        """See processes of this machine die, and ends that come too early."""
+        poll = select.poll()
+        watched = {}
+        for r, (host, pid) in enumerate(self.places):
+            if r != self.rank and host == self.places[self.rank][0]:
+                with contextlib.suppress(OSError, AttributeError):
+                    handle = os.pidfd_open(pid)
+                    watched[handle] = r
+                    poll.register(handle, select.POLLIN)
+        parallel = self._mpi.Query_thread() == self._mpi.THREAD_MULTIPLE
+        while not self._closing:
+            dead = [watched[handle] for handle, _ in poll.poll(POLL_MS)]
+            if self._closing:
+                return
+            if dead:
+                self._lost(dead)
+            since = self._waiting_since
+            if parallel and since is not None and time.monotonic() - since > PATIENCE_S:
+                self._look_for_ends()
+
+    def _lost(self, dead: Sequence[int]) -> None:
+        """Another process died: the least rank that lives says so."""
+        host = self.places[self.rank][0]
+        alive = [r for r, (h, _) in enumerate(self.places) if h == host and r not in dead]
+        if self.rank != min(alive):
+            time.sleep(1.0)
+        pids = ", ".join([f"{r} (process {self.places[r][1]} on {self.places[r][0]})" for r in dead])
+        said = Error(
+            "E0722",
+            f"rank {pids} died; the job ends",
+            hint="it was killed, or ran out of memory; Trainer.load goes on from a checkpoint",
+        )
+        self.abort(said.render())
+
+    def _look_for_ends(self) -> None:
+        """This process waits for others: has one of them ended its program?"""
+        status = self._mpi.Status()
+        if self._ends.iprobe(source=self._mpi.ANY_SOURCE, tag=1, status=status):
+            said = Error(
+                "E0723",
+                f"rank {status.Get_source()} has ended, and rank {self.rank} waits for it; "
+                "the job ends",
+                hint="all processes run the same steps: look for a branch on the rank",
+            )
+            self.abort(said.render())
+
+
+class _Bytes:
+    """A communicator as what moves bytes."""
+
+    def __init__(self, communicator: Any, byte: Any) -> None:
+        self._comm, self._byte = communicator, byte
+        self.rank, self.world = int(communicator.rank), int(communicator.size)
+
+    def all_to_all(self, send: Array, receive: Array) -> None:
+        """One row to each process."""
+        self._comm.Alltoall([send, self._byte], [receive, self._byte])
+
+    def all_gather(self, send: Array, receive: Array) -> None:
+        """The rows of all processes."""
+        self._comm.Allgather([send, self._byte], [receive, self._byte])
+
+
+def _raw(x: Array) -> Array:
+    """The memory of a dense array."""
+    return x.reshape(-1).view(np.uint8)
+
+
+__all__ = ["MpiGroup", "Started"]
