@@ -275,6 +275,38 @@ def test_second_derivatives(against: Any, name: str) -> None:
     against.twice(make, normal(*shape))
 
 
+NARROW = {
+    "images": (lambda: nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.GELU(), nn.MaxPool2d(2), nn.GroupNorm(2, 4),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(4, 5),
+    ), (4, 1, 8, 8)),
+    "sequences": (lambda: nn.Sequential(
+        nn.LSTM(6, 8, batch_first=True), lambda t: t[0][:, -1], nn.RMSNorm(8), nn.Linear(8, 5),
+    ), (4, 3, 6)),
+    "attention": (lambda: nn.Sequential(
+        nn.TransformerEncoderLayer(8, 2, 8, batch_first=True), lambda t: t.mean(1),
+        nn.Linear(8, 5),
+    ), (4, 3, 8)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+@pytest.mark.parametrize("name", NARROW)
+def test_narrow_types_stay_narrow(name: str, dtype: str) -> None:
+    make, shape = NARROW[name]
+    wide = make().eval()
+    narrow = make().eval().to(dtype)
+    narrow.load_state_dict(wide.state_dict())
+    x = normal(*shape).astype(np.float32)
+    y = narrow(nn.tensor(x).astype(dtype))
+    assert str(y.dtype) == dtype
+    np.testing.assert_allclose(
+        y.astype("f32").numpy(), wide(x).numpy(), rtol=0.1, atol=0.1 if dtype == "bf16" else 0.02
+    )
+    nn.cross_entropy(narrow.train()(nn.tensor(x).astype(dtype)), np.arange(4)).backward()
+    assert {str(p.grad.dtype) for p in narrow.parameters()} == {dtype}
+
+
 # ------------------------------------------------------------ dropout
 
 
