@@ -37,18 +37,8 @@ def _max_pool(
     found = unbatched(apply(MaxPool, x, **attrs), alone)
     if not return_indices:
         return found
-    at = apply(MaxPoolIndices, x, **attrs) - _plane_starts(x, rank)
-    return found, unbatched(at, alone)
-
-
-def _plane_starts(x: Tensor, rank: int) -> Any:
-    """Where each channel's plane begins in the flat x: torch counts within the plane."""
-    known = [int(e) for e in x.type.shape if isinstance(e, int)]
-    if len(known) != rank + 2:
-        raise Error("E0641", "return_indices needs known extents", details=(f"found {x.type}",))
-    n, c, *space = known
-    starts = np.arange(n * c) * math.prod(space)
-    return starts.reshape((n, c, *[1] * rank))
+    plane = math.prod(x.type.shape[2:])  # torch counts within the channel's plane
+    return found, unbatched(apply(MaxPoolIndices, x, **attrs) % plane, alone)
 
 
 def _geometry(rank: int, kernel: Size, stride: Size | None, padding: Size) -> dict[str, Any]:
@@ -231,6 +221,8 @@ def _averaged(x: Tensor, axis: int, size: int) -> Tensor:
 def _adaptive_max(rank: int, x: Tensor, output_size: Any, return_indices: bool) -> Any:
     x, alone = batched(x, rank)
     sizes, shape = _sizes(rank, x, output_size), x.type.shape[2:]
+    if not all([isinstance(e, int) for e in shape]) and not return_indices:
+        return unbatched(x.max(axis=tuple(range(2, 2 + rank)), keepdims=True), alone)
     if all([e % s == 0 for e, s in zip(shape, sizes)]):
         whole: Any = tuple([e // s for e, s in zip(shape, sizes)])
         found = _max_pool(rank, x, whole, whole, 0, 1, False, return_indices)

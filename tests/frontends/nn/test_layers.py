@@ -67,6 +67,7 @@ CONVS = {
 
 
 @pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore:Using padding")
 @pytest.mark.parametrize("name", CONVS)
 def test_convolutions(against: Any, name: str) -> None:
     make, shape = CONVS[name]
@@ -273,6 +274,34 @@ TWICE = {
 def test_second_derivatives(against: Any, name: str) -> None:
     make, shape = TWICE[name]
     against.twice(make, normal(*shape))
+
+
+OPEN = {name: case for table in (DENSE, CONVS, POOLS, NORMS, SHAPES)
+        for name, case in table.items()
+        if "alone" not in name and name != "linear vector"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_traces_with_an_open_batch(name: str) -> None:
+    make, shape = OPEN[name]
+    layer = make(nn).double()
+    traced = nn.trace(layer, nn.Spec(("N", *shape[1:]), "f64"))
+    for batch in (shape[0], shape[0] + 1):
+        x, state = np.abs(normal(batch, *shape[1:])), layer.state_dict()
+        found = traced(x)
+        layer.load_state_dict(state)
+        eager = layer(x)
+        for a, b in zip(*[r if isinstance(r, tuple) else (r,) for r in (found, eager)]):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+@pytest.mark.parametrize("layer", [nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d((1, 1))])
+def test_pooling_open_extents_to_one(layer: Any) -> None:
+    traced = nn.trace(layer, nn.Spec(("N", 3, "H", "W")))
+    x = normal(2, 3, 5, 4).astype(np.float32)
+    np.testing.assert_allclose(traced(x).numpy(), layer(x).numpy(), rtol=1e-6)
+    with pytest.raises(Error, match="known extents"):
+        nn.trace(nn.AdaptiveAvgPool2d(2), nn.Spec((1, 3, "H", "W")))
 
 
 NARROW = {
