@@ -27,6 +27,7 @@ COMMANDS = {
     "compile": ("cmd_compile", "A model to a compiled plan, or to any stage on the way."),
     "explain": ("cmd_explain", "Why a model is compiled as it is: fusions, schedules, refusals."),
     "inspect": ("cmd_inspect", "Signature, ops, weights, kernels and memory of a model or plan."),
+    "launch": ("cmd_launch", "A training script in several processes."),
     "ops": ("cmd_ops", "The ops: element types, ONNX ops behind them, who runs them."),
     "opt": ("cmd_opt", "Passes over IR text."),
     "optimize": ("cmd_optimize", "A model to a smaller one that means the same."),

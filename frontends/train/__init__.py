@@ -16,6 +16,7 @@ from .callbacks import (
     TensorBoard,
 )
 from .checkpoint import load_checkpoint, save_checkpoint
+from .distributed import rank, world
 from .metrics import (
     AUC,
     F1,
@@ -35,5 +36,6 @@ from .trainer import History, Trainer
 __all__ = [
     "AUC", "F1", "MAE", "MSE", "Accuracy", "CSVLog", "Callback", "Checkpoint", "Confusion",
     "EarlyStopping", "History", "IoU", "Metric", "Plateau", "Precision", "Recall", "TensorBoard",
-    "TopK", "TrainStep", "Trainer", "load_checkpoint", "save_checkpoint",
+    "TopK", "TrainStep", "Trainer", "load_checkpoint", "rank", "save_checkpoint",
+    "world",
 ]  # fmt: skip

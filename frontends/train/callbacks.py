@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...ir.errors import Error
+from .distributed import rank
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -208,13 +209,18 @@ class Plateau(Watch):
 
 
 class CSVLog(Callback):
-    """One row per epoch in a CSV file; a resumed fit goes on behind the rows that are there."""
+    """One row per epoch in a CSV file; a resumed fit goes on behind the rows that are there.
+
+    Of several processes rank 0 writes.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.fields: list[str] | None = None
 
     def epoch_ends(self, epoch: int, logs: Logs) -> None:
+        if rank():
+            return
         row = {"epoch": epoch} | {n: v for n, v in logs.items() if np.ndim(v) == 0}
         resumed = self.fields is None and epoch > 0 and self.path.is_file()
         if resumed:
@@ -231,13 +237,18 @@ class CSVLog(Callback):
 
 
 class TensorBoard(Callback):
-    """Loss, rate and metrics as TensorBoard event files in `folder` (extra: tensorboardX)."""
+    """Loss, rate and metrics as TensorBoard event files in `folder` (extra: tensorboardX).
+
+    Of several processes rank 0 writes.
+    """
 
     def __init__(self, folder: str | Path, every: int = 10) -> None:
         self.folder, self.every = Path(folder), every
         self.writer: Any = None
 
     def fit_begins(self) -> None:
+        if rank():
+            return
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
@@ -257,7 +268,7 @@ class TensorBoard(Callback):
         self._write(logs, epoch, "epoch/")
 
     def _write(self, logs: Logs, at: int, prefix: str) -> None:
-        for name, value in logs.items():
+        for name, value in logs.items() if self.writer is not None else ():
             if np.ndim(value) == 0:
                 self.writer.add_scalar(prefix + name, float(value), at)
 

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from .data.element import Element
 from .data.node import Node, Step
 from .data.order import Shard
 from .data.transform import Batch
+from .metrics import Totals
 
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """Where launchers say how many processes they start; PMIX_RANK says only that there are some."""
@@ -249,8 +251,12 @@ def agree(what: str) -> None:
 def collectives(exe: Any) -> str:
     """A compiled step's collectives in their order, as short text that tells programs apart."""
     program = getattr(exe, "program", None)
-    steps = program.host_steps if program is not None else ()
-    told = [f"{n} {a} {r}" for n, a, r in steps if ".dist." in n]
+    return _told(program.host_steps if program is not None else ())
+
+
+@cache
+def _told(steps: tuple[Any, ...]) -> str:
+    told = [f"{name} {operands} {results}" for name, operands, results in steps]
     return hashlib.blake2b("\n".join(told).encode(), digest_size=4).hexdigest()
 
 
@@ -269,6 +275,7 @@ def by_root(work: Callable[[], Any]) -> Any:
     joined: Any = group()
     if joined.world == 1:
         return work()
+    agree("what rank 0 does for all")
     found: tuple[Any, Any] = (None, None)
     if joined.rank == 0:
         try:
@@ -294,6 +301,7 @@ def same_state(state: Mapping[str, Array]) -> None:
 
 def summed(values: Sequence[float]) -> list[float]:
     """Sums over all processes."""
+    agree(f"the sums of {len(values)} numbers")
     found = group().all_reduce(np.asarray(values, np.float64), "sum")
     return [float(v) for v in found]
 
@@ -302,6 +310,19 @@ def exchanged(value: Any) -> list[Any]:
     """What every process gives, by rank."""
     joined: Any = group()
     return [value] if joined.world == 1 else list(joined.exchange(value))
+
+
+def together(totals: Totals) -> Totals:
+    """The totals of metrics over all processes."""
+    if group().world == 1:
+        return totals
+    agree(f"the totals of {', '.join([m.name for m in totals.metrics])}")
+    made = Totals(totals.metrics)
+    for parts in exchanged(totals.parts):
+        for (k, name), arrays in parts.items():
+            for array in arrays:
+                made.add([{name: array} if j == k else {} for j in range(len(made.metrics))])
+    return made
 
 
 # ------------------------------------------------------------ state in parts
@@ -321,5 +342,5 @@ def whole(part: Array, shape: tuple[int, ...]) -> Array:
 __all__ = [
     "INSTALL", "Own", "OwnRows", "Share", "agree", "alone", "by_root", "collectives", "divided",
     "every_rank_alike", "exchanged", "join", "launched", "own_batches", "own_part", "rank",
-    "rows_of", "same_state", "share", "sharded", "summed", "threads", "whole", "world",
+    "rows_of", "same_state", "share", "sharded", "summed", "threads", "together", "whole", "world",
 ]  # fmt: skip

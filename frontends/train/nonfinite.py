@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from .step import TrainStep
 
 
+NOWHERE = "the step"
+"""Where nothing was found."""
+
+
 class _Found(Exception):
     """Ends the run at the first NaN."""
 
@@ -54,7 +58,7 @@ def first_nonfinite(step: TrainStep, batch: Any) -> tuple[str, list[str]]:
         run(func, arrays, observe=search)
     found = search.nan or search.infinite
     if found is None:
-        return "the step", ["op by op, every value is finite: only the compiled step's is not"]
+        return NOWHERE, ["op by op, every value is finite: only the compiled step's is not"]
     value, array = found
     place = value.op.place() if value.op is not None else str(value)
     details = [f"its result {value.type} is the first to hold {_count(array)}"]
@@ -77,4 +81,4 @@ def _count(array: Any) -> str:
     return f"{' and '.join(parts)} of {wide.size} values"
 
 
-__all__ = ["first_nonfinite"]
+__all__ = ["NOWHERE", "first_nonfinite"]

@@ -23,6 +23,7 @@ from ...ir.core import Array
 from ...ir.errors import Error
 from ...ir.interpret import run
 from ...ir.ops.core import Func, Module
+from ...ir.ops.dist import group
 from ...ir.types import DType, TensorType, from_numpy
 from ...passes.training.accumulate import micro_rows
 from .. import nn
@@ -223,7 +224,8 @@ class TrainStep:
         """
         arrays = self._given(batch)
         program, exe, logs = self._train_program(arrays)
-        distributed.agree(self._told(arrays, exe))
+        if group().world > 1:
+            distributed.agree(self._told(arrays, exe))
         self._synchronise()
         found = self._run(exe, [self._state[n] for n in program.states], arrays, program)
         updates = len(program.module.main.state)

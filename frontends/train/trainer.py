@@ -17,11 +17,11 @@ import numpy as np
 from ...ir.core import Array
 from ...ir.errors import Error
 from .. import nn
-from . import data
+from . import data, distributed
 from .callbacks import Callback
 from .checkpoint import load_checkpoint, save_checkpoint
 from .metrics import Totals
-from .nonfinite import first_nonfinite
+from .nonfinite import NOWHERE, first_nonfinite
 from .progress import Progress
 from .step import TrainStep, as_batch
 
@@ -48,7 +48,9 @@ class Trainer:
 
     `loss` is a name ("cross_entropy"), or a function (output, target) -> scalar; `metrics` names or
     `train.Metric`s.  `seed` decides dropout and everything else that is drawn.  The other arguments
-    are those of `TrainStep`: precision, accumulate, loss_scale, activation_memory, threads, target.
+    are those of `TrainStep`: precision, accumulate, loss_scale, activation_memory, shard_optimizer,
+    threads, target.  Of several processes (`irc launch -n 4 train.py`) each takes its rows of every
+    batch; rank 0 alone prints and writes.
     """
 
     def __init__(
@@ -99,7 +101,7 @@ class Trainer:
         """
         batches = self._dataset(dataset, batch_size, shuffled=True)
         watchers = [*self.callbacks, *callbacks]
-        if progress is not False:
+        if progress is not False and distributed.rank() == 0:
             watchers.append(Progress(epochs, progress))
         self.steps_per_epoch = steps_per_epoch or _length(batches)
         self._begin(watchers)
@@ -148,7 +150,7 @@ class Trainer:
                 break
         if not self.position:
             raise Error("E0693", "the dataset is empty", details=(f"found {batches!r}"[:200],))
-        done = self._means() | self._totals.values()
+        done = self._means() | distributed.together(self._totals).values()
         done["lr"] = self._logs["lr"]
         self.epoch, self.position = self.epoch + 1, 0
         self._sums, self._totals = {}, Totals(self.step.metrics)
@@ -176,7 +178,10 @@ class Trainer:
 
     def _diverged(self, batch: Any, loss: float) -> Error:
         """E0697 for a loss that is no number: the first op whose result is not finite."""
-        where, details = first_nonfinite(self.step, batch)
+        with distributed.alone():
+            found = first_nonfinite(self.step, batch)
+        every = distributed.exchanged(found)
+        where, details = next((f for f in every if f[0] != NOWHERE), found)
         return Error(
             "E0697",
             f"the loss is {loss} at step {self.step.count} (epoch {self.epoch + 1})",
@@ -193,7 +198,8 @@ class Trainer:
         arrays = dataset if isinstance(dataset, tuple) else (dataset,)
         if all(isinstance(a, (np.ndarray, nn.Tensor)) for a in arrays):
             made = data.arrays(*[np.asarray(a) for a in arrays])
-            return (made.shuffle(seed=self.seed) if shuffled else made).batch(batch_size)
+            made = made.shuffle(seed=self.seed) if shuffled else made
+            return distributed.divided(made.batch(batch_size))
         if not isinstance(dataset, Iterable):
             raise Error(
                 "E0693",
@@ -204,16 +210,17 @@ class Trainer:
             raise Error(
                 "E0693", "the dataset gives single samples", hint="put .batch(64) at its end"
             )
-        return dataset
+        return distributed.divided(dataset)
 
     def _batches(self, batches: Any) -> Iterator[Any]:
         """The batches of this epoch that are still to come."""
         if isinstance(batches, data.Dataset):
-            return batches.iterate(self.epoch, self.position)
-        stream = iter(batches)
-        for _ in range(self.position):
-            next(stream, None)
-        return stream
+            stream: Iterator[Any] = batches.iterate(self.epoch, self.position)
+        else:
+            stream = iter(batches)
+            for _ in range(self.position):
+                next(stream, None)
+        return distributed.own_batches(batches, stream, self.position)
 
     # ------------------------------------------------------------ use
 
@@ -221,19 +228,21 @@ class Trainer:
         """The loss and the metrics over a dataset, in evaluation mode."""
         totals, loss, rows = Totals(self.step.metrics), 0.0, 0
         batches = self._dataset(dataset, batch_size, shuffled=False)
-        stream = batches.iterate(0) if isinstance(batches, data.Dataset) else batches
-        for batch in stream:
+        stream = batches.iterate(0) if isinstance(batches, data.Dataset) else iter(batches)
+        for batch in distributed.own_batches(batches, stream, 0):
             result = self.step.evaluate(batch)
             totals.add(result.partials)
             loss += float(result.logs["loss"]) * result.rows
             rows += result.rows
-        if not rows:
+        loss, counted = distributed.summed([loss, rows])
+        if not counted:
             raise Error("E0693", "the dataset is empty", details=(f"found {batches!r}"[:200],))
-        return {"loss": loss / rows, **totals.values()}
+        return {"loss": loss / counted, **distributed.together(totals).values()}
 
     def predict(self, x: Any, batch_size: int = 256) -> Any:
         """The outputs for an array of samples, or for each batch of a dataset, put together."""
-        batches = self._dataset(x, batch_size, shuffled=False)
+        with distributed.alone():
+            batches = self._dataset(x, batch_size, shuffled=False)
         stream = batches.iterate(0) if isinstance(batches, data.Dataset) else batches
         found = [self.step.predict(as_batch(batch)[0]) for batch in stream]
         if not found:
@@ -243,7 +252,9 @@ class Trainer:
     # ------------------------------------------------------------ keeping
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a checkpoint: everything that is needed to go on to the bit."""
+        """Write a checkpoint: everything that is needed to go on to the bit, in any number of
+        processes (all of which call this, and rank 0 writes).
+        """
         watchers = getattr(self, "_watchers", self.callbacks)
         meta = {
             "epoch": self.epoch,
@@ -254,10 +265,10 @@ class Trainer:
             "callbacks": [{"class": type(w).__name__, "state": w.state()} for w in watchers],
         }
         arrays = dict(self.step.arrays())
-        for (k, name), parts in self._totals.parts.items():
+        for (k, name), parts in distributed.together(self._totals).parts.items():
             for n, part in enumerate(parts):
                 arrays[f"totals/{k}/{name}/{n}"] = part
-        save_checkpoint(path, arrays, meta, self.step.graph())
+        distributed.by_root(lambda: save_checkpoint(path, arrays, meta, self.step.graph()))
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Go on from a checkpoint: the next `fit` continues where it was saved, to the bit.
@@ -265,13 +276,14 @@ class Trainer:
         Raises E0695, E0696 for one that is missing or damaged, E0698 for one of another network or
         optimizer; then nothing has changed.
         """
-        arrays, meta = load_checkpoint(path)
+        arrays, meta = distributed.by_root(lambda: load_checkpoint(path))
         totals = {n: arrays.pop(n) for n in list(arrays) if n.startswith("totals/")}
         self.step.restore(arrays, str(path))
         self.epoch, self.position = int(meta["epoch"]), int(meta["position"])
         self._sums, self._logs = dict(meta["sums"]), dict(meta["logs"])
         self._totals = Totals(self.step.metrics)
-        for name in sorted(totals, key=lambda n: (n.rpartition("/")[0], int(n.rsplit("/", 1)[1]))):
+        counted = distributed.rank() == 0  # totals are summed over processes
+        for name in sorted(totals if counted else {}, key=lambda n: (n.rpartition("/")[0], int(n.rsplit("/", 1)[1]))):
             _, k, part, _ = name.split("/")
             self._totals.parts.setdefault((int(k), part), []).append(totals[name])
         self.history = History({n: list(v) for n, v in meta["history"].items()})
