@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from ...ir.core import Any_, Block, Builder, Grads, Value, attr, variadic
+from ...ir.core import Any_, Array, Block, Builder, Grads, Value, attr, variadic
 from ...ir.errors import Error
 from ...ir.ops.autodiff import CustomGradient, Remat
 from ...ir.ops.core import Yield
@@ -70,9 +70,7 @@ class custom_vjp:
         outs, arranged = flatten(found)
         outs = [as_tensor(x) for x in outs]
         rule = Rule(self, residuals, arranged, tree, tensors)
-        node = _node(rule, tensors, outs)
-        made = [result(t.array, t.type, node, k) for k, t in enumerate(outs)]
-        return unflatten(arranged, made)
+        return unflatten(arranged, recorded(rule, tensors, [t.array for t in tensors], outs))
 
     def forward(self, args: Sequence[Any]) -> tuple[Any, Any]:
         """Result and residuals."""
@@ -224,9 +222,20 @@ class _CustomBack(_PythonOp):
         return self.rule.back(tensors)  # type: ignore[no-any-return]
 
 
-def _node(rule: Rule, tensors: Sequence[Tensor], outs: Sequence[Tensor]) -> Node:
-    call = Call.of(_Custom, (rule,), tuple([t.type for t in outs]))
-    return Node(call, tuple(tensors), tuple([t.array for t in tensors]), here())
+class Back(Protocol):
+    """What a recorded call of one's own needs."""
+
+    def back(self, cotangents: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The cotangents of the operands for those of the results."""
+
+
+def recorded(
+    rule: Back, operands: Sequence[Tensor], arrays: Sequence[Array], results: Sequence[Tensor]
+) -> list[Tensor]:
+    """The results with a history: they come from the operands, and `rule` says how to go back."""
+    call = Call.of(_Custom, (rule,), tuple([t.type for t in results]))
+    node = Node(call, tuple(operands), tuple(arrays), here())
+    return [result(t.array, t.type, node, k) for k, t in enumerate(results)]
 
 
 # Rematerialisation --------------------------------------------------------------------------------
@@ -262,4 +271,4 @@ def remat(function: Function) -> Function:
     return again
 
 
-__all__ = ["custom_vjp", "remat"]
+__all__ = ["Back", "custom_vjp", "recorded", "remat"]

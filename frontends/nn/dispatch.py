@@ -159,6 +159,17 @@ def here() -> Loc:
     return known
 
 
+def line_of(error: BaseException) -> Loc | None:
+    """The user's line in the traceback of an error: the innermost outside the package."""
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if not code.co_filename.startswith(PACKAGE) or _is_test(code.co_filename):
+            found = Loc(code.co_qualname, code.co_filename, trace.tb_lineno)
+        trace = trace.tb_next
+    return found
+
+
 def _is_test(file: str) -> bool:
     """The tests stand in the folder of the package and are users all the same."""
     return file.startswith(PACKAGE + "tests/")
@@ -388,5 +399,5 @@ def has_dims(shape: Shape) -> bool:
 
 __all__ = [
     "STATE", "Base", "Call", "Node", "apply", "as_array", "as_tensor", "dim_tensor", "enable_grad",
-    "escaped", "has_dims", "here", "leaf", "no_grad", "one", "result", "traced",
+    "escaped", "has_dims", "here", "leaf", "line_of", "no_grad", "one", "result", "traced",
 ]  # fmt: skip

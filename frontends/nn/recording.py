@@ -250,8 +250,7 @@ def backward(t: Tensor, gradient: Any = None) -> None:
         raise Error(
             "E0615", "backward(): nothing that this tensor depends on requires a gradient",
             where=here(), details=(f"the tensor is {t.type}",),
-            hint="nn.tensor(data, requires_grad=True), a Parameter; not inside nn.no_grad(), nor "
-            "behind a compiled function (compile irc.value_and_grad of it)",
+            hint="nn.tensor(data, requires_grad=True), a Parameter; not inside nn.no_grad()",
         )  # fmt: skip
     seed = _seed(t, gradient)
     tape = Tape([t])

@@ -21,7 +21,10 @@ from ...ir.interpret import run
 from ...ir.ops.core import Const, Func, Return
 from ...ir.ops.core import Module as Program
 from ...ir.verify import verify
-from .dispatch import PACKAGE, Base, as_tensor, here, leaf
+from ...passes.autodiff.activity import differentiable
+from ...passes.autodiff.pullback import pullback
+from ...passes.autodiff.regions import zeros
+from .dispatch import PACKAGE, Base, as_tensor, here, leaf, line_of
 from .random import default as default_stream
 from .specs import Spec, is_input, type_of
 from .tensor import Holder, Parameter, Tensor, as_buffer
@@ -115,14 +118,21 @@ class Traced:
             [s.tensor is not None and s.tensor.type is t for s, t in zip(self.states, types)]
         )
 
+    @property
+    def updated(self) -> int:
+        """How many of the program's results, the first ones, are next values of state."""
+        return sum([s.result >= 0 for s in self.states])
+
     def finish(self, found: Sequence[Array]) -> Any:
         """The function's result from those of the program; buffers take their new values."""
-        count = 0
+        return unflatten(self.results, self.taken(found))
+
+    def taken(self, found: Sequence[Array]) -> list[Tensor]:
+        """The program's results that are the function's, in order; buffers take theirs."""
         for state in self.states:
             if state.result >= 0:
                 state.assign(np.asarray(found[state.result]))
-                count += 1
-        return unflatten(self.results, [leaf(np.asarray(x)) for x in found[count:]])
+        return [leaf(np.asarray(x)) for x in found[self.updated :]]
 
     def __call__(self, *args: Any) -> Any:
         """Run by the reference interpreter."""
@@ -142,7 +152,7 @@ class Traced:
             value.index = index
         last = func.body.last
         assert last is not None
-        gone = sum([s.result >= 0 for s in self.states])
+        gone = self.updated
         last.set_operands(last.operands[gone:])
         func.set_attr("inputs", self.inputs)
         func.set_attr("outputs", func.outputs[gone:])
@@ -166,6 +176,10 @@ def trace(function: Callable[..., Any], *examples: Any, name: str = "") -> Trace
             found = function(*given)
             outputs, results = flatten(found)
             returned = [trace.value(as_tensor(x)) for x in outputs]
+        except TypeError as error:
+            if "Dim" not in str(error):
+                raise
+            raise _of_extent(error) from error
         finally:
             changes = trace.restore()
         states, replaced = _states(trace, changes)
@@ -175,6 +189,41 @@ def trace(function: Callable[..., Any], *examples: Any, name: str = "") -> Trace
     module = Program.make([func], name or getattr(function, "__name__", type(function).__name__))
     verify(module)
     return Traced(module, tuple(states), tuple(names), arguments, results)
+
+
+def _of_extent(error: TypeError) -> Error:
+    """E0618 for Python that wants a number where an extent is symbolic."""
+    return Error(
+        "E0618",
+        "a number is needed where an extent of an input is symbolic",
+        where=line_of(error),
+        details=(str(error),),
+        hint="nn.scan runs over an axis; or trace with a number for that extent",
+    )
+
+
+def backward_of(program: Program, wrt: Sequence[int], skip: int = 0) -> Program:
+    """The program that gives the gradients of the arguments `wrt`: it takes those of `program` and
+    cotangents of the floating results (the first `skip` aside), and computes all once more.
+    """
+    made = program.clone()
+    func = made.main
+    last = func.body.last
+    assert last is not None
+    results = [v for v in last.operands[skip:] if differentiable(v)]
+    last.erase()
+    sources = [func.args[k] for k in wrt]
+    count = len(func.args)
+    given = [func.body.add_arg(v.type, f"cotangent.{k}") for k, v in enumerate(results)]
+    b = Builder(func.body)
+    found = pullback(b, results, given, sources)
+    pairs = zip(found, sources, strict=True)
+    b.emit(Return, *[zeros(b, v.tensor) if g is None else g for g, v in pairs])
+    func.set_attr("inputs", (*func.inputs[:count], *[v.name or "" for v in given]))
+    func.set_attr("outputs", tuple([f"gradient.{k}" for k in wrt]))
+    func.set_attr("state", ())
+    verify(made)
+    return made
 
 
 def _states(trace: Trace, changes: Sequence[Any]) -> tuple[list[State], list[Value]]:
@@ -254,11 +303,12 @@ def _input_names(function: Any, examples: Sequence[Any], leaves: Sequence[Any]) 
 
 def _parameter_names(function: Any) -> list[str]:
     """The positional parameters of a function, or of a module's `forward`."""
+    bound = isinstance(function, (Holder, types.MethodType))
     if isinstance(function, Holder):
         function = getattr(type(function), "forward", None)
     code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
     known = list(code.co_varnames[: code.co_argcount]) if code is not None else []
-    return known[1:] if known[:1] == ["self"] else known
+    return known[1:] if bound else known
 
 
 # Which modules a function uses --------------------------------------------------------------------
@@ -367,4 +417,4 @@ def _global_names(code: types.CodeType) -> list[str]:
     return found
 
 
-__all__ = ["Place", "State", "Traced", "modules_of", "trace"]
+__all__ = ["Place", "State", "Traced", "backward_of", "modules_of", "trace"]

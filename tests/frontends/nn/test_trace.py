@@ -72,6 +72,11 @@ def test_symbolic_extents() -> None:
         np.testing.assert_allclose(traced(x).numpy(), forward(nn.tensor(x)).numpy(), 1e-5)
     with pytest.raises(irc.Error, match="E0618.*symbolic"):
         nn.trace(lambda x: len(x), nn.Spec(("N", 3)))
+    for call in (lambda x: list(range(x.shape[0])), lambda x: x if x.shape[0] > 3 else -x):
+        with pytest.raises(irc.Error, match="E0618.*\n.*test_trace.py"):
+            nn.trace(call, nn.Spec(("N", 3)))
+    with pytest.raises(TypeError, match="unsupported operand"):
+        nn.trace(lambda x: 1 + "1", nn.Spec(("N", 3)))
     with pytest.raises(irc.Error, match="E0622"):
         nn.trace(lambda x: x, nn.Spec((None, 3)))
 
@@ -232,6 +237,53 @@ def test_compiled_functions_compose() -> None:
     assert irc.compile(lambda x: x + 1, target="reference")(X).shape == (5, 3)
     decorated = irc.compile(Running.forward)
     assert decorated.__name__ == "forward"
+
+
+def test_a_compiled_method() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(np.full(3, 2.0, np.float32))
+
+        @irc.compile
+        def forward(self, x: Any) -> Any:
+            return x * self.w
+
+    one, other = Scaled(), Scaled()
+    other.w.assign(np.ones(3))
+    for net in (one, other, one):
+        np.testing.assert_allclose(net(X).numpy(), X * net.w.numpy())
+    assert len(Scaled.forward.programs) == 2
+    (gradient,) = irc.grad(lambda net: net(X).sum())(one).values()
+    np.testing.assert_allclose(gradient.numpy(), X.sum(0), 1e-5)
+
+
+def test_backward_goes_through_compiled_functions() -> None:
+    def build() -> Any:
+        layers = nn.Linear(3, 4), nn.Tanh(), nn.BatchNorm1d(4), nn.Dropout(0.3)
+        return nn.Sequential(*layers).double()
+
+    net, other = build(), build()
+    other.load_state_dict(net.state_dict())
+    run = irc.compile(net)
+    x = RNG.standard_normal((5, 3))
+    for _ in range(2):  # the second time with other statistics and random bits
+        grads = []
+        state = nn.random.state()
+        for call, module in ((run, net), (other, other)):
+            nn.random.set_state(state)
+            t = nn.tensor(x, requires_grad=True)
+            first = irc.grad(lambda t, call=call: (call(t) ** 2).sum())(t)
+            nn.random.set_state(state)
+            ((call(t) * 3).sum() + (first**2).sum()).backward()
+            grads.append([t.grad, *[p.grad for p in module.parameters()]])
+        for a, b in zip(*grads):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), 1e-8, 1e-12)
+    for name, array in net.state_dict().items():
+        np.testing.assert_allclose(array, other.state_dict()[name], 1e-9)
+    with nn.no_grad():
+        assert not run(x).requires_grad
+    assert not irc.compile(nn.argmax)(x).requires_grad
 
 
 def test_a_network_as_a_file(tmp_path: Path) -> None:
