@@ -7,6 +7,7 @@ passes.rules.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -277,6 +278,33 @@ def transposed_product(op: Op, b: Builder) -> Value | None:
     return b.contract(*product.operands, equation=made, out=product.attributes["out"])  # type: ignore[no-any-return]
 
 
+def merged_reductions(op: Op, b: Builder) -> Value | None:
+    """Axes that stand side by side in both operands and are summed over are one axis: "abk,abn->kn"
+    is a product of matrices.
+    """
+    x, y, out = parse_equation(op.attributes["equation"])
+    for p, q in itertools.pairwise(x):
+        if p + q in y and p not in out and q not in out:
+            break
+    else:
+        return None
+    if any([v.op is not None and v.op.name in _VIEWS for v in op.operands]):
+        return None  # read through where it is; as a value of its own it would be copied
+    terms = [x.replace(p + q, p), y.replace(p + q, p)]
+    merged = [_merged(b, v, term.index(p)) for v, term in zip(op.operands, terms, strict=True)]
+    return b.contract(*merged, equation=f"{terms[0]},{terms[1]}->{out}", out=op.attributes["out"])  # type: ignore[no-any-return]
+
+
+_VIEWS = ("transpose", "slice", "broadcast_to", "pad", "unpack", "pack")
+
+
+def _merged(b: Builder, value: Value, axis: int) -> Value:
+    """The value with an axis and the next one as one."""
+    shape = value.tensor.shape
+    made = (*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
+    return b.reshape(value, shape=made)  # type: ignore[no-any-return]
+
+
 def _equation(op: Op) -> str | None:
     """The equation of a contract, or of a matmul whose batch axes need no broadcast."""
     if op.name == "contract":
@@ -348,7 +376,7 @@ def weight_rules(scales: bool) -> RuleTable:
         (classes("max_pool"), [pool_of_pad]),
         (classes("matmul", "contract"), [contract_transpose]),
         (classes("transpose"), [transposed_product]),
-        (classes("contract"), [plain_contract, transposed_constant]),
+        (classes("contract"), [plain_contract, transposed_constant, merged_reductions]),
     )
     always = joined(always, gradient_rules())
     if not scales:

@@ -210,11 +210,23 @@ class Grouping:
         if group.kind == "reduction":
             return f"the reduction is a second anchor beside the {theirs.kind}"
         shape = op.results[0].tensor.shape
-        return (
-            ""
-            if _alike(theirs.shape, shape)
-            else f"the loops differ: {_dims(theirs.shape)} and {_dims(shape)}"
-        )
+        if not _alike(theirs.shape, shape):
+            return f"the loops differ: {_dims(theirs.shape)} and {_dims(shape)}"
+        if self._read_by_reductions(producer, op):
+            return "reductions compute it from what is stored anyway"
+        return ""
+
+    def _read_by_reductions(self, producer: Op, op: Op) -> bool:
+        """Is `op` cheap, only for reductions over it (and elementwise ops), and what it is computed
+        from stored for others?  As a result of its own it would be written once and read by each.
+        """
+        if self.kinds[op] != "pointwise" or op.name in COSTLY or len(op.results) != 1:
+            return False
+        users = op.results[0].users
+        kinds = {self.kinds.get(u, "") for u in users}
+        if "reduction" not in kinds or not kinds <= {"reduction", "pointwise"}:
+            return False
+        return any([u is not op for r in producer.results for u in r.users])
 
     def _prologue(self, theirs: Group, op: Op, group: Group, direct: bool) -> str:
         """Elementwise ops before `op`."""

@@ -173,3 +173,25 @@ def test_pools_of_large_windows_run_apart(window: tuple[int, int], kernels: int)
     made = fuse.run(Module.make([func]))
     assert sum(op.name == "fused" for op in made.main.body) == kernels
     assert any("registers" in r.why for r in fuse.reasons) == (kernels == 2)
+
+
+def test_what_reductions_read_of_a_stored_product_is_computed_by_them() -> None:
+    """As a result of the product's region it would be written once and read by each."""
+
+    def fill(b: Builder, x: Value, y: Value) -> tuple[Value, Value, Value]:
+        g = b.matmul(x, y)
+        scaled = b.mul(g, y)
+        total = b.reduce_sum(scaled, axes=(1,), keepdims=True)
+        return g, b.sub(scaled, total), b.reduce_sum(b.mul(g, x), axes=(0,))
+
+    labels, reasons = fused(fill, X, X)
+    assert sorted(labels) == ["matmul", "mul+reduce_sum", "mul+reduce_sum+sub"]
+    assert "reductions compute it from what is stored anyway" in reasons
+
+
+def test_what_nothing_else_needs_still_ends_the_product() -> None:
+    def fill(b: Builder, x: Value, y: Value) -> Value:
+        scaled = b.mul(b.matmul(x, y), y)
+        return b.sub(scaled, b.reduce_sum(scaled, axes=(1,), keepdims=True))
+
+    assert fused(fill, X, X)[0] == ["matmul+mul", "reduce_sum+sub"]
