@@ -12,12 +12,9 @@ BENCHES = {
     "cpu": "Whole networks beside onnxruntime and OpenVINO: latency, memory, compile time.",
     "ir": "Speed and size of the IR on 100,000 ops.",
     "kernels": "Single kernels beside the FMA peak and the copy bandwidth.",
-<<<<<<< Updated upstream
     "train_kernels": "Forward and both gradients of convolutions beside torch.",
     "training": "Train steps beside torch eager and torch.compile: time and memory.",
-=======
     "train_steps": "Time and memory of train steps beside torch eager and torch.compile.",
->>>>>>> Stashed changes
 }
 
 
