@@ -77,7 +77,7 @@ def sources(planned: Planned, name: str, embed: bool | None = None) -> Sources:
     face = _Face(planned, plan, module, name, embed)
     parts = [f'#include "{name}.h"', "", body]
     if embed and planned.weight_bytes:
-        parts.append(_constants(name, planned.weights, planned.weight_bytes))
+        parts.append(constants(name, planned.weights, planned.weight_bytes))
     parts += [face.arena_size(), face.run(), face.entry()]
     return Sources(name, "\n".join(parts), face.header(), embed)
 
@@ -216,7 +216,7 @@ class _Face:
         return "\n".join(lines)
 
 
-def _constants(name: str, weights: Sequence[tuple[int, Blob]], size: int) -> str:
+def constants(name: str, weights: Sequence[tuple[int, Blob]], size: int) -> str:
     """A const struct whose members lie at the planned offsets (each padded to the next multiple of
     64); those without elements have no place.
     """
@@ -408,6 +408,7 @@ __all__ = [
     "FLAGS",
     "SANITIZERS",
     "Sources",
+    "constants",
     "run_sanitized",
     "sources",
     "write_sources",
