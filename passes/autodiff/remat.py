@@ -92,16 +92,20 @@ def kept_values(func: Func, count: int) -> list[tuple[Value, int]]:
     return sorted(found, key=lambda item: -item[1])
 
 
-def within(func: Func, budget: float, count: int) -> Func:
+def within(func: Func, budget: float | None, count: int) -> Func:
     """A copy of `func`, of whose results the first `count` are no gradients, that keeps at most
     `budget` bytes between its parts; a float up to 1 is the share of what it keeps now.
+
+    The backward part is held apart from the forward one, so that compiled results are the same to
+    the bit whatever the budget, None or 1.0 (all is kept) included.
 
     Errors: E0606 a budget that cannot be met.
     """
     made = func.copy()
     parts = Parts(made, count)
     now = sum([size_of(v) for v in parts.read if _counted(v)])
-    most = budget * now if isinstance(budget, float) and budget <= 1 else budget
+    share = 1.0 if budget is None else budget
+    most = share * now if isinstance(share, float) and share <= 1 else share
     dropped = chosen(parts, now, most)
     _Rewriting(parts, dropped).run()
     return made

@@ -12,6 +12,7 @@ import irc
 from irc.ir.core import Builder, Value
 from irc.ir.errors import Error
 from irc.ir.interpret import run
+from irc.ir.ops.autodiff import CustomGradient, Remat
 from irc.ir.ops.control import ForLoop, If, Scan, While
 from irc.ir.ops.core import Const, Func, Module
 from irc.ir.types import f64
@@ -276,6 +277,46 @@ def test_nested(checked: Checked, limit: float) -> None:
         ["f64[3]", "f64[3]", "f64[3]"], build, [0, 1, 2],
         [some(3), some(3, seed=1), some(3, seed=2)],
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("inside", ["scan", "if", "remat"])
+def test_remat_and_own_gradients_among_loops(checked: Checked, inside: str) -> None:
+    def own(b: Builder, x: Value) -> Value:
+        made = CustomGradient.make(
+            [x], lambda b, x: [b.mul(x, x)], lambda b, x, y, g: [b.mul(g, b.add(x, x))]
+        )
+        return b.insert(made).result
+
+    def block(b: Builder, h: Value, w: Value) -> Value:
+        return b.insert(Remat.make([h], lambda b, h: [b.mul(cube(b, own(b, h)), w)])).result
+
+    def build(b: Builder, p: Value, x: Value, w: Value, s: Value) -> Value:
+        def rounds(b: Builder, x: Value) -> list[Value]:
+            body = lambda b, h, s: [b.add(block(b, h, w), s)]  # noqa: E731
+            return [b.insert(Scan.make([x], [s], body)).result]
+
+        if inside == "scan":
+            return total(b, rounds(b, x)[0])
+        if inside == "remat":
+            return total(b, b.insert(Remat.make([x], rounds)).result)
+        made = b.insert(If.make(p, lambda b: rounds(b, x), lambda b: [block(b, x, w)]))
+        return total(b, made.result)
+
+    arrays = [np.asarray(True), some(2) * 0.7, some(2, seed=1), some(3, 2, seed=2) * 0.2]
+    checked(["bool[]", "f64[2]", "f64[2]", "f64[3, 2]"], build, [1, 2, 3], arrays)
+
+
+def test_integers_that_a_round_needs_are_stacked(checked: Checked) -> None:
+    """A walk through the rows of a table, the next row by the step number."""
+
+    def build(b: Builder, w: Value, h: Value, steps: Value) -> Value:
+        def body(b: Builder, at: Value, h: Value, step: Value) -> Sequence[Value]:
+            return [b.rem(b.add(at, step), const(b, 3)), b.mul(h, b.take(w, at, axis=0))]
+
+        return total(b, b.insert(Scan.make([const(b, 1), h], [steps], body)).results[1])
+
+    arrays = [some(3, 2), some(2, seed=1), np.array([1, 2, 2, 1])]
+    checked(["f64[3, 2]", "f64[2]", "i64[4]"], build, [0, 1], arrays)
 
 
 @pytest.mark.parametrize("narrow", ["f16", "bf16"])
