@@ -13,13 +13,14 @@ from itertools import pairwise
 
 from ...ir.dims import DimLike, symbols_of
 from ...ir.ops.loop import Alloc, For, Load, Store
-from ...ir.symbols import loop_names
-from .memory import Ahead, ComputeAt, Place, Rfactor
+from ...ir.symbols import loop_names, loops_around
+from .memory import Ahead, ComputeAt, Place, Rfactor, Stage
 from .nests import Refused, accesses, child_of, contains, find_loop, perfect_chain
 from .runs import MOST_RUNS, MOST_STRIDE, bends, jumps, moves_in_lanes
 from .scheduler import Scheduler, depends, static, stride
 from .steps import FromZero, Fuse, Partition, Reorder, Tile, parallel, unroll, vector
 from .transpose import find_crossing, schedule_crossing
+from .window import window
 
 ROW_BYTES = 256 << 10
 """Largest intermediate row kept on the stack of a thread."""
@@ -27,6 +28,10 @@ GRAIN = 1 << 15
 """Elements of work below which one thread is faster than two."""
 FETCH_BYTES = 1 << 10
 """Shortest row that is fetched ahead."""
+PIECE_BYTES = 16 << 10
+"""Largest piece of an operand that is copied to have its lanes side by side."""
+FEWEST_TOUCHED = 4
+"""Accesses of a nest from which such a copy pays: a plain copy would only be made twice."""
 PIECES = 16
 """Pieces of work per thread, so that the last one to finish is not waited for long."""
 CHAINS = 4
@@ -383,9 +388,39 @@ def _find_lanes(
     crossing = find_crossing(chain, touched, moving[-1], lanes) if moving else None
     if crossing is not None and schedule_crossing(s, chain, crossing):
         return
+    if moving and _lanes_last(s, touched, moving[-1], lanes):
+        inner = perfect_chain(find_loop(s.kernel, chain[0].var))
+        _vector_loop(s, inner, moving[-1], lanes, chains)
+        return
     reducing = [l for l in chain if l.reduction and any(stride(op, l.var) == 1 for op in touched)]
     if reducing and all(stride(op, reducing[-1].var) in (0, 1) for op in touched):
         reduce_lanes(s, chain, reducing[-1].var, stores[0], lanes)
+
+
+def _lanes_last(s: Scheduler, touched: Sequence[Load | Store], lane: str, lanes: int) -> bool:
+    """Copy the one operand whose elements lie apart along the lanes, where the others' do not and
+    more is computed than moved: piece by piece, with the lanes side by side.
+    """
+    apart = [op for op in touched if not moves_in_lanes(op, lane, lanes)]
+    if len(apart) != 1 or not isinstance(apart[0], Load) or len(touched) < FEWEST_TOUCHED:
+        return False
+    (load,) = apart
+    along = [d for d, e in enumerate(load.index) if lane in symbols_of(e)]
+    if len(along) != 1 or not isinstance(stride(load, lane), int):
+        return False
+    order = tuple([d for d in range(len(load.index)) if d != along[0]] + along)
+    for loop in [l for l in loops_around(load) if l.var != lane and l.kind == "serial"]:
+        try:
+            extents = window([load], loop).shape
+        except Refused:
+            continue
+        elements, around = 1, _work(loop)
+        for extent in extents:
+            elements *= static(extent)
+        if elements * load.source.buffer.dtype.bytes <= PIECE_BYTES and elements <= around:
+            label = f"{load.source.name}.{lane}"
+            return s.attempt(Stage(load.source.name or "", loop.var, label, "stack", (), order))
+    return False
 
 
 def _write_out(s: Scheduler, names: Sequence[str]) -> None:

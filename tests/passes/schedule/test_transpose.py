@@ -159,3 +159,27 @@ def test_a_tile_read_otherwise_stays_a_buffer(early: bool) -> None:
     verify(func)
     transpose_tiles(func)
     assert turned(func) == []
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_an_operand_read_by_coarser_steps_is_turned_piece_by_piece(size: int) -> None:
+    """Each element of a plain cotangent serves several positions of a pool's gradient in blocks:
+    it is copied with the lanes side by side, and the nest runs in vectors.
+    """
+
+    def fill(b: Builder, x: Value, g: Value) -> Value:
+        packed = b.pack(g, axes=(1,), blocks=(8,))
+        attrs = {"kernel": (2, 2), "strides": (2, 2), "channel_block": 8}
+        return b.max_pool_grad(x, packed, **attrs)
+
+    types = TensorType(f32, (2, 1, 2 * size, 4, 8)), TensorType(f32, (2, 8, size, 2))
+    module, kernel = crossed(fill, *types, bits=256)
+    rng = np.random.default_rng(0)
+    given = [rng.standard_normal(t.shape, np.float32) for t in types]
+    out = np.zeros(types[0].shape, np.float32)
+    assert run_kernel(kernel, [*given, out]) == 0
+    np.testing.assert_array_equal(out, run(module.main, given)[0])
+    pieces = [op for op in kernel.walk() if isinstance(op, Alloc)]
+    assert [p.type.shape[-1] for p in pieces] == [8]
+    loads = [op for op in kernel.walk() if isinstance(op, Load) and op.lanes == 8]
+    assert len([op for op in loads if op.source is kernel.args[0]]) == 4
