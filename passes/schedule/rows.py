@@ -402,9 +402,9 @@ def _lanes_last(s: Scheduler, touched: Sequence[Load | Store], lane: str, lanes:
     more is computed than moved: piece by piece, with the lanes side by side.
     """
     apart = [op for op in touched if not moves_in_lanes(op, lane, lanes)]
-    if len(apart) != 1 or not isinstance(apart[0], Load) or len(touched) < FEWEST_TOUCHED:
+    load = apart[0] if len(apart) == 1 else None
+    if not isinstance(load, Load) or len(touched) < FEWEST_TOUCHED:
         return False
-    (load,) = apart
     along = [d for d, e in enumerate(load.index) if lane in symbols_of(e)]
     if len(along) != 1 or not isinstance(stride(load, lane), int):
         return False
