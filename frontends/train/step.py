@@ -60,7 +60,8 @@ class Result:
 class TrainStep:
     """One step of training, compiled; call it with a batch.
 
-    `net` is a module; `loss` a name, or a function (output, target) -> scalar tensor.  A network
+    `net` is a module; `loss` a name, or a function (output, target) -> scalar tensor.  The last
+    field of a batch is the target, those before it are the inputs; one alone is both.  A network
     whose loss is no function of one output and one target gives `objective(net, *batch)` instead:
     a scalar, or (scalar, output, target) where there are metrics.  `optimizer` is an
     `optim.Optimizer` or a name.  `precision`: f32, or bf16 and f16 for products over f32 weights;
@@ -103,6 +104,7 @@ class TrainStep:
         self.choice = choose(target, distributed.threads(threads))
         self._state: dict[str, Array] = {}
         self._owners: list[tuple[str, Any]] = []
+        self._parts: tuple[Any, ...] = ()
         self._programs: dict[Any, Any] = {}
         self._share = distributed.share(0)
         self._adopt(seed)
@@ -282,12 +284,19 @@ class TrainStep:
         return Result({"loss": found[1]}, _partials(names, found[2:]), self._share.rows)
 
     def predict(self, x: Any) -> Any:
-        """The network's output for a batch of inputs, in evaluation mode."""
+        """The network's output for a batch of inputs, in evaluation mode; several as a tuple."""
+        if isinstance(x, tuple) and len(x) == 1 and isinstance(x[0], tuple):
+            x = x[0]
         arrays = [dense(a, self.dtype) for a in _leaves(x)]
         traced, exe, _ = self._mode_program("predict", arrays, x)
         found = self._run(exe, self._of(traced), arrays, None)[len(traced.buffers) :]
         leaves = [np.asarray(f) for f in found]
         return nn.trees.unflatten(traced.results, leaves)
+
+    @property
+    def inputs(self) -> int:
+        """How many fields of a batch, the first ones, are inputs: all but the target."""
+        return max(1, len(self._parts) - 1)
 
     def graph(self) -> Module | None:
         """The compiled step's program, if there was a step."""
@@ -380,8 +389,10 @@ class TrainStep:
     def _loss_of(self, batch: list[Any]) -> tuple[Any, Any, Any]:
         """Loss, output and target of a batch of tensors."""
         if self.objective is None:
-            inputs, target = (batch[0], batch[1]) if len(batch) > 1 else (batch[0], batch[0])
-            output = self.net(*inputs) if isinstance(inputs, tuple) else self.net(inputs)
+            inputs, target = (batch[:-1], batch[-1]) if len(batch) > 1 else (batch, batch[0])
+            if len(inputs) == 1 and isinstance(inputs[0], tuple):
+                inputs = list(inputs[0])
+            output = self.net(*inputs)
             assert self.loss is not None
             found, extra = self.loss(output, target), (output, target)
         else:

@@ -244,7 +244,8 @@ class Trainer:
         with distributed.alone():
             batches = self._dataset(x, batch_size, shuffled=False)
         stream = batches.iterate(0) if isinstance(batches, data.Dataset) else batches
-        found = [self.step.predict(as_batch(batch)[0]) for batch in stream]
+        count = self.step.inputs
+        found = [self.step.predict(as_batch(batch)[:count]) for batch in stream]
         if not found:
             raise Error("E0693", "there is nothing to predict: the dataset is empty")
         return _joined(found)

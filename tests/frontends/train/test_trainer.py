@@ -66,6 +66,24 @@ def test_arrays_and_plain_iterables_are_datasets() -> None:
     assert two.step.count == 4
 
 
+def test_several_inputs_and_one_field_alone() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, a: Any, b: Any) -> Any:
+            return self.head(nn.concatenate([a, b], 1))
+
+    t = train.Trainer(Two(), loss="cross_entropy", target="reference")
+    t.fit((X[:, :2], X[:, 2:], Y), epochs=1, progress=False)
+    assert t.predict((X[:, :2], X[:, 2:])).shape == (90, 3)
+    assert t.predict(data.arrays(X[:, :2], X[:, 2:], Y).batch(50)).shape == (90, 3)
+    same = train.Trainer(nn.Linear(6, 6), loss="mse", target="reference")
+    assert same.fit(X, epochs=2, progress=False)["loss"][1] > 0
+    assert same.predict(X).shape == (90, 6)
+
+
 @pytest.mark.parametrize("stop", [1, 4, 6])
 def test_resumed_equals_uninterrupted_to_the_bit(stop: int, tmp_path: Path) -> None:
     whole = trainer()
