@@ -14,7 +14,6 @@ BENCHES = {
     "kernels": "Single kernels beside the FMA peak and the copy bandwidth.",
     "train_kernels": "Forward and both gradients of convolutions beside torch.",
     "training": "Train steps beside torch eager and torch.compile: time and memory.",
-    "train_steps": "Time and memory of train steps beside torch eager and torch.compile.",
 }
 
 

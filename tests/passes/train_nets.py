@@ -1,8 +1,7 @@
-"""Networks whose training is measured: their loss by the builder, and the same network in torch.
+"""Train steps made by hand, for the tests of what compiles them: loss, gradients, update.
 
-A `Net` says its parameters (torch's names, shapes and order), a batch, and the loss; `step` makes
-the whole train step of it: loss, gradients, the optimizer's update, parameters and slots donated.
-Imports: ir, passes.autodiff; torch in its own functions only.
+A `Net` says its parameters, a batch, and the loss; `step` makes the whole train step of it,
+parameters and slots donated.  Imports: ir, passes.autodiff.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.core import Builder, Value
-from ...ir.ops.core import Const, Func, Module, Return
-from ...ir.types import DType, TensorType, f32, i64
-from ...passes.autodiff.pullback import pullback
+from irc.ir.core import Builder, Value
+from irc.ir.ops.core import Const, Func, Module, Return
+from irc.ir.types import DType, TensorType, f32, i64
+from irc.passes.autodiff.pullback import pullback
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
@@ -256,6 +255,3 @@ def _part(b: Builder, parts: Value, at: int) -> Value:
     shape = parts.tensor.shape
     one = b.slice(parts, starts=(at, 0, 0, 0, 0), sizes=(1, *shape[1:]))
     return b.reshape(one, shape=shape[1:])  # type: ignore[no-any-return]
-
-
-NETS: dict[str, Callable[[], Net]] = {"mlp": mlp, "gpt": gpt}
