@@ -18,7 +18,7 @@ from ...ir.errors import Error
 from ...ir.types import DType, TensorType, from_numpy
 from . import functions as F
 from . import indexing, linear, reductions, shaping
-from .dispatch import Base, as_array, as_tensor, escaped, here, leaf
+from .dispatch import STATE, Base, as_array, as_tensor, escaped, here, leaf
 from .dtypes import as_dtype
 from .recording import backward
 
@@ -217,16 +217,22 @@ class Tensor(Base):
         return self
 
     def assign(self, data: Any) -> None:
-        """Take new values, of the same shape; converted to the element type.  E0612 otherwise."""
-        if isinstance(data, Base) and data.value is not None:
-            raise escaped(data)
-        array = data.array if isinstance(data, Base) else as_array(data)
-        if array.shape != self.array.shape:
+        """Take new values, of the same shape; converted to the element type.  E0612 otherwise.
+
+        In a trace a parameter or buffer has them from here on, and the program gives them back.
+        """
+        new = as_tensor(data)
+        if new.type.shape != self.type.shape:
             raise Error(
                 "E0612", "new values have another shape", where=here(),
-                details=(f"expected {list(self.array.shape)}", f"found {list(array.shape)}"),
+                details=(f"expected {self.type}", f"found {new.type}"),
             )  # fmt: skip
-        self.array = array.astype(self.array.dtype, copy=False)
+        if STATE.trace is not None and self.is_state:
+            STATE.trace.assign(self, F.cast(new, self.type.dtype))
+        elif new.value is not None:
+            raise escaped(new)
+        else:
+            self.array = new.array.astype(self.array.dtype, copy=not isinstance(data, Base))
 
     @property
     def data(self) -> Tensor:

@@ -69,8 +69,8 @@ class State:
 
     def assign(self, array: Array) -> None:
         """Take the next value."""
-        if self.table is None:
-            self.first.array = array
+        if self.table is None or isinstance(self.first, Parameter):
+            self.tensor.array = array
             return
         made = as_buffer(leaf(array))
         made.label = getattr(self.table[self.key], "label", "")
@@ -249,7 +249,8 @@ def _states(trace: Trace, changes: Sequence[Any]) -> tuple[list[State], list[Val
         change = places.get(id(t))
         result = -1
         if change is not None:
-            place = replace(place, table=change.table, key=change.name)
+            if change.table is not trace.assigned:
+                place = replace(place, table=change.table, key=change.name)
             result = len(replaced)
             replaced.append(trace.value(change.after))
         found.append(State(_free(place.name, used), t, place.table, place.key, result))  # type: ignore[arg-type]

@@ -54,6 +54,7 @@ class Trace:
         self.states: dict[int, tuple[Base, Value]] = {}
         self.consts: dict[int, tuple[Any, Value]] = {}
         self.renamed: dict[Value, Value] = {}
+        self.assigned: Table = {}
         self.noted: dict[tuple[int, str], tuple[Table, str, Any]] = {}
 
     # Taking ops ----------------------------------------------------------------------------------
@@ -91,8 +92,18 @@ class Trace:
                 raise escaped(x)
             return self.inside(self.current(x.value))
         if x.is_state:
+            now = self.assigned.get(str(id(x))) if self.assigned else None
+            if now is not None and now is not x:
+                return self.value(now)
             return self.inside(self.state(x))
         return self.constant(x)
+
+    def assign(self, x: Base, new: Base) -> None:
+        """Give a parameter or buffer its next value: it is that from here on, a state output."""
+        key = str(id(x))
+        self.assigned.setdefault(key, x)
+        self.note(self.assigned, key)
+        self.assigned[key] = new
 
     def current(self, value: Value) -> Value:
         """The value that has taken the place of one whose op was decomposed."""

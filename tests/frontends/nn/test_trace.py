@@ -286,6 +286,65 @@ def test_backward_goes_through_compiled_functions() -> None:
     assert not irc.compile(nn.argmax)(x).requires_grad
 
 
+def test_a_train_step_as_a_plain_function() -> None:
+    def build() -> Any:
+        layers = nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 1)
+        return nn.Sequential(*layers).double()
+
+    x, y = RNG.standard_normal((6, 3)), RNG.standard_normal((6, 1))
+    rate = nn.Parameter(np.array(0.1), requires_grad=False)
+
+    def step_of(net: Any) -> Any:
+        def loss(net: Any, x: Any, y: Any) -> Any:
+            return ((net(x) - y) ** 2).mean()
+
+        def step(x: Any, y: Any) -> Any:
+            value, gradient = irc.value_and_grad(loss)(net, x, y)
+            for name, p in net.named_parameters():
+                p.assign(p - gradient[name] * rate)
+            rate.assign(rate * 0.5)
+            return value, rate * 1.0
+
+        return step
+
+    one, other = build(), build()
+    other.load_state_dict(one.state_dict())
+    run, eager = irc.compile(step_of(one)), step_of(other)
+    weight = one[0].weight
+    for _ in range(4):
+        start = rate.numpy().copy()
+        found = run(x, y)
+        np.testing.assert_allclose(rate.numpy(), start * 0.5)
+        rate.assign(start)
+        want = eager(nn.tensor(x), nn.tensor(y))
+        for a, b in zip(found, want):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), 1e-9)
+        for name, array in one.state_dict().items():
+            np.testing.assert_allclose(array, other.state_dict()[name], 1e-8)
+    assert one[0].weight is weight and isinstance(weight, nn.Parameter) and len(run.programs) == 1
+
+
+def test_loops_assign_parameters() -> None:
+    total = nn.Parameter(np.zeros(3, np.float32))
+
+    def f(x: Any) -> Any:
+        def body(count: Any, row: Any) -> Any:
+            total.assign(total + row)
+            return count + 1, total.sum()
+
+        count, sums = nn.scan(body, 0, x)
+        nn.cond(x.sum() > 1e9, lambda: total.assign(total * 0), lambda: None)
+        return sums, total * 1
+
+    want = np.cumsum(X, 0)
+    for run in (f, nn.trace(f, X), irc.compile(f)):
+        total.assign(np.zeros(3))
+        sums, last = run(nn.tensor(X))
+        np.testing.assert_allclose(sums.numpy(), want.sum(1), 1e-5, 1e-5)
+        np.testing.assert_allclose(last.numpy(), want[-1], 1e-5, 1e-5)
+        np.testing.assert_allclose(total.numpy(), want[-1], 1e-5, 1e-5)
+
+
 def test_a_network_as_a_file(tmp_path: Path) -> None:
     net = Running()
     with pytest.raises(irc.Error, match="E0622"):
