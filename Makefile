@@ -43,6 +43,7 @@ lint: $(call stamp,test)
 
 # Topics that export networks need torch too.
 extras-models := test,bench,oracle
+extras-training := test,bench,oracle,demo,data,tensorboard,mpi
 accept: $(call stamp,$(or $(extras-$(TOPIC)),test$(comma)bench))
 	$(PY) -m irc.tools.accept $(TOPIC) $(LINE)
 
