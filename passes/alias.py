@@ -222,6 +222,7 @@ class _Checker:
         count = len(inits)
         outer = after | scanned | self.used_inside(op)
         args = body.args[1:] if op.name == "for" else body.args[:count]
+        self.stacks.update(zip(args, op.results))
         for arg, value in zip(args, op.results, strict=False):
             if arg in self.places and value in self.places and not self.same_place(arg, value):
                 raise _clash(
@@ -232,7 +233,6 @@ class _Checker:
             for other in (*outer, *self.constant, *[a for a in args if a is not arg]):
                 self.apart(arg, other, "a loop overwrites a value that is still needed")
         assert body.last is not None
-        self.stacks.update(zip(args, op.results))
         self.becomes(body, op.results)
         for value, stack in zip(body.last.operands[count:], op.results[count:], strict=True):
             self.stacks[root(value)] = stack

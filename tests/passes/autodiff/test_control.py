@@ -255,28 +255,38 @@ def test_what_an_unbounded_loop_reads_may_be_stopped(function: Checked, loop: st
     np.testing.assert_array_equal(run(grown, [np.asarray(1), some(3)])[1], np.ones(3))
 
 
-@pytest.mark.parametrize("limit", [0.1, 2.0, 100.0])
-def test_nested(checked: Checked, limit: float) -> None:
+def walk(limit: float) -> Callable[..., Value]:
     """An if in a scan in a for, each reading what stands outside it."""
 
-    def build(b: Builder, x: Value, w: Value, v: Value) -> Value:
-        def inner(b: Builder, h: Value, s: Value) -> Sequence[Value]:
-            small = b.lt(total(b, h), const(b, limit))
-            made = b.insert(
-                If.make(small, lambda b: [b.mul(h, b.add(s, w))], lambda b: [b.mul(h, v)])
-            )
-            return [made.result, b.mul(made.result, h)]
+    def inner(b: Builder, h: Value, s: Value, w: Value, v: Value) -> Sequence[Value]:
+        small = b.lt(total(b, h), const(b, limit))
+        made = b.insert(If.make(small, lambda b: [b.mul(h, b.add(s, w))], lambda b: [b.mul(h, v)]))
+        return [made.result, b.mul(made.result, h)]
 
+    def build(b: Builder, x: Value, w: Value, v: Value) -> Value:
         def outer(b: Builder, _: Value, h: Value) -> Sequence[Value]:
-            scan = b.insert(Scan.make([h], [v], lambda b, h, s: inner(b, h, s)))
+            scan = b.insert(Scan.make([h], [v], lambda b, h, s: inner(b, h, s, w, v)))
             return [b.add(scan.results[0], b.reduce_sum(scan.results[1], axes=(0,)))]
 
         return total(b, b.insert(ForLoop.make(2, [x], outer)).result)
 
-    checked(
-        ["f64[3]", "f64[3]", "f64[3]"], build, [0, 1, 2],
-        [some(3), some(3, seed=1), some(3, seed=2)],
-    )  # fmt: skip
+    return build
+
+
+@pytest.mark.parametrize("limit", [0.1, 2.0, 100.0])
+def test_nested(checked: Checked, limit: float) -> None:
+    arrays = [some(3), some(3, seed=1), some(3, seed=2)]
+    checked(["f64[3]", "f64[3]", "f64[3]"], walk(limit), [0, 1, 2], arrays)
+
+
+@pytest.mark.parametrize("target", ["cpu", "c"])
+def test_nested_loops_compile(function: Checked, target: str) -> None:
+    """What an inner loop carries may lie in a slice of an outer loop's stack."""
+    grown = differentiate(function(["f64[3]"] * 3, walk(2.0)))
+    arrays = [some(3), some(3, seed=1), some(3, seed=2)]
+    found = irc.compile(Module.make([grown.copy()]), target=target).run(arrays)
+    for got, want in zip(found, run(grown, arrays), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
 @pytest.mark.parametrize("inside", ["scan", "if", "remat"])
