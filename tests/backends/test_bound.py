@@ -99,3 +99,21 @@ def test_errors(state: Any, batch: Any, code: str) -> None:
     with pytest.raises(Error) as caught:
         Bound(executable(), state)(*batch)
     assert caught.value.code == code
+
+
+def test_runs_on_the_same_state_again_see_its_arrays_and_no_others() -> None:
+    exe = executable()
+    x = np.ones((3, 4), np.float32)
+    one, other = [np.full(4, v, np.float32) for v in (1, 2)]
+    n = np.zeros((), np.int64)
+    for w in (one, one, other, one):
+        found = exe.run([w, x, n])
+        assert found[0] is w and found[1] is n
+    assert one[0] == 10 and other[0] == 5 and n == 4
+    one.flags.writeable = False
+    assert exe.run([one, x, n])[0] is not one and one[0] == 10
+    with pytest.raises(Error) as caught:
+        exe.run([other, np.ones((2, 4), np.float32), n])
+    assert caught.value.code == "E0502"
+    exe.run([other, x, n])
+    assert other[0] == 8
