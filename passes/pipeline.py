@@ -44,6 +44,7 @@ from .lower.kernels import LowerKernels
 from .options import PASSES, Pass, parse_pipeline, pipeline_text
 from .plan import Planned, plan
 from .specialise import specialise
+from .training.donated import OrderUpdates
 from .widen import Widen
 
 _BEFORE_LAYOUT = ("batch_norm_train", "conv_input_grad", "conv_transpose", "resize")
@@ -242,6 +243,7 @@ __all__ = [
     "Fold",
     "Grad",
     "Options",
+    "OrderUpdates",
     "Pass",
     "Rematerialise",
     "compile_module",
