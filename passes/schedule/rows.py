@@ -389,12 +389,20 @@ def _find_lanes(
     if crossing is not None and schedule_crossing(s, chain, crossing):
         return
     if moving and _lanes_last(s, touched, moving[-1], lanes):
-        inner = perfect_chain(find_loop(s.kernel, chain[0].var))
+        inner = perfect_chain(_outermost(find_loop(s.kernel, moving[-1])))
         _vector_loop(s, inner, moving[-1], lanes, chains)
         return
     reducing = [l for l in chain if l.reduction and any(stride(op, l.var) == 1 for op in touched)]
     if reducing and all(stride(op, reducing[-1].var) in (0, 1) for op in touched):
         reduce_lanes(s, chain, reducing[-1].var, stores[0], lanes)
+
+
+def _outermost(loop: For) -> For:
+    """The loop furthest out that holds nothing but what leads to this one."""
+    around = loop.parent_op
+    while isinstance(around, For) and around.body.size == 1:
+        loop, around = around, around.parent_op
+    return loop
 
 
 def _lanes_last(s: Scheduler, touched: Sequence[Load | Store], lane: str, lanes: int) -> bool:
