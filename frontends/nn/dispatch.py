@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 PACKAGE = str(Path(__file__).parents[2]) + "/"
 """Frames of files in this folder are ours; the user's location is the first one outside."""
 
+_USERS = tuple([PACKAGE + part for part in ("tests/", "examples/", "tools/demo.py")])
+"""What stands in the folder of the package and is a user all the same."""
+
 _MOST_CALLS = 20_000
 
 
@@ -145,7 +148,7 @@ def here() -> Loc:
     while frame is not None:
         code = frame.f_code
         file = code.co_filename
-        if (not file.startswith(PACKAGE) or _is_test(file)) and file != contextlib.__file__:
+        if _is_users(file) and file != contextlib.__file__:
             break
         last, frame = frame, frame.f_back
     frame = frame or last
@@ -164,15 +167,14 @@ def line_of(error: BaseException) -> Loc | None:
     found, trace = None, error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
-        if not code.co_filename.startswith(PACKAGE) or _is_test(code.co_filename):
+        if _is_users(code.co_filename):
             found = Loc(code.co_qualname, code.co_filename, trace.tb_lineno)
         trace = trace.tb_next
     return found
 
 
-def _is_test(file: str) -> bool:
-    """The tests stand in the folder of the package and are users all the same."""
-    return file.startswith(PACKAGE + "tests/")
+def _is_users(file: str) -> bool:
+    return not file.startswith(PACKAGE) or file.startswith(_USERS)
 
 
 def apply(cls: type[Op], *operands: Any, **attrs: Any) -> Any:
