@@ -30,6 +30,7 @@ from .. import nn
 from ..nn.draws import draw_program
 from ..nn.specs import Spec
 from ..nn.traced import Traced, trace
+from . import distributed
 from .assemble import GOOD, RATE, SCALE, STEP, Forward, Settings, step_program
 from .step import COUNTER, KEY, TrainStep, as_batch, dense, mode, unique
 
@@ -88,11 +89,19 @@ def export_step(
             hint=f"one of {', '.join(BEGINNINGS)}",
         )
     check_goal(Path(path).resolve())
-    return package_train_step(programs_of(step, chosen), Path(path), chosen.name, _version())
+    now = step.arrays()  # of several processes: put together by all
+
+    def work() -> None:
+        with distributed.alone():
+            programs = programs_of(step, now, chosen)
+            package_train_step(programs, Path(path), chosen.name, _version())
+
+    distributed.by_root(work)
+    return Path(path)
 
 
-def programs_of(step: TrainStep, chosen: Choices) -> StepPrograms:
-    """The programs of a step, and where they begin."""
+def programs_of(step: TrainStep, now: Mapping[str, Array], chosen: Choices) -> StepPrograms:
+    """The programs of a step whose state is `now`, and where they begin."""
     batch, inputs = _batches(step, chosen)
     arrays = step._given(batch)
     names = _input_names(step, batch)
@@ -106,12 +115,12 @@ def programs_of(step: TrainStep, chosen: Choices) -> StepPrograms:
     updated = {train.states[k] for k, _ in train.module.main.state}
     held = ("params/", "buffers/", "frozen/")
     constant = [n for n in used if n.startswith(held) and n not in updated]
-    first = _first(step, chosen, forward, list(used))
+    first = _first(step, now, chosen, forward, list(used))
     model = [n for n in used if n.startswith(held) and n not in constant]
     drawn = None
     if chosen.init == "seed":
         drawn = _drawn(step, model)
-    key = step.arrays()[KEY]
+    key = now[KEY]
     return StepPrograms(
         tuple(entries),
         first,
@@ -140,7 +149,7 @@ def _version() -> str:
 def _drawn(step: TrainStep, model: Sequence[str]) -> Module | None:
     """The program that draws what was drawn when the network was made."""
     draws = {n: d for n in model if (d := step.origins.get(n)) is not None}
-    dtypes = {n: from_numpy(step.arrays()[n].dtype) for n in draws}
+    dtypes = {n: p.dtype for n, p in _parameters(step).items() if n in draws}
     return draw_program(draws, dtypes) if draws else None
 
 
@@ -153,7 +162,7 @@ def _seen(step: TrainStep) -> tuple[Any, int | None]:
     for key in step._programs:
         if key[0] == "train":
             rows.append(int(key[1].partition("[")[2].partition(",")[0].rstrip("]")))
-    return getattr(step, "_parts", None), rows[0] if rows else None
+    return getattr(step, "_parts", None) or None, rows[0] if rows else None
 
 
 def _batches(step: TrainStep, chosen: Choices) -> tuple[tuple[Any, ...], Any]:
@@ -340,11 +349,14 @@ def _slots(step: TrainStep, forward: Forward) -> dict[str, Any]:
 
 
 def _first(
-    step: TrainStep, chosen: Choices, forward: Forward, used: Sequence[str]
+    step: TrainStep,
+    now: Mapping[str, Array],
+    chosen: Choices,
+    forward: Forward,
+    used: Sequence[str],
 ) -> dict[str, Array]:
     """The first value of every state."""
-    now = step.arrays()
-    found = {n: np.array(now[n]) for n in used}
+    found = {n: np.array(now[n] if n in now else step._state[n]) for n in used}
     if chosen.init != "state":
         fresh: dict[str, Any] = {n: t.array for n, t in _slots(step, forward).items()}
         fresh |= {COUNTER: np.zeros(4, np.uint32), STEP: np.zeros((), np.int64)}

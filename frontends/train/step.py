@@ -150,8 +150,8 @@ class TrainStep:
                 mine = self._state.get(f"{kind}/{name}")
                 if mine is not None and tensor.array is not mine:
                     np.copyto(mine, tensor.array)
+                    self.origins[f"{kind}/{name}"] = origin(mine)
                     tensor.array = mine
-                    self.origins.pop(f"{kind}/{name}", None)
 
     @property
     def parameters(self) -> set[str]:
