@@ -38,7 +38,6 @@ May import: ir, frontends/nn, its siblings.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib.util
 import inspect
 import tomllib
@@ -53,7 +52,8 @@ from ...ir.errors import Error
 from .. import nn
 from . import data, optim
 from .callbacks import Callback, Checkpoint, CSVLog, EarlyStopping
-from .step import OPTIMIZERS
+from .names import nearest
+from .optim.names import OPTIMIZERS
 from .trainer import Trainer
 
 KEYS: dict[str, tuple[str, ...]] = {
@@ -108,13 +108,6 @@ class Config:
             where=f"line {line}" if line else None,
             hint=hint,
         )
-
-
-def nearest(word: str, known: Any) -> str | None:
-    """The known name that a mistyped word is most like, whatever the case."""
-    names = {str(n).lower(): str(n) for n in known}
-    found = difflib.get_close_matches(word.lower(), names, 1)
-    return names[found[0]] if found else None
 
 
 def read(path: str | Path) -> Config:

@@ -32,7 +32,8 @@ from ..nn.specs import Spec
 from ..nn.traced import Traced, trace
 from . import distributed
 from .assemble import GOOD, RATE, SCALE, STEP, Forward, Settings, step_program
-from .step import COUNTER, KEY, TrainStep, as_batch, dense, mode, unique
+from .batches import as_batch, dense
+from .step import COUNTER, KEY, TrainStep, mode, unique
 
 BEGINNINGS = ("parameters", "seed", "state")
 Patterns = str | Sequence[str]
@@ -356,7 +357,7 @@ def _first(
     used: Sequence[str],
 ) -> dict[str, Array]:
     """The first value of every state."""
-    found = {n: np.array(now[n] if n in now else step._state[n]) for n in used}
+    found = {n: np.array(now[n] if n in now else step._array(n)) for n in used}
     if chosen.init != "state":
         fresh: dict[str, Any] = {n: t.array for n, t in _slots(step, forward).items()}
         fresh |= {COUNTER: np.zeros(4, np.uint32), STEP: np.zeros((), np.int64)}

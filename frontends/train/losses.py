@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
-from ...ir.errors import Error
 from .. import nn
+from .names import unknown
 
 Loss = Callable[[Any, Any], Any]
 
@@ -32,13 +31,7 @@ def as_loss(loss: Any) -> Loss:
         return loss  # type: ignore[no-any-return]
     if isinstance(loss, str) and loss in NAMES:
         return NAMES[loss]
-    near = difflib.get_close_matches(str(loss), NAMES, 1)
-    raise Error(
-        "E0699",
-        f"unknown loss {loss!r}",
-        details=(f"losses: {', '.join(NAMES)}, or a function (output, target) -> scalar",),
-        hint=f"did you mean '{near[0]}'?" if near else None,
-    )
+    raise unknown("E0699", "loss", loss, NAMES, "a function (output, target) -> scalar")
 
 
 __all__ = ["NAMES", "as_loss"]

@@ -7,7 +7,6 @@ a mean of means.  May import: ir, frontends/nn.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from ...ir.core import Array
 from ...ir.errors import Error
 from .. import nn
+from .names import unknown
 
 Tensor = Any
 
@@ -256,13 +256,7 @@ def as_metric(metric: Any) -> Metric:
             return NAMES[metric]()
         if top := re.fullmatch(r"top(\d+)", metric):
             return TopK(int(top[1]))
-    near = difflib.get_close_matches(str(metric), NAMES, 1)
-    raise Error(
-        "E0692",
-        f"unknown metric {metric!r}",
-        details=(f"metrics: {', '.join(NAMES)}, or a train.Metric",),
-        hint=f"did you mean '{near[0]}'?" if near else None,
-    )
+    raise unknown("E0692", "metric", metric, NAMES, "a train.Metric")
 
 
 class Totals:

@@ -7,7 +7,6 @@ May import: ir, passes, backends, frontends/nn, its siblings.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ...backends.arrays import aligned
 from ...backends.compiler import compiled_now, executable, reference
 from ...backends.targets import choose
 from ...ir.core import Array
@@ -24,13 +22,13 @@ from ...ir.errors import Error
 from ...ir.interpret import run
 from ...ir.ops.core import Func, Module
 from ...ir.ops.dist import group
-from ...ir.types import DType, TensorType, from_numpy
+from ...ir.types import DType, from_numpy
 from ...passes.training.accumulate import micro_rows
 from .. import nn
 from ..nn.draws import origin
 from ..nn.random import default as default_stream
 from ..nn.traced import Spec, Traced, trace
-from . import distributed, optim
+from . import distributed
 from .assemble import (
     COUNTER,
     GOOD,
@@ -43,8 +41,19 @@ from .assemble import (
     StepProgram,
     step_program,
 )
+from .batches import (
+    as_batch,
+    dense,
+    leaves_of,
+    owned,
+    partials_of,
+    rearranged,
+    type_of,
+    type_text,
+)
 from .losses import as_loss
 from .metrics import Metric, as_metric
+from .optim.names import as_optimizer
 from .sharding import cut, joined, require_elementwise, shapes_of_parts
 
 
@@ -103,7 +112,8 @@ class TrainStep:
         )  # fmt: skip
         self.choice = choose(target, distributed.threads(threads))
         self._state: dict[str, Array] = {}
-        self._owners: list[tuple[str, Any]] = []
+        self._called: dict[int, tuple[Any, str]] = {}
+        self._borrowed: dict[str, Any] = {}
         self._parts: tuple[Any, ...] = ()
         self._programs: dict[Any, Any] = {}
         self._share = distributed.share(0)
@@ -148,10 +158,33 @@ class TrainStep:
         ):
             for name, tensor in named:
                 mine = self._state.get(f"{kind}/{name}")
+                if kind == "params" and mine is not None:
+                    self._require_as_made(name, tensor)
                 if mine is not None and tensor.array is not mine:
                     np.copyto(mine, tensor.array)
                     self.origins[f"{kind}/{name}"] = origin(mine)
                     tensor.array = mine
+
+    def _require_as_made(self, name: str, tensor: Any) -> None:
+        """E0699 for a parameter frozen or thawed since the step was made."""
+        if tensor.requires_grad != (name in self._trained):
+            now = "trained" if tensor.requires_grad else "frozen"
+            raise Error(
+                "E0699",
+                f"the parameter '{name}' is {now} now, and was not when the step was made",
+                hint="call requires_grad_ before making the step, or make a new one",
+            )
+
+    def _array(self, name: str) -> Array:
+        """A state's array: this step's own, or as another module holds it now."""
+        mine = self._state.get(name)
+        return self._borrowed[name].tensor.array if mine is None else mine
+
+    def borrowed(self) -> Mapping[str, Array]:
+        """The arrays of modules outside the network that its loss uses: these are not trained and
+        no part of the step's state; each step reads them as they are, batch statistics change.
+        """
+        return {name: self._array(name) for name in self._borrowed}
 
     @property
     def parameters(self) -> set[str]:
@@ -189,8 +222,10 @@ class TrainStep:
 
     def restore(self, arrays: Mapping[str, Array], source: str = "the state") -> None:
         """Take the values of a state; E0698 where it is another's, and then nothing has changed."""
-        found = {name: _type(array) for name, array in arrays.items()}
-        expected = {name: _type(mine, self._whole.get(name)) for name, mine in self._state.items()}
+        found = {name: type_text(array) for name, array in arrays.items()}
+        expected = {
+            name: type_text(mine, self._whole.get(name)) for name, mine in self._state.items()
+        }
         wrong = [
             f"{name}: expected {type_}, found {found.get(name, 'none')}"
             for name, type_ in expected.items()
@@ -229,15 +264,18 @@ class TrainStep:
         if group().world > 1:
             distributed.agree(self._told(arrays, exe))
         self._synchronise()
-        found = self._run(exe, [self._state[n] for n in program.states], arrays, program)
+        found = self._run(exe, [self._array(n) for n in program.states], arrays, program)
         updates = len(program.module.main.state)
         for k, r in program.module.main.state:
-            mine = self._state[program.states[k]]
-            if found[r] is not mine:  # a target that gives new arrays
+            name = program.states[k]
+            mine = self._array(name)
+            if found[r] is not mine and name in self._state:  # a target that gives new arrays
                 np.copyto(mine, found[r])
+            elif found[r] is not mine:
+                self._borrowed[name].assign(np.asarray(found[r]))
         values = found[updates : updates + len(program.logs)]
         rest = found[updates + len(program.logs) :]
-        partials = _partials(logs, rest) if self._share.counted else [{} for _ in logs]
+        partials = partials_of(logs, rest) if self._share.counted else [{} for _ in logs]
         return Result(dict(zip(program.logs, values)), partials, self._share.total)
 
     def _told(self, arrays: list[Array], exe: Any) -> str:
@@ -264,7 +302,7 @@ class TrainStep:
     def _forward_arrays(self, program: StepProgram, batch: list[Array]) -> list[Array]:
         count = len(program.forward.args) - len(batch) - self.scales
         scale = [self._state[SCALE]] if self.scales else []
-        return [self._state[n] for n in program.states[:count]] + batch + scale
+        return [self._array(n) for n in program.states[:count]] + batch + scale
 
     def forward_with(self, batch: Any) -> tuple[Func, dict[str, Array]]:
         """The function with gradients and its inputs by name, for looking at single values."""
@@ -281,13 +319,13 @@ class TrainStep:
         found = self._run(exe, self._of(traced), arrays, None)[len(traced.buffers) :]
         if not self._share.counted:
             return Result({"loss": found[1]}, [{} for _ in names], 0)
-        return Result({"loss": found[1]}, _partials(names, found[2:]), self._share.rows)
+        return Result({"loss": found[1]}, partials_of(names, found[2:]), self._share.rows)
 
     def predict(self, x: Any) -> Any:
         """The network's output for a batch of inputs, in evaluation mode; several as a tuple."""
         if isinstance(x, tuple) and len(x) == 1 and isinstance(x[0], tuple):
             x = x[0]
-        arrays = [dense(a, self.dtype) for a in _leaves(x)]
+        arrays = [dense(a, self.dtype) for a in leaves_of(x)]
         traced, exe, _ = self._mode_program("predict", arrays, x)
         found = self._run(exe, self._of(traced), arrays, None)[len(traced.buffers) :]
         leaves = [np.asarray(f) for f in found]
@@ -318,14 +356,14 @@ class TrainStep:
         """This process's rows of a batch, as dense arrays; wide floats get the network's type."""
         own = batch if isinstance(batch, distributed.Own) else None
         parts = as_batch(batch if own is None else own.batch)
-        arrays = [dense(a, self.dtype) for part in parts for a in _leaves(part)]
+        arrays = [dense(a, self.dtype) for part in parts for a in leaves_of(part)]
         self._parts = parts
         rows = {a.shape[0] if a.ndim else None for a in arrays}
         if len(rows) != 1 or None in rows:
             raise Error(
                 "E0699",
                 "the arrays of a batch have one row per sample each",
-                details=tuple([f"array {k}: {_type(a)}" for k, a in enumerate(arrays)]),
+                details=tuple([f"array {k}: {type_text(a)}" for k, a in enumerate(arrays)]),
             )
         mine = distributed.share(len(arrays[0])) if own is None else own.share
         self._share = mine
@@ -333,13 +371,13 @@ class TrainStep:
 
     def _train_program(self, arrays: list[Array]) -> tuple[StepProgram, Any, list[Any]]:
         """The compiled step for batches of these types."""
-        key = ("train", *[_type(a) for a in arrays], self._share)
+        key = ("train", *[type_text(a) for a in arrays], self._share)
         known = self._programs.get(key)
         if known is None:
             rows = micro_rows(len(arrays[0]), self.settings.accumulate)
             specs = [Spec((rows, *a.shape[1:]), from_numpy(a.dtype)) for a in arrays]
             forward, names = self.forward(specs)
-            slots = {n: _tensor_type(self._state[n]) for n in self._state if n.startswith("slots/")}
+            slots = {n: type_of(self._state[n]) for n in self._state if n.startswith("slots/")}
             program = step_program(forward, self.settings, slots)
             known = self._programs[key] = (program, self._compiled(program.module), names)
         return known  # type: ignore[no-any-return]
@@ -352,7 +390,7 @@ class TrainStep:
         states, trained = [], []
         for k, state in enumerate(traced.states):
             states.append(self._name_of(state))
-            if state.name in self._trained and state.first is self._trained[state.name]:
+            if state.first is self._trained.get(states[-1].removeprefix("params/")):
                 trained.append(k)
         made = traced.module.main
         updated = tuple([(k, s.result) for k, s in enumerate(traced.states) if s.result >= 0])
@@ -373,7 +411,7 @@ class TrainStep:
 
         def forward(*given: Any) -> Any:
             scale = given[-1] if scales else None
-            batch = _rearranged(parts, list(given[:-1] if scales else given))
+            batch = rearranged(parts, list(given[:-1] if scales else given))
             loss, output, target = self._loss_of(batch)
             partials = [m.partial(output, target) for m in self.metrics]
             names[:] = [list(p) for p in partials]
@@ -411,7 +449,7 @@ class TrainStep:
 
     def _mode_program(self, kind: str, arrays: list[Array], x: Any = None) -> Any:
         """The program that evaluates or predicts, its state shared with the step's."""
-        key = (kind, *[_type(a) for a in arrays])
+        key = (kind, *[type_text(a) for a in arrays])
         known = self._programs.get(key)
         if known is None:
             specs = [Spec(a.shape, from_numpy(a.dtype)) for a in arrays]
@@ -435,14 +473,39 @@ class TrainStep:
         return found
 
     def _name_of(self, state: Any) -> str:
-        """What the step calls a state of a trace; what no module of its own holds is frozen."""
+        """What the step calls a state of a trace: its own by their names in the network, those of
+        other modules "frozen/...".
+        """
         if state.table is default_stream.table:
             return KEY if state.key == "key" else COUNTER
-        for kind in ("params", "buffers"):
-            if f"{kind}/{state.name}" in self._state:
-                return f"{kind}/{state.name}"
+        known = self._called.get(id(state))
+        if known is None:
+            known = self._called[id(state)] = (state, self._new_name(state))
+        return known[1]
+
+    def _new_name(self, state: Any) -> str:
+        """The same for a state not seen before, by identity: a trace may call it otherwise."""
+        for kind, named in (
+            ("params", self.net.named_parameters()),
+            ("buffers", self.net.named_buffers()),
+        ):
+            for name, tensor in named:
+                if tensor is state.tensor:
+                    return self._own(f"{kind}/{name}")
         name = f"frozen/{state.name}"
-        self._state.setdefault(name, owned(state.tensor.array))
+        while name in self._borrowed and self._borrowed[name].tensor is not state.tensor:
+            name += "_"
+        self._borrowed[name] = state
+        return name
+
+    def _own(self, name: str) -> str:
+        """The name; E0699 where the network has got the tensor since the step was made."""
+        if name not in self._state:
+            raise Error(
+                "E0699",
+                f"the network's {name.replace('/', ' ', 1)} is not the one that the step was made for",
+                hint="change the network first, then make the step",
+            )
         return name
 
     def _compiled(self, module: Module) -> Any:
@@ -497,77 +560,6 @@ def unique(named: Any) -> dict[str, Any]:
     return found
 
 
-def owned(array: Array) -> Array:
-    """A writable copy in memory of its own, aligned."""
-    made = aligned(max(1, array.nbytes))[: array.nbytes].view(array.dtype).reshape(array.shape)
-    np.copyto(made, array)
-    return made
-
-
-def as_batch(batch: Any) -> tuple[Any, ...]:
-    """A batch as a tuple of its parts."""
-    return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
-
-
-def _leaves(part: Any) -> list[Any]:
-    return nn.trees.flatten(part)[0]
-
-
-def _rearranged(parts: Sequence[Any], given: list[Any]) -> list[Any]:
-    """Tensors in the places of a batch's arrays."""
-    found, at = [], 0
-    for part in parts:
-        leaves, tree = nn.trees.flatten(part)
-        found.append(nn.trees.unflatten(tree, given[at : at + len(leaves)]))
-        at += len(leaves)
-    return found
-
-
-def dense(x: Any, dtype: DType) -> Array:
-    """An array as the step takes it: floats in the network's type, all dense."""
-    array = np.asarray(x)
-    found = from_numpy(array.dtype)
-    if found.is_float and found is not dtype:
-        array = array.astype(dtype.np)
-    return np.ascontiguousarray(array).reshape(array.shape)
-
-
-def _partials(names: Sequence[Sequence[str]], found: Sequence[Array]) -> list[dict[str, Array]]:
-    rest = iter(found)
-    return [{name: next(rest) for name in row} for row in names]
-
-
-def _type(array: Array, shape: tuple[int, ...] | None = None) -> str:
-    return f"{from_numpy(array.dtype).name}{list(array.shape if shape is None else shape)}"
-
-
-def _tensor_type(array: Array) -> TensorType:
-    return TensorType(from_numpy(array.dtype), array.shape)
-
-
-OPTIMIZERS: dict[str, Callable[[], optim.Optimizer]] = {
-    "sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW, "nadam": optim.NAdam,
-    "radam": optim.RAdam, "adagrad": optim.Adagrad, "rmsprop": optim.RMSprop,
-    "adadelta": optim.Adadelta, "adamax": optim.Adamax, "lion": optim.Lion, "lamb": optim.LAMB,
-    "adafactor": optim.Adafactor, "muon": optim.Muon,
-}  # fmt: skip
-
-
-def as_optimizer(given: Any) -> optim.Optimizer:
-    """An optimizer by name, with its defaults, or itself; E0691 for an unknown one."""
-    if isinstance(given, optim.Optimizer):
-        return given
-    if isinstance(given, str) and given.lower() in OPTIMIZERS:
-        return OPTIMIZERS[given.lower()]()
-    near = difflib.get_close_matches(str(given).lower(), OPTIMIZERS, 1)
-    raise Error(
-        "E0691",
-        f"unknown optimizer {given!r}",
-        details=(f"optimizers: {', '.join(OPTIMIZERS)}, or an optim.Optimizer",),
-        hint=f"did you mean '{near[0]}'?" if near else None,
-    )
-
-
 def checked_precision(precision: str) -> str:
     """E0404 for a precision that no step has."""
     if precision not in ("f32", "bf16", "f16"):
@@ -575,4 +567,4 @@ def checked_precision(precision: str) -> str:
     return precision
 
 
-__all__ = ["Result", "TrainStep", "as_batch", "as_optimizer", "mode", "owned", "unique"]
+__all__ = ["Result", "TrainStep", "mode", "unique"]
