@@ -185,7 +185,7 @@ def taken(net: Net, images: Images) -> tuple[list[Stage], Module]:
     driver.export_onnx(net, path, example=x)
     module = driver.load(path)
     seconds = time.perf_counter() - start
-    imported = driver.compile(module, target="reference")
+    imported: Any = driver.compile(module, target="reference")
     worst = verification.relative_error(imported(x), eager(x))
     passed = worst <= verification.TOLERANCE["f32"]
     held = peak(imported, x)

@@ -1,7 +1,8 @@
 """The native builder: tensors, functions, modules, layers.  `from irc import nn`.
 
 Every public name of the modules in `_ROOMS` (its `__all__`) is one of `nn`: a module that adds
-names is one more row there.  `nn.random` and `nn.init` are modules whose names stay inside.
+names is one more row there.  `nn.random`, `nn.init` and `nn.augment` are modules whose names stay
+inside.
 May import: ir, passes.
 """
 
@@ -72,6 +73,7 @@ def _fill() -> None:
         names[name] = getattr(import_module(room, __name__), name)
     types = import_module("...ir.types", __name__)
     names.update({name: getattr(types, name) for name in _DTYPES})
+    import_module(".augment", __name__)
     names["__all__"] = sorted({*public, *_MORE, *_DTYPES})
 
 
