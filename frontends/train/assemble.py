@@ -19,7 +19,9 @@ from ...ir.ops.dist import group
 from ...ir.types import TensorType, f32, f64, i64
 from ...ir.verify import verify
 from ...passes.autodiff.grad import differentiate
+from ...passes.autodiff.remat import within
 from ...passes.training.accumulate import accumulate, inline
+from ...passes.training.donated import order_updates, verify_donated
 from ...passes.training.parallel import data_parallel
 from ...passes.training.precision import mixed
 from .. import nn
@@ -141,10 +143,8 @@ def gradients_of(forward: Forward, settings: Settings) -> tuple[Func, list[int]]
     func = differentiate(func, list(forward.trained), [objective])
     count = len(func.returned) - len(forward.trained)
     func.set_attr("state", forward.updated)
-    if settings.activation_memory is not None:
-        from ...passes.autodiff.remat import within
-
-        func = within(func, settings.activation_memory, count)
+    # also where all is kept: a budget then changes no bit of the results
+    func = within(func, settings.activation_memory, count)
     grads = range(count, len(func.returned))
     if settings.accumulate > 1:
         first = len(forward.names)
@@ -270,6 +270,8 @@ def _finished(
         state=tuple(pairs),
         regions=[trace.block],
     )
+    order_updates(func)
+    verify_donated(func)
     module = Module.make([func], "train_step")
     verify(module)
     return StepProgram(module, tuple(states), logs, forward)
@@ -281,6 +283,6 @@ def batch_names(func: Func, states: int) -> tuple[str, ...]:
 
 
 __all__ = [
-    "COUNTER", "GOOD", "GROWTH_STEPS", "KEY", "RATE", "SCALE", "STEP", "Forward", "Settings", "StepProgram",
-    "batch_names", "gradients_of", "step_program",
+    "COUNTER", "GOOD", "GROWTH_STEPS", "KEY", "RATE", "SCALE", "STEP", "Forward", "Settings",
+    "StepProgram", "batch_names", "gradients_of", "step_program",
 ]  # fmt: skip
