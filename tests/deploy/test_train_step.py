@@ -14,10 +14,13 @@ import pytest
 
 from irc import nn, optim
 from irc.deploy.folder import json_text, package_name, write_package
+from irc.deploy.programs import Entry, link
 from irc.deploy.state import layout, starts
 from irc.frontends.train.export import export_step
 from irc.frontends.train.step import TrainStep
+from irc.ir.core import Builder, Loc
 from irc.ir.errors import Error
+from irc.ir.ops.core import Const, Func, Module, Return
 from irc.ir.types import TensorType, f32, i64, u32
 
 STRICT = "-O2 -Werror -Wconversion"
@@ -299,3 +302,26 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Error, match="cannot write the package") as caught:
         write_package(tmp_path / "f" / "p", {"a": ""})
     assert caught.value.code == "E0805"
+
+
+def test_what_only_a_host_can_do_is_named() -> None:
+    func = Func.make("main", [TensorType(f32, (4,))], ["x"], outputs=("places",))
+    b = Builder(func.body, None, Loc("net", "net.py", 7))
+    b.emit(Return, b.cast(b.non_zero(func.args[0]), to=f32))
+    with pytest.raises(Error, match="'infer' cannot be a C function") as caught:
+        link("net", [Entry("infer", Module.make([func]), ())])
+    assert caught.value.code == "E0806" and caught.value.exit_code == 3
+    assert caught.value.details[0].startswith("op 'non_zero' at net in net.py:7")
+
+
+def test_entries_share_kernels_and_constants() -> None:
+    def entry(name: str) -> Entry:
+        func = Func.make("main", [TensorType(f32, (64,))], ["x"], outputs=("y",))
+        b = Builder(func.body)
+        table = b.insert(Const(np.arange(64, dtype=np.float32))).result
+        b.emit(Return, b.add(func.args[0], table))
+        return Entry(name, Module.make([func]), ())
+
+    one, two = link("net", [entry("a")]), link("net", [entry("a"), entry("b")])
+    assert (one.kernels, one.weight_bytes) == (two.kernels, two.weight_bytes) == (1, 256)
+    assert [f.plan for f in two.functions] == ["net_a_plan", "net_b_plan"]

@@ -260,10 +260,8 @@ def test_the_fingerprint_is_of_the_network_not_of_rates(tmp_path: Path) -> None:
         return str(manifest(folder)["fingerprint"])
 
     plain = of("a", small())
-    assert of("b", small(optimizer=optim.SGD(0.7, momentum=0.5))) == plain
-    assert of("c", small(6)) == plain
+    assert of("b", small(6, optimizer=optim.SGD(0.7, momentum=0.5))) == plain
     assert of("d", small(), frozen="0.*") != plain
-    assert of("e", small(optimizer=optim.Adam(0.05))) != plain
 
 
 # --------------------------------------------------------------------- frozen parts
@@ -322,7 +320,9 @@ KINDS = {
 
 
 @needs_cc
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.long] * (k in ("bf16", "lion"))) for k in KINDS]
+)
 def test_kinds_of_steps(kind: str, tmp_path: Path) -> None:
     options = KINDS[kind]
     step = small(**options)
