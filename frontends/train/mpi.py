@@ -1,9 +1,9 @@
 """A group of processes over MPI: collectives in one order, and an end together.
 
 One thread at a time talks to MPI: collectives that are started go to a thread that does them in
-turn, others wait for those before them.  A watcher sees when another process of this machine dies,
-or when this one waits for a process that has ended, says which, and ends the job; so does an
-exception that nobody catches.  May import: ir, exchange; mpi4py where it is used.
+turn, others wait for those before them.  Where a process dies (sentinel.py sees it), has ended
+while another waits for it, or fails by an exception that nobody catches, the job ends, and says
+which it was.  May import: ir, exchange; mpi4py where it is used.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import atexit
 import contextlib
 import os
 import queue
-import select
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -26,8 +28,9 @@ import numpy as np
 from ...ir.core import Array
 from ...ir.errors import Error
 from .exchange import reduced
+from .sentinel import ENDED
 
-POLL_MS = 500
+POLL_S = 0.5
 PATIENCE_S = 2.0
 """How long a process waits for one that says it has ended, before it ends the job."""
 
@@ -71,6 +74,7 @@ class MpiGroup:
         self._unfinished = 0
         self._lock = threading.Lock()
         self._closing = False
+        self._folder: str | None = None
         here = (socket.gethostname(), os.getpid())
         self.places: list[tuple[str, int]] = self._comm.allgather(here)
         self.local = sum([host == here[0] for host, _ in self.places])
@@ -154,6 +158,7 @@ class MpiGroup:
 
     def guard(self) -> None:
         """Watch the other processes, and end the job with this one's failure."""
+        self._start_sentinel()
         sys.excepthook = self._failed
         threading.Thread(target=self._watch, name="irc-watcher", daemon=True).start()
         atexit.register(self.close)
@@ -171,6 +176,7 @@ class MpiGroup:
         while not together.Test():
             time.sleep(0.002)
         self._closing = True
+        self._ends_by_itself()
         for r in range(self.world):
             if r != self.rank:
                 self._ends.recv(source=r, tag=1)
@@ -178,6 +184,7 @@ class MpiGroup:
 
     def abort(self, message: str, code: int = 1) -> None:
         """Say why, and end all processes."""
+        self._ends_by_itself()
         if message:
             sys.stderr.write(message + "\n")
             sys.stderr.flush()
@@ -199,40 +206,37 @@ class MpiGroup:
         )
         self.abort(said.render(), getattr(error, "exit_code", 1))
 
-    def _watch(self) -> None:
-        """See processes of this machine die, and ends that come too early."""
-        poll = select.poll()
-        watched = {}
-        for r, (host, pid) in enumerate(self.places):
-            if r != self.rank and host == self.places[self.rank][0]:
-                with contextlib.suppress(OSError, AttributeError):
-                    handle = os.pidfd_open(pid)
-                    watched[handle] = r
-                    poll.register(handle, select.POLLIN)
-        parallel = self._mpi.Query_thread() == self._mpi.THREAD_MULTIPLE
-        while not self._closing:
-            dead = [watched[handle] for handle, _ in poll.poll(POLL_MS)]
-            if self._closing:
-                return
-            if dead:
-                self._lost(dead)
-            since = self._waiting_since
-            if parallel and since is not None and time.monotonic() - since > PATIENCE_S:
-                self._look_for_ends()
-
-    def _lost(self, dead: Sequence[int]) -> None:
-        """Another process died: the least rank that lives says so."""
+    def _start_sentinel(self) -> None:
+        """Have the first process of each machine start one that sees deaths."""
         host = self.places[self.rank][0]
-        alive = [r for r, (h, _) in enumerate(self.places) if h == host and r not in dead]
-        if self.rank != min(alive):
-            time.sleep(1.0)
-        pids = ", ".join([f"{r} (process {self.places[r][1]} on {self.places[r][0]})" for r in dead])
-        said = Error(
-            "E0722",
-            f"rank {pids} died; the job ends",
-            hint="it was killed, or ran out of memory; Trainer.load goes on from a checkpoint",
-        )
-        self.abort(said.render())
+        here = [(r, pid) for r, (h, pid) in enumerate(self.places) if h == host]
+        first = self.rank == here[0][0] and hasattr(os, "pidfd_open")
+        folders = self.exchange(tempfile.mkdtemp(prefix="irc-job-") if first else None)
+        self._folder = folders[here[0][0]]
+        if not first:
+            return
+        pairs = [part for r, pid in here for part in (str(pid), _death(r, self.world, pid, host))]
+        script = str(Path(__file__).with_name("sentinel.py"))
+        subprocess.Popen(
+            [sys.executable, "-I", "-S", script, self._folder, *pairs],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+    def _ends_by_itself(self) -> None:
+        """Tell the sentinel that the deaths to come are no accident."""
+        if self._folder is not None:
+            with contextlib.suppress(OSError):
+                (Path(self._folder) / ENDED).touch()
+
+    def _watch(self) -> None:
+        """See whether this process waits for one that has ended."""
+        if self._mpi.Query_thread() != self._mpi.THREAD_MULTIPLE:
+            return
+        while not self._closing:
+            time.sleep(POLL_S)
+            since = self._waiting_since
+            if since is not None and time.monotonic() - since > PATIENCE_S:
+                self._look_for_ends()
 
     def _look_for_ends(self) -> None:
         """This process waits for others: has one of them ended its program?"""
@@ -261,6 +265,16 @@ class _Bytes:
     def all_gather(self, send: Array, receive: Array) -> None:
         """The rows of all processes."""
         self._comm.Allgather([send, self._byte], [receive, self._byte])
+
+
+def _death(rank: int, world: int, pid: int, host: str) -> str:
+    """What is said of a process that was killed."""
+    return Error(
+        "E0722",
+        f"rank {rank} of {world} was killed or crashed; the job ends",
+        details=(f"process {pid} on {host}",),
+        hint="out of memory? Trainer.load goes on from the last checkpoint",
+    ).render()
 
 
 def _raw(x: Array) -> Array:

@@ -18,12 +18,13 @@ from ...ir.core import Array
 from ...ir.errors import Error
 from .. import nn
 from . import data, distributed
+from .batches import as_batch
 from .callbacks import Callback
 from .checkpoint import load_checkpoint, save_checkpoint
 from .metrics import Totals
 from .nonfinite import NOWHERE, first_nonfinite
 from .progress import Progress
-from .step import TrainStep, as_batch
+from .step import TrainStep
 
 
 @dataclass
@@ -283,8 +284,9 @@ class Trainer:
         self.epoch, self.position = int(meta["epoch"]), int(meta["position"])
         self._sums, self._logs = dict(meta["sums"]), dict(meta["logs"])
         self._totals = Totals(self.step.metrics)
-        counted = distributed.rank() == 0  # totals are summed over processes
-        for name in sorted(totals if counted else {}, key=lambda n: (n.rpartition("/")[0], int(n.rsplit("/", 1)[1]))):
+        if distributed.rank() > 0:
+            totals = {}  # they are summed over processes
+        for name in sorted(totals, key=lambda n: (n.rpartition("/")[0], int(n.rsplit("/", 1)[1]))):
             _, k, part, _ = name.split("/")
             self._totals.parts.setdefault((int(k), part), []).append(totals[name])
         self.history = History({n: list(v) for n, v in meta["history"].items()})

@@ -332,7 +332,8 @@ class ReduceScatterStart(Op, name="dist.reduce_scatter_start"):
 
 class ReduceScatterWait(Op, name="dist.reduce_scatter_wait"):
     """This process's parts of the sums (means, ...) of tensors over all `world` processes, begun by
-    a `reduce_scatter_start` of the same bucket or else done now; the last operand is what that gave.
+    a `reduce_scatter_start` of the same bucket or else done now; the last operand is what that
+    gave.
 
     C1: `how` is a reduction.  C2: the last operand is i64[].
     """

@@ -9,12 +9,12 @@ ranks.  May import: ir, its siblings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ...ir.core import Builder, Op, Value
-from ...ir.dims import evaluate
 from ...ir.ops.core import Const, Func
 from ...ir.ops.dist import (
     AllReduceStart,
@@ -64,10 +64,11 @@ def data_parallel(
     parts: dict[Value, Value] = {}
     for k, ((values, scattering), ticket) in enumerate(zip(pending, tickets)):
         if scattering:
-            wait = ReduceScatterWait(*values, ticket, how="mean", bucket=k, world=scatter)
+            mine = ReduceScatterWait(*values, ticket, how="mean", bucket=k, world=scatter)
+            parts.update(zip(values, b.insert(mine).results))
         else:
-            wait = AllReduceWait(*values, ticket, how="mean", bucket=k)
-        (parts if scattering else averages).update(zip(values, b.insert(wait).results))
+            sums = AllReduceWait(*values, ticket, how="mean", bucket=k)
+            averages.update(zip(values, b.insert(sums).results))
     for r in shared:
         averages[returned[r]] = b.emit(Broadcast, returned[r])
     _return(made, last, [*means, *shared], averages)
@@ -105,7 +106,9 @@ def _made_at(values: Sequence[Value], at: Mapping[Op, int]) -> int:
     return max([at.get(v.op, -1) if v.op is not None else -1 for v in values])
 
 
-def _start(func: Func, values: Sequence[Value], bucket: int, at: Mapping[Op, int], scatter: bool) -> Value:  # fmt: skip
+def _start(
+    func: Func, values: Sequence[Value], bucket: int, at: Mapping[Op, int], scatter: bool
+) -> Value:
     """Start a bucket's collective right behind the last op that makes one of its values."""
     where = _made_at(values, at)
     before = next((op for op, k in at.items() if k > where), None)
@@ -117,10 +120,8 @@ def _start(func: Func, values: Sequence[Value], bucket: int, at: Mapping[Op, int
 
 def _bytes(type: TensorType) -> int:
     """Bytes of a tensor; an open extent counts as one."""
-    size = type.dtype.bits // 8 or 1
-    for extent in type.shape:
-        size *= extent if isinstance(extent, int) else evaluate(extent, dict.fromkeys(extent.symbols, 1))  # fmt: skip
-    return size
+    fixed = [extent for extent in type.shape if isinstance(extent, int)]
+    return math.prod(fixed) * (type.dtype.bits // 8 or 1)
 
 
 def _own_stream(func: Func, key: Value) -> None:

@@ -32,8 +32,9 @@ REFUSED = {
     "avg_pool_grad", "conv_filter_grad", "dist.all_gather", "dist.all_reduce",
     "dist.all_reduce_start", "dist.all_reduce_wait", "dist.broadcast", "dist.gather_parts",
     "dist.part", "dist.rank", "dist.reduce_scatter", "dist.reduce_scatter_start",
-    "dist.reduce_scatter_wait", "dropout", "max_pool_grad", "max_roi_pool_places", "pack", "unpack", "philox_bits", "philox_next", "random_normal", "random_uniform", "requantize",
-    "resample", "roi_align_grad", "roi_align_places", "sample_points", "scatter_points",
+    "dist.reduce_scatter_wait", "dropout", "max_pool_grad", "max_roi_pool_places", "pack", "unpack",
+    "philox_bits", "philox_next", "random_normal", "random_uniform", "requantize", "resample",
+    "roi_align_grad", "roi_align_places", "sample_points", "scatter_points",
 }  # fmt: skip
 """Ops that ONNX cannot say: layouts, kernels, random numbers of ours, gradients, collectives."""
 UNSAID = {
