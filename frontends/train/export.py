@@ -31,9 +31,19 @@ from ..nn.draws import draw_program
 from ..nn.specs import Spec
 from ..nn.traced import Traced, trace
 from . import distributed
-from .assemble import GOOD, RATE, SCALE, STEP, Forward, Settings, step_program
+from .assemble import (
+    COUNTER,
+    GOOD,
+    KEY,
+    RATE,
+    SCALE,
+    STEP,
+    Forward,
+    Settings,
+    step_program,
+)
 from .batches import as_batch, dense
-from .step import COUNTER, KEY, TrainStep, mode, unique
+from .step import TrainStep, mode, unique
 
 BEGINNINGS = ("parameters", "seed", "state")
 Patterns = str | Sequence[str]
