@@ -276,7 +276,7 @@ def images(x: Any, name: str) -> Tensor:
     if not known or not (given.type.dtype.is_float or given.type.dtype is u8):
         raise Error(
             "E0640", f"augment.{name} works on images [N, C, H, W]", where=here(),
-            details=("expected float or u8, fixed channels, height and width", f"found {given.type}"),
+            details=("expected float or u8, fixed channels, height, width", f"found {given.type}"),
         )  # fmt: skip
     return given
 

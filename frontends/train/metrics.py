@@ -7,6 +7,7 @@ a mean of means.  May import: ir, frontends/nn.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,19 +44,44 @@ class Metric:
         raise Error("E0692", f"the metric {type(self).__name__} does not define `value`")
 
 
-def decisions(output: Tensor, target: Tensor) -> Tensor:
-    """The class each output says: the greatest of the last axis, or above zero for one logit.
+def classes_of(output: Tensor, target: Tensor) -> int | None:
+    """How many classes the output's axis 1 scores; None for one logit per target.
 
-    `output` has one axis more than the integer `target` (classes at axis 1, as the losses have it),
-    or its shape (binary logits).
+    E0692 where the output is neither: it has the shape of the target, or one axis more.
     """
-    if len(output.shape) == len(target.shape) + 1:
+    rank = len(target.shape)
+    if len(output.shape) == rank:
+        return None
+    if len(output.shape) != rank + 1:
+        raise Error(
+            "E0692", "the metrics do not know what the network's output says of the target",
+            details=(
+                f"output {list(output.shape)}, target {list(target.shape)}",
+                "expected the target's shape, with or without an axis 1 of classes",
+            ),
+        )  # fmt: skip
+    count = output.shape[1]
+    return None if count == 1 else count
+
+
+def decisions(output: Tensor, target: Tensor) -> Tensor:
+    """The class each output says, in the shape of the target.
+
+    The greatest along axis 1 where there are classes (as the losses have it), or whether a single
+    logit ([N], [N, 1], ...) is above zero.
+    """
+    if classes_of(output, target):
         return nn.argmax(output, axis=1)
-    return (output > 0).astype("i64")
+    return (output > 0).astype("i64").reshape(target.shape)
 
 
-def _classes(target: Tensor) -> Tensor:
-    return (target > 0.5).astype("i64") if target.dtype.is_float else target.astype("i64")
+def truth(output: Tensor, target: Tensor) -> Tensor:
+    """The class of each target: its number, or whether a binary one (0 and 1, -1 and 1, or a
+    probability) is the positive one.
+    """
+    if classes_of(output, target):
+        return target.astype("i64")
+    return (target > (0.5 if target.dtype.is_float else 0)).astype("i64")
 
 
 def _count(target: Tensor) -> Tensor:
@@ -68,7 +94,7 @@ class Accuracy(Metric):
     """The share of targets that are hit: classes by argmax, binary logits by their sign."""
 
     def partial(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        hit = decisions(output, target) == _classes(target)
+        hit = decisions(output, target) == truth(output, target)
         return {"hits": nn.sum(hit.astype("f64")), "count": _count(target)}
 
     def value(self, totals: Mapping[str, Array]) -> float:
@@ -77,18 +103,28 @@ class Accuracy(Metric):
 
 @dataclass(frozen=True)
 class TopK(Metric):
-    """The share of targets among the k greatest outputs."""
+    """The share of targets among the k greatest outputs; of outputs that tie all count."""
 
     k: int = 5
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise Error("E0692", f"top-k accuracy of k = {self.k}", hint="k is 1 or more")
 
     @property
     def name(self) -> str:
         return f"top{self.k}"
 
     def partial(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        # as many outputs as those above the target's own: below k is a hit, ties count for it
+        if classes_of(output, target) is None:
+            raise Error(
+                "E0692", f"{self.name} is for several classes, the output has one per target",
+                details=(f"output {list(output.shape)}, target {list(target.shape)}",),
+                hint="accuracy",
+            )  # fmt: skip
+        # fewer than k outputs above the target's own are a hit; one that is no number is none
         own = nn.take_along_axis(output, nn.expand_dims(target.astype("i64"), 1), 1)
-        above = nn.sum((output > own).astype("f64"), 1)
+        above = nn.sum(nn.logical_not(output <= own).astype("f64"), 1)
         hits = nn.sum((above < float(self.k)).astype("f64"))
         return {"hits": hits, "count": _count(target)}
 
@@ -98,14 +134,28 @@ class TopK(Metric):
 
 @dataclass(frozen=True)
 class Confusion(Metric):
-    """The matrix counts[true class, class said], for a number of classes."""
+    """The matrix counts[true class, class said]; targets that are no class (255) do not count.
 
-    classes: int = 2
+    `classes`: how many there are, by default as many as the output has, two for binary logits.
+    """
+
+    classes: int | None = None
 
     def partial(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        said = nn.one_hot(decisions(output, target).reshape((-1,)), self.classes).astype("f64")
-        true = nn.one_hot(_classes(target).reshape((-1,)), self.classes).astype("f64")
+        found = classes_of(output, target) or 2
+        if self.classes not in (None, found):
+            raise Error(
+                "E0692", f"{self.name} of {self.classes} classes, the output has {found}",
+                details=(f"output {list(output.shape)}, target {list(target.shape)}",),
+            )  # fmt: skip
+        said = self._rows(decisions(output, target), found)
+        true = self._rows(truth(output, target), found)
         return {"counts": nn.transpose(true) @ said}
+
+    @staticmethod
+    def _rows(classes: Tensor, count: int) -> Tensor:
+        """A row of 0 and 1 for each number."""
+        return (classes.reshape((-1, 1)) == nn.arange(count)).astype("f64")
 
     def value(self, totals: Mapping[str, Array]) -> Any:
         return totals["counts"].astype(np.int64)
@@ -115,26 +165,30 @@ class Confusion(Metric):
 class _OfConfusion(Confusion):
     """A mean over classes of what their hits, said and true counts give.
 
-    `average` is "macro" (mean over classes), "micro" (all together) or "binary" (class 1 alone, the
-    default for two classes).
+    `average` is "macro" (mean over the classes that occur or are said), "micro" (all together) or
+    "binary" (class 1 alone, the default for two classes).
     """
 
     average: str | None = None
     of_counts: ClassVar[Callable[[Array, Array, Array], Array]]
 
+    def __post_init__(self) -> None:
+        if self.average not in (None, "macro", "micro", "binary"):
+            raise Error(
+                "E0692", f"{self.name}: no average '{self.average}'", hint="macro, micro or binary"
+            )
+
     def value(self, totals: Mapping[str, Array]) -> float:
         counts = totals["counts"]
         hits, said, true = np.diag(counts), counts.sum(0), counts.sum(1)
-        average = self.average or ("binary" if self.classes == 2 else "macro")
+        average = self.average or ("binary" if len(counts) == 2 else "macro")
         if average == "binary":
             hits, said, true = hits[1:2], said[1:2], true[1:2]
         elif average == "micro":
             hits, said, true = [np.sum(v, keepdims=True) for v in (hits, said, true)]
-        elif average != "macro":
-            raise Error(
-                "E0692", f"{self.name}: no average '{average}'", hint="macro, micro or binary"
-            )
-        return float(np.mean(type(self).of_counts(hits, said, true)))
+        else:
+            hits, said, true = [v[said + true > 0] for v in (hits, said, true)]
+        return float(np.mean(type(self).of_counts(hits, said, true))) if len(hits) else math.nan
 
 
 def _ratio(a: Array, b: Array) -> Array:
@@ -219,22 +273,31 @@ class MSE(_Error):
 @dataclass(frozen=True)
 class AUC(Metric):
     """The area under the receiver operating characteristic: how often a positive scores above a
-    negative, ties by half.  Of a binary logit, or of two logits their difference.
+    negative, ties by half.  Of a binary logit, or of two logits their difference; NaN where all
+    targets are of one class.
     """
 
     gathers: ClassVar[bool] = True
 
     def partial(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        if len(output.shape) == len(target.shape) + 1:
-            output = output[:, -1] - output[:, 0]
-        return {"score": output.reshape((-1,)), "positive": _classes(target).reshape((-1,))}
+        classes = classes_of(output, target)
+        if classes not in (None, 2):
+            raise Error(
+                "E0692", f"auc is for two classes, the output has {classes}",
+                details=(f"output {list(output.shape)}, target {list(target.shape)}",),
+            )  # fmt: skip
+        if classes:
+            output = output[:, 1] - output[:, 0]
+        score = output if output.dtype is nn.f64 else output.astype("f32")
+        positive = truth(score.reshape(target.shape), target)
+        return {"score": score.reshape((-1,)), "positive": positive.reshape((-1,))}
 
     def value(self, totals: Mapping[str, Array]) -> float:
         score, positive = totals["score"], totals["positive"] > 0
         _, at, counts = np.unique(score, return_inverse=True, return_counts=True)
         rank = (np.cumsum(counts) - (counts - 1) / 2)[at]
         n, m = int(positive.sum()), int((~positive).sum())
-        return float((rank[positive].sum() - n * (n + 1) / 2) / (n * m)) if n and m else 0.5
+        return float((rank[positive].sum() - n * (n + 1) / 2) / (n * m)) if n and m else math.nan
 
 
 def _share(part: Array, count: Array) -> float:
