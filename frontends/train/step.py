@@ -161,6 +161,8 @@ class TrainStep:
                 if kind == "params" and mine is not None:
                     self._require_as_made(name, tensor)
                 if mine is not None and tensor.array is not mine:
+                    if type_text(tensor.array) != type_text(mine):
+                        raise _changed(f"{kind}/{name}")
                     np.copyto(mine, tensor.array)
                     self.origins[f"{kind}/{name}"] = origin(mine)
                     tensor.array = mine
@@ -390,7 +392,8 @@ class TrainStep:
         states, trained = [], []
         for k, state in enumerate(traced.states):
             states.append(self._name_of(state))
-            if state.first is self._trained.get(states[-1].removeprefix("params/")):
+            kind, _, bare = states[-1].partition("/")
+            if kind == "params" and bare in self._trained:
                 trained.append(k)
         made = traced.module.main
         updated = tuple([(k, s.result) for k, s in enumerate(traced.states) if s.result >= 0])
@@ -501,11 +504,7 @@ class TrainStep:
     def _own(self, name: str) -> str:
         """The name; E0699 where the network has got the tensor since the step was made."""
         if name not in self._state:
-            raise Error(
-                "E0699",
-                f"the network's {name.replace('/', ' ', 1)} is not the one that the step was made for",
-                hint="change the network first, then make the step",
-            )
+            raise _changed(name)
         return name
 
     def _compiled(self, module: Module) -> Any:
@@ -520,6 +519,16 @@ class TrainStep:
         from .export import export_step
 
         export_step(self, path, target, **options)
+
+
+def _changed(name: str) -> Error:
+    """E0699 for a tensor that the network has got since the step was made."""
+    kind, _, bare = name.partition("/")
+    return Error(
+        "E0699",
+        f"the network's {kind.removesuffix('s')} '{bare}' is another than when the step was made",
+        hint="change the network first, then make the step",
+    )
 
 
 class Traceable:

@@ -206,3 +206,49 @@ def test_state_of_another_network_is_refused_and_nothing_changes() -> None:
     with pytest.raises(Error, match=r"params/0.weight: expected f64\[16, 6\], found f64\[3, 3\]"):
         step.restore(other)
     np.testing.assert_array_equal(parameters(step), before)
+
+
+def test_a_loss_that_is_a_module_with_buffers_trains_alike() -> None:
+    weight = np.array([1.0, 2.0, 0.5, 1.0])
+    loss = nn.CrossEntropyLoss(weight=weight)
+    one = TrainStep(network(), loss=loss, target="reference")
+    two = TrainStep(
+        network(), loss=lambda o, y: nn.cross_entropy(o, y, weight=weight), target="reference"
+    )
+    first = one((X, Y)).logs["loss"]
+    assert first == two((X, Y)).logs["loss"] and one((X, Y)).logs["loss"] < first
+    two((X, Y))
+    np.testing.assert_array_equal(parameters(one), parameters(two))
+    again = TrainStep(network(), loss=loss, target="reference")
+    again.restore(one.arrays())  # the loss's buffers are no part of the state
+
+
+def test_other_networks_in_an_objective_are_read_as_they_are() -> None:
+    net, other = network(), network()
+    norm = nn.BatchNorm1d(4).to("f64")
+
+    def objective(net: Any, x: Any) -> Any:
+        return nn.mean((norm(net(x)) - other(x)) ** 2)
+
+    step = TrainStep(net, objective=objective, target="cpu", threads=1)
+    before, weight = parameters(step), net[0].weight.numpy().copy()
+    theirs = other[0].weight.numpy().copy()
+    first = float(step((X,)).logs["loss"])
+    assert (parameters(step) != before).any() and (net[0].weight.numpy() != weight).any()
+    assert (other[0].weight.numpy() == theirs).all() and (norm.running_mean.numpy() != 0).any()
+    for p in other.parameters():
+        p.assign(p.numpy() * 0.0)
+    now = float(nn.mean(nn.batch_norm(net(X), None, None, training=True) ** 2))
+    assert float(step((X,)).logs["loss"]) == pytest.approx(now) != first
+
+
+def test_a_network_changed_behind_the_step_is_refused() -> None:
+    step = trained(1)
+    step.net[0].requires_grad_(False)
+    with pytest.raises(Error, match="'0.weight' is frozen now"):
+        step((X, Y))
+    step.net[0].requires_grad_(True)
+    step((X, Y))
+    step.net[2] = nn.Linear(16, 7, dtype="f64")
+    with pytest.raises(Error, match="'2.weight' is another"):
+        step((X, Y))
