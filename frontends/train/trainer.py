@@ -251,6 +251,12 @@ class Trainer:
             raise Error("E0693", "there is nothing to predict: the dataset is empty")
         return _joined(found)
 
+    def summary(self, x: Any = None) -> nn.Summary:
+        """Layers, shapes, parameters, operations and memory for a batch like `x` (arrays, or
+        `nn.Spec`s; a tuple of several inputs); without it those of the network's first call serve.
+        """
+        return nn.summary(self.net, inputs=x)
+
     # ------------------------------------------------------------ keeping
 
     def save(self, path: str | os.PathLike[str]) -> None:

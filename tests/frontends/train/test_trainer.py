@@ -66,6 +66,11 @@ def test_arrays_and_plain_iterables_are_datasets() -> None:
     assert two.step.count == 4
 
 
+def test_summary() -> None:
+    said = str(trainer().summary(X[:5]))
+    assert "Linear 6->16" in said and "parameters: 195" in said and "f32[5, 3]" in said
+
+
 def test_several_inputs_and_one_field_alone() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
