@@ -31,7 +31,9 @@ def step_time() -> Measured:
     least = {f"{r.name} {r.threads}": r.speedup("min") for r in races()}
     mean, slowest = geometric_mean([s or 1e-9 for s in speeds.values()]), min(speeds.values())
     each = ", ".join([f"{name} {s:.2f}" for name, s in speeds.items()])
+    fused = geometric_mean([r.speedup("median", ["torch.fused"]) or 1e-9 for r in races()])
     figure = f"{mean:.2f}x, of the least {geometric_mean([*least.values()]):.2f}x ({each})"
+    figure += f"; beside fused optimizers {fused:.2f}x"
     passed = mean >= FASTER and slowest >= SLOWEST
     return Measured(figure, passed, {"rows": [row(r) for r in races()]})
 
