@@ -4,13 +4,15 @@ The two buffers have one type.  For each load of the input and each store to the
 touch the same element, the load must come first: (1) in different iterations of the loops around
 both they touch different elements: each such loop's variable moves the index of one dimension
 further than the rest of that dimension can differ; (2) in the same iteration the load comes first
-in program order, or the elements are different. May import: ir.
+in program order, or the elements are different.  Pairs that never touch one element in any two
+iterations (the halves of an unrolled tile) need neither. May import: ir.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 
 from ..ir.core import Block, Op, Value
 from ..ir.dims import DimLike, Range, linear, nonneg, symbols_of
@@ -128,8 +130,11 @@ def _apart_or_ordered(load: Access, store: Access) -> bool | None:
         _ranges(store, [a for a in around[1] if a not in shared]),
     ]
     moving = {a.var: a for a in shared}
+    pairs = list(zip(load.index, store.index, strict=True))
+    if any([_never_equal(_difference(e, f, ranges), shared) for e, f in pairs]):
+        return True
     residuals: list[Range] = []
-    for e, f in zip(load.index, store.index, strict=True):
+    for e, f in pairs:
         found = _dimension(e, f, moving, ranges)
         if found is None:
             return False
@@ -157,6 +162,16 @@ def _dimension(
     """The range of e - f in one shared iteration; takes the shared loops that this dimension tells
     apart off `moving`.  None where it cannot be said.
     """
+    found = _difference(e, f, ranges)
+    if found is not None:
+        _tell_apart(found[0], moving, found[1])
+    return None if found is None else found[1]
+
+
+def _difference(
+    e: DimLike, f: DimLike, ranges: Sequence[dict[str, Range]]
+) -> tuple[dict[str, int], Range] | None:
+    """What both have in common, as factors of symbols, and the range of e - f without it."""
     first, second = linear(e), linear(f)
     if first is None or second is None:
         return None
@@ -175,8 +190,33 @@ def _dimension(
         None if low is None or high2 is None else low - high2,
         None if high is None or low2 is None else high - low2,
     )
-    _tell_apart(common[0], moving, residual)
-    return residual
+    return common[0], residual
+
+
+def _never_equal(found: tuple[dict[str, int], Range] | None, shared: Sequence[For]) -> bool:
+    """Whether the two differ in any two iterations of the shared loops.
+
+    The smaller steps, taken as often as their loops allow, stay between two multiples of the
+    greatest common divisor of the larger ones.
+    """
+    if found is None:
+        return False
+    low, high = found[1]
+    loops = {a.var: loop_range(a) for a in shared}
+    steps = [(abs(c), loops[n]) for n, c in found[0].items() if n in loops and c]
+    steps.sort(key=lambda step: step[0])
+    for k in range(len(steps) + 1):
+        if not (isinstance(low, int) and isinstance(high, int)):
+            return False
+        whole = gcd(*[c for c, _ in steps[k:]])
+        if low > 0 or high < 0 if whole == 0 else -(-low // whole) * whole > high:
+            return True
+        if k < len(steps):
+            c, (first, last) = steps[k]
+            if not (isinstance(first, int) and isinstance(last, int)):
+                return False
+            low, high = low - c * (last - first), high + c * (last - first)
+    return False
 
 
 def _extremes(terms: dict[str, int], ranges: dict[str, Range], const: int) -> Range:
