@@ -1,8 +1,8 @@
 """What may happen besides training: early stopping, checkpoints, logs, a rate that waits.
 
-A callback's methods are called by `Trainer.fit` in the order that it was given; `logs` maps names
-to numbers.  What a callback must remember to go on after a resume it gives by `state` and takes by
-`restore`.  May import: ir, its siblings.
+A callback's methods are called by `Trainer.fit` in the order that it was given, those of `last`
+ones behind the others'; `logs` maps names to numbers.  What a callback must remember to go on after
+a resume it gives by `state` and takes by `restore`.  May import: ir, its siblings.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import csv
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -28,6 +28,8 @@ class Callback:
     """The base; override what is needed.  `self.trainer` is set before the first call."""
 
     trainer: Trainer
+    last: ClassVar[bool] = False
+    """Called behind the callbacks that are not: it saves what they remember."""
 
     def fit_begins(self) -> None:
         """Before the first step of a fit."""
@@ -45,7 +47,7 @@ class Callback:
         """After the last step, and where the fit is interrupted."""
 
     def state(self) -> dict[str, Any]:
-        """What to keep in a checkpoint, as JSON can."""
+        """What to keep in a checkpoint: values as JSON has them, and arrays, by name."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -100,6 +102,9 @@ def _falls(name: str) -> bool:
     return any(part in name for part in ("loss", "mae", "mse", "error"))
 
 
+_KEPT = "kept/"
+
+
 class EarlyStopping(Watch):
     """Ends the fit after `patience` epochs without a better value.
 
@@ -118,6 +123,12 @@ class EarlyStopping(Watch):
         self.patience, self.restore_best = patience, restore_best
         self.waited = 0
         self.kept: dict[str, Any] | None = None
+        self.resumed = False
+
+    def fit_begins(self) -> None:
+        if self.resumed and self.waited >= max(1, self.patience):  # it was saved as it stopped
+            self.trainer.stop(f"no better value in {self.waited} epochs")
+        self.resumed = False
 
     def epoch_ends(self, epoch: int, logs: Logs) -> None:
         if self.improves(logs):
@@ -134,17 +145,22 @@ class EarlyStopping(Watch):
             self.trainer.net.load_state_dict(self.kept)
 
     def state(self) -> dict[str, Any]:
-        return super().state() | {"waited": self.waited}
+        kept = {f"{_KEPT}{n}": a for n, a in (self.kept or {}).items()}
+        return super().state() | {"waited": self.waited} | kept
 
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
-        self.waited = int(state["waited"])
+        self.waited, self.resumed = int(state["waited"]), True
+        kept = {n.removeprefix(_KEPT): a for n, a in state.items() if n.startswith(_KEPT)}
+        self.kept = kept or None
 
 
 class Checkpoint(Watch):
     """Saves the trainer to `folder/last` after each epoch (and every `steps` steps), and to
     `folder/best` where the watched value is better.
     """
+
+    last = True
 
     def __init__(
         self,
@@ -189,12 +205,9 @@ class Plateau(Watch):
         self.waited = self.resting = 0
 
     def epoch_ends(self, epoch: int, logs: Logs) -> None:
-        if self.improves(logs):
-            self.waited = 0
-        elif self.resting > 0:
-            self.resting -= 1
-        else:
-            self.waited += 1
+        self.waited = 0 if self.improves(logs) else self.waited + 1
+        if self.resting > 0:
+            self.waited, self.resting = 0, self.resting - 1
         if self.waited > self.patience:
             step = self.trainer.step
             step.rate = max(step.rate * self.factor, self.least_scale)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -170,7 +171,6 @@ class _OfConfusion(Confusion):
     """
 
     average: str | None = None
-    of_counts: ClassVar[Callable[[Array, Array, Array], Array]]
 
     def __post_init__(self) -> None:
         if self.average not in (None, "macro", "micro", "binary"):
@@ -188,7 +188,12 @@ class _OfConfusion(Confusion):
             hits, said, true = [np.sum(v, keepdims=True) for v in (hits, said, true)]
         else:
             hits, said, true = [v[said + true > 0] for v in (hits, said, true)]
-        return float(np.mean(type(self).of_counts(hits, said, true))) if len(hits) else math.nan
+        return float(np.mean(self.of_counts(hits, said, true))) if len(hits) else math.nan
+
+    @staticmethod
+    @abstractmethod
+    def of_counts(hits: Array, said: Array, true: Array) -> Array:
+        """The figure of each class."""
 
 
 def _ratio(a: Array, b: Array) -> Array:

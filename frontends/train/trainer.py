@@ -104,9 +104,10 @@ class Trainer:
         watchers = [*self.callbacks, *callbacks]
         if progress is not False and distributed.rank() == 0:
             watchers.append(Progress(epochs, progress))
+        watchers.sort(key=lambda w: w.last)
         self.steps_per_epoch = steps_per_epoch or _length(batches)
-        self._begin(watchers)
         self._stop = ""
+        self._begin(watchers)
         try:
             while self.epoch < epochs and not self._stop:
                 self._epoch(batches, validation, batch_size, watchers, steps_per_epoch)
@@ -122,13 +123,13 @@ class Trainer:
 
     def _begin(self, watchers: Sequence[Callback]) -> None:
         """Tell the callbacks who they work for and, after a `load`, where they were."""
-        kept, self._pending = self._pending, None
+        left, self._pending = list(self._pending or []), None
         self._watchers = [w for w in watchers if not isinstance(w, Progress)]
         for watcher in watchers:
             watcher.trainer = self
-        for watcher, state in zip(self._watchers, kept or []):
-            if state.get("class") == type(watcher).__name__:
-                watcher.restore(state["state"])
+            named = [k for k, s in enumerate(left) if s["class"] == type(watcher).__name__]
+            if named:
+                watcher.restore(left.pop(named[0])["state"])
         for watcher in watchers:
             watcher.fit_begins()
 
@@ -263,20 +264,37 @@ class Trainer:
         """Write a checkpoint: everything that is needed to go on to the bit, in any number of
         processes (all of which call this, and rank 0 writes).
         """
-        watchers = getattr(self, "_watchers", self.callbacks)
+        kept, held = self._remembered()
         meta = {
             "epoch": self.epoch,
             "position": self.position,
             "sums": self._sums,
             "logs": self._logs,
             "history": {n: [_plain(v) for v in vs] for n, vs in self.history.epochs.items()},
-            "callbacks": [{"class": type(w).__name__, "state": w.state()} for w in watchers],
+            "callbacks": kept,
         }
-        arrays = dict(self.step.arrays())
+        arrays = {**self.step.arrays(), **held}
         for (k, name), parts in distributed.together(self._totals).parts.items():
             for n, part in enumerate(parts):
                 arrays[f"totals/{k}/{name}/{n}"] = part
         distributed.by_root(lambda: save_checkpoint(path, arrays, meta, self.step.graph()))
+
+    def _remembered(self) -> tuple[list[dict[str, Any]], dict[str, Array]]:
+        """The callbacks' states (after a `load` and before a fit: those loaded), and their arrays
+        apart.
+        """
+        watchers = getattr(self, "_watchers", self.callbacks)
+        states = self._pending
+        if states is None:
+            states = [{"class": type(w).__name__, "state": w.state()} for w in watchers]
+        plain: list[dict[str, Any]] = []
+        arrays: dict[str, Array] = {}
+        for k, saved in enumerate(states):
+            parts = {n: v for n, v in saved["state"].items() if isinstance(v, np.ndarray)}
+            arrays |= {f"callbacks/{k}/{n}": a for n, a in parts.items()}
+            rest = {n: v for n, v in saved["state"].items() if n not in parts}
+            plain.append({"class": saved["class"], "state": rest})
+        return plain, arrays
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Go on from a checkpoint: the next `fit` continues where it was saved, to the bit.
@@ -286,6 +304,7 @@ class Trainer:
         """
         arrays, meta = distributed.by_root(lambda: load_checkpoint(path))
         totals = {n: arrays.pop(n) for n in list(arrays) if n.startswith("totals/")}
+        held = {n: arrays.pop(n) for n in list(arrays) if n.startswith("callbacks/")}
         self.step.restore(arrays, str(path))
         self.epoch, self.position = int(meta["epoch"]), int(meta["position"])
         self._sums, self._logs = dict(meta["sums"]), dict(meta["logs"])
@@ -297,6 +316,9 @@ class Trainer:
             self._totals.parts.setdefault((int(k), part), []).append(totals[name])
         self.history = History({n: list(v) for n, v in meta["history"].items()})
         self._pending = list(meta["callbacks"])
+        for name, array in held.items():
+            _, at, part = name.split("/", 2)
+            self._pending[int(at)]["state"][part] = array
 
     def export_step(self, path: str | os.PathLike[str], target: str = "c", **options: Any) -> None:
         """Write the train step as a package that trains on a device; see deploy/train_step."""
