@@ -32,6 +32,8 @@ from .metrics import Totals
 
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """Where launchers say how many processes they start; PMIX_RANK says only that there are some."""
+_JOINED: list[Any] = []
+"""The group that this process has joined, once."""
 INSTALL = "pip install 'tensor-irc[mpi]'"
 
 
@@ -59,7 +61,7 @@ def join() -> None:
     Raises E0720 where they cannot be reached: mpi4py missing, or of another MPI than the launcher.
     """
     said = launched()
-    if said == 1 or group().world > 1:
+    if said == 1 or _JOINED:
         return
     try:
         from mpi4py import MPI
@@ -86,6 +88,7 @@ def join() -> None:
     made = MpiGroup(MPI.COMM_WORLD)
     made.guard()
     set_group(made)
+    _JOINED.append(made)
 
 
 def threads(given: int | None) -> int | None:
@@ -263,6 +266,7 @@ def _told(steps: tuple[Any, ...]) -> str:
 @contextmanager
 def alone() -> Iterator[None]:
     """Inside, this process runs by itself what is otherwise run together."""
+    join()
     before = set_group(None)
     try:
         yield

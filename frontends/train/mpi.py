@@ -26,11 +26,13 @@ from typing import Any
 import numpy as np
 
 from ...ir.core import Array
-from ...ir.errors import Error
+from ...ir.errors import EXIT_INTERRUPTED, Error
 from .exchange import reduced
 from .sentinel import ENDED
 
 POLL_S = 0.5
+FORWARD_S = 0.2
+"""What a launcher needs to pass on the last words of a process before it kills it."""
 PATIENCE_S = 2.0
 """How long a process waits for one that says it has ended, before it ends the job."""
 
@@ -188,6 +190,7 @@ class MpiGroup:
         if message:
             sys.stderr.write(message + "\n")
             sys.stderr.flush()
+            time.sleep(FORWARD_S)
         threading.Timer(5.0, os._exit, (code,)).start()
         self._mpi.COMM_WORLD.Abort(code)
 
@@ -195,15 +198,17 @@ class MpiGroup:
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
         """An exception that nobody caught: the other processes would wait for ever."""
+        if issubclass(kind, KeyboardInterrupt):
+            self.abort("", EXIT_INTERRUPTED)
         if self.rank:
-            time.sleep(0.3)  # where all fail alike, rank 0 speaks and ends the job
+            time.sleep(2 * FORWARD_S)  # where all fail alike, rank 0 speaks and ends the job
+        what = kind.__name__
         if isinstance(error, Error):
+            what = error.code
             sys.stderr.write(f"{error.render()}\n")
         else:
             sys.__excepthook__(kind, error, trace)
-        said = Error(
-            "E0723", f"rank {self.rank} of {self.world} failed: {kind.__name__}; the job ends"
-        )
+        said = Error("E0723", f"rank {self.rank} of {self.world} failed: {what}; the job ends")
         self.abort(said.render(), getattr(error, "exit_code", 1))
 
     def _start_sentinel(self) -> None:

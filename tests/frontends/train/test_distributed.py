@@ -51,7 +51,7 @@ STEPS = """
 facts = {}
 digests = ""
 for dtype in sys.argv[2].split(","):
-    for how in ("whole", "shard"):
+    for how in ("whole", "shard")[: train.world()]:
         adam = optim.Adam(1e-2, clip_norm=2.0)
         step = TrainStep(network(dtype), loss="cross_entropy", optimizer=adam, threads=1,
                          shard_optimizer=how == "shard", metrics=["accuracy"])
@@ -59,7 +59,7 @@ for dtype in sys.argv[2].split(","):
             rows = (24, 24, 23, 3)[k % int(sys.argv[3])]
             result = step((X[:rows], Y[:rows]))
         arrays = step.arrays()
-        held = sum([a.nbytes for n, a in step._state.items() if n.startswith("slots/")])
+        held = sum([a.nbytes for n, a in step.state.arrays.items() if n.startswith("slots/")])
         facts[dtype + how] = {"loss": float(result.logs["loss"]), "held": held, "rows": result.rows,
             "state": {n: np.asarray(a, np.float64).reshape(-1).tolist() for n, a in arrays.items()}}
         digests += digest(arrays)
@@ -122,8 +122,8 @@ def steps_equal(folder: Path, ranks: int, dtypes: str, kinds: int) -> None:
     assert code == 0 and many["alike"], said
     for dtype in dtypes.split(","):
         for how in ("whole", "shard"):
-            compare(one[dtype + how], many[dtype + how], 1e-10 if dtype == "f64" else 1e-4)
-            assert many[dtype + how]["rows"] == one[dtype + how]["rows"]
+            compare(one[dtype + "whole"], many[dtype + how], 1e-10 if dtype == "f64" else 1e-4)
+            assert many[dtype + how]["rows"] == one[dtype + "whole"]["rows"]
         held = [many[dtype + how]["held"] for how in ("whole", "shard")]
         assert held[0] / ranks <= held[1] <= held[0] / ranks * 1.02 + 64
 
@@ -187,6 +187,73 @@ step((X.reshape(24, -1)[:rows], Y[:rows]))
         code, said, _ = job(tmp_path, 2, body, other)
         assert code == 1 and "error[E0721]: the processes do not do the same" in said
         assert "rank 0: " in said and "rank 1: " in said and words in said
+
+
+OPTIONS = """
+from irc.ir.errors import Error
+first = X.reshape(24, -1)
+def trained(optimizer, shard, dtype="f64", **options):
+    nn.manual_seed(3)
+    net = nn.Sequential(nn.Linear(108, 8), nn.Tanh(), nn.Linear(8, 4)).to(dtype)
+    step = TrainStep(net, loss="cross_entropy", optimizer=optimizer, shard_optimizer=shard,
+                     target="reference", **options)
+    for _ in range(4):
+        step((first, Y))
+    return {n: np.array(a, np.float64) for n, a in step.arrays().items()}
+def matrices(name, p): return p.ndim > 1
+facts, seen = {}, ""
+for name, optimizer, options in [
+    ("decay", optim.AdamW(1e-2, weight_decay=0.1, decay_mask=matrices, clip_value=0.01), {}),
+    ("ema", optim.SGD(1e-1, momentum=0.9, nesterov=True, ema=0.9, clip_norm=0.1), {}),
+    ("nadam", optim.NAdam(1e-2), {}), ("amsgrad", optim.Adam(1e-2, amsgrad=True), {}),
+    ("lion", optim.Lion(1e-3), {}), ("accumulate", optim.RMSprop(1e-2), {"accumulate": 2}),
+    ("groups", optim.Adagrad(1e-2, groups=(optim.Group("0.*", 0.5),)), {}),
+    ("scaled", optim.Adam(1e-2), {"precision": "f16", "dtype": "f32"}),
+    ("lamb", optim.LAMB(1e-2), {}), ("muon", optim.Muon(1e-2), {}),
+    ("adafactor", optim.Adafactor(1e-2), {}),
+]:
+    with distributed.alone():
+        want = trained(optimizer, False, **options)
+    for shard in (False, True):
+        try:
+            found = trained(optimizer, shard, **options)
+        except Error as error:
+            facts[name + "shard"] = error.code
+            continue
+        seen += digest(found)
+        assert set(found) == set(want)
+        facts[name + "shard" * shard] = max([float(np.abs(found[n] - want[n]).max()) for n in want])
+report(digest=seen, **facts)
+"""
+
+
+def test_optimizers_and_options(tmp_path: Path) -> None:
+    """Each in two processes against one, state whole and in parts; who cannot be cut says so."""
+    code, said, found = job(tmp_path, 2, OPTIONS)
+    assert code == 0 and found.pop("alike"), said
+    for name, apart in found.items():
+        if name in ("lambshard", "muonshard", "adafactorshard"):
+            assert apart == "E0725"
+        else:
+            assert apart < (2e-3 if "scaled" in name else 1e-10), name
+    assert len(found) == 22
+
+
+def test_running_statistics_are_averaged(tmp_path: Path) -> None:
+    """Without `sync` each process normalises by its own rows; what is kept is their mean."""
+    body = """
+x = X.reshape(24, -1)[:, :5]
+net = nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 4)).to("f64")
+step = TrainStep(net, loss="cross_entropy", optimizer="sgd", threads=1, target="reference")
+step((x, Y))
+report(digest=digest(step.arrays()), mean=step.arrays()["buffers/0.running_mean"].tolist(),
+       var=step.arrays()["buffers/0.running_var"].tolist(), x=x.tolist())
+"""
+    code, said, found = job(tmp_path, 2, body)
+    assert code == 0 and found["alike"], said
+    halves = np.asarray(found["x"]).reshape(2, 12, 5)
+    np.testing.assert_allclose(found["mean"], 0.1 * halves.mean(1).mean(0), atol=1e-12)
+    np.testing.assert_allclose(found["var"], 0.9 + 0.1 * halves.var(1, ddof=1).mean(0), atol=1e-12)
 
 
 @pytest.mark.long
