@@ -31,7 +31,7 @@ def program(model: Any, example: Any = None) -> Program:
     `example` is one input or a tuple of several.  Without it those of the network's first call
     serve, with an open batch where the network allows it.  Errors: E0622.
     """
-    with evaluating(model):
+    with in_mode(model):
         if example is not None:
             examples = example if isinstance(example, tuple) else (example,)
             return trace(model, *examples).frozen()
@@ -48,16 +48,16 @@ def program(model: Any, example: Any = None) -> Program:
 
 
 @contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """All modules of a function in evaluation mode, until the end."""
+def in_mode(model: Any, training: bool = False) -> Iterator[None]:
+    """All modules of a network or function in evaluation or training mode, until the end."""
     modes = [(m, m.training) for _, root in modules_of(model) for m in root.modules()]
     try:
         for module, _ in modes:
-            module.training = False
+            module.training = training
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module, before in modes:
+            module.training = before
 
 
 def save(model: Module, path: str | os.PathLike[str], example: Any = None) -> None:
@@ -86,4 +86,4 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
         raise Error("E0626", f"cannot read weights from {path}: {error}") from None
 
 
-__all__ = ["evaluating", "load_weights", "program", "save"]
+__all__ = ["in_mode", "load_weights", "program", "save"]

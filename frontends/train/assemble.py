@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...ir.core import Value
-from ...ir.interpret import input_names
 from ...ir.ops.core import Func, Module, Return
 from ...ir.ops.dist import group
 from ...ir.types import TensorType, f32, f64, i64
@@ -78,6 +77,11 @@ class Settings:
     def scales(self) -> bool:
         """Whether losses are scaled."""
         return self.loss_scale is not None
+
+    @property
+    def first_scale(self) -> float:
+        """The loss scale that a fresh step begins with."""
+        return 2.0**16 if self.loss_scale == "dynamic" else float(self.loss_scale or 1.0)
 
     @property
     def sharded(self) -> bool:
@@ -277,12 +281,7 @@ def _finished(
     return StepProgram(module, tuple(states), logs, forward)
 
 
-def batch_names(func: Func, states: int) -> tuple[str, ...]:
-    """The names of the inputs behind the state."""
-    return input_names(func)[states:]
-
-
 __all__ = [
     "COUNTER", "GOOD", "GROWTH_STEPS", "KEY", "RATE", "SCALE", "STEP", "Forward", "Settings",
-    "StepProgram", "batch_names", "gradients_of", "step_program",
+    "StepProgram", "gradients_of", "step_program",
 ]  # fmt: skip

@@ -28,6 +28,7 @@ from ...ir.types import from_numpy
 from ...passes.training.accumulate import micro_rows
 from .. import nn
 from ..nn.draws import draw_program
+from ..nn.saving import in_mode
 from ..nn.specs import Spec
 from ..nn.traced import Traced, trace
 from . import distributed
@@ -39,11 +40,11 @@ from .assemble import (
     SCALE,
     STEP,
     Forward,
-    Settings,
     step_program,
 )
 from .batches import as_batch, dense
-from .step import TrainStep, mode, unique
+from .state import unique
+from .step import TrainStep
 
 BEGINNINGS = ("parameters", "seed", "state")
 Patterns = str | Sequence[str]
@@ -159,7 +160,7 @@ def _version() -> str:
 
 def _drawn(step: TrainStep, model: Sequence[str]) -> Module | None:
     """The program that draws what was drawn when the network was made."""
-    draws = {n: d for n in model if (d := step.origins.get(n)) is not None}
+    draws = {n: d for n in model if (d := step.state.origins.get(n)) is not None}
     dtypes = {n: p.dtype for n, p in _parameters(step).items() if n in draws}
     return draw_program(draws, dtypes) if draws else None
 
@@ -257,7 +258,7 @@ def _infer_entry(step: TrainStep, inputs: Any, arrays: Sequence[Array], names: S
     """The network in evaluation mode."""
     specs = _specs(arrays, names[: len(arrays)])
     given = nn.trees.unflatten(nn.trees.flatten(inputs)[1], specs)
-    with mode(step.net, False):
+    with in_mode(step.net):
         traced = trace(step.net, *(given if isinstance(given, tuple) else (given,)))
     made = _unchanging(traced)
     about = "The network's outputs in evaluation mode; the state stays."
@@ -266,7 +267,7 @@ def _infer_entry(step: TrainStep, inputs: Any, arrays: Sequence[Array], names: S
 
 def _named(step: TrainStep, traced: Traced, made: Module, entry: Entry) -> Entry:
     """The entry, its states called as the step calls them."""
-    states = tuple([step._name_of(s) for s in traced.states])
+    states = tuple([step.state.name_of(s) for s in traced.states])
     made.main.set_attr("inputs", (*states, *traced.inputs))
     return replace(entry, states=states)
 
@@ -367,21 +368,15 @@ def _first(
     used: Sequence[str],
 ) -> dict[str, Array]:
     """The first value of every state."""
-    found = {n: np.array(now[n] if n in now else step._array(n)) for n in used}
+    found = {n: np.array(now[n] if n in now else step.state.array(n)) for n in used}
     if chosen.init != "state":
         fresh: dict[str, Any] = {n: t.array for n, t in _slots(step, forward).items()}
         fresh |= {COUNTER: np.zeros(4, np.uint32), STEP: np.zeros((), np.int64)}
         fresh |= {RATE: np.ones(()), GOOD: np.zeros((), np.int64)}
         if step.scales:
-            fresh[SCALE] = np.asarray(first_scale(step.settings), np.float32)
+            fresh[SCALE] = np.asarray(step.settings.first_scale, np.float32)
         found |= {n: np.array(x) for n, x in fresh.items() if n in found}
     return found
-
-
-def first_scale(settings: Settings) -> float:
-    """The loss scale of a fresh step."""
-    first = settings.loss_scale
-    return 2.0**16 if first == "dynamic" else float(first or 1.0)
 
 
 def _facts(step: TrainStep, chosen: Choices, forward: Forward) -> Mapping[str, Any]:

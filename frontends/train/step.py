@@ -1,7 +1,6 @@
 """The train step as users hold it: a network, a loss and an optimizer, compiled per kind of batch.
 
-The step owns the arrays of the state (parameters, buffers, optimizer slots, random stream, step);
-the compiled program changes them in place, and the module's parameters are these very arrays.
+The state (state.py) is changed in place by the compiled program.
 May import: ir, passes, backends, frontends/nn, its siblings.
 """
 
@@ -25,36 +24,16 @@ from ...ir.ops.dist import group
 from ...ir.types import DType, from_numpy
 from ...passes.training.accumulate import micro_rows
 from .. import nn
-from ..nn.draws import origin
-from ..nn.random import default as default_stream
-from ..nn.traced import Spec, Traced, trace
+from ..nn.saving import in_mode
+from ..nn.specs import Spec
+from ..nn.traced import Traced, trace
 from . import distributed
-from .assemble import (
-    COUNTER,
-    GOOD,
-    KEY,
-    RATE,
-    SCALE,
-    STEP,
-    Forward,
-    Settings,
-    StepProgram,
-    step_program,
-)
-from .batches import (
-    as_batch,
-    dense,
-    leaves_of,
-    owned,
-    partials_of,
-    rearranged,
-    type_of,
-    type_text,
-)
+from .assemble import RATE, SCALE, STEP, Forward, Settings, StepProgram, step_program
+from .batches import as_batch, dense, leaves_of, partials_of, rearranged, type_of, type_text
 from .losses import as_loss
 from .metrics import Metric, as_metric
 from .optim.names import as_optimizer
-from .sharding import cut, joined, require_elementwise, shapes_of_parts
+from .state import TrainState
 
 
 @dataclass
@@ -111,101 +90,31 @@ class TrainStep:
             activation_memory, shard_optimizer,
         )  # fmt: skip
         self.choice = choose(target, distributed.threads(threads))
-        self._state: dict[str, Array] = {}
-        self._called: dict[int, tuple[Any, str]] = {}
-        self._borrowed: dict[str, Any] = {}
         self._parts: tuple[Any, ...] = ()
         self._programs: dict[Any, Any] = {}
         self._share = distributed.share(0)
-        self._adopt(seed)
+        self.state = TrainState(net, self.settings, seed)
 
     # ------------------------------------------------------------ state
-
-    def _adopt(self, seed: int) -> None:
-        """Make the state's arrays, and the module's tensors views of them."""
-        params = unique(self.net.named_parameters())
-        for kind, tensors in (("params", params), ("buffers", unique(self.net.named_buffers()))):
-            for name, tensor in tensors.items():
-                self._state[f"{kind}/{name}"] = tensor.array = owned(tensor.array)
-        self.origins = {f"params/{n}": origin(p.array) for n, p in params.items()}
-        self._trained = {n: p for n, p in params.items() if p.requires_grad}
-        distributed.same_state(self._state)
-        with nn.no_grad():
-            slots = self.settings.optimizer.init(self._trained)
-        kept = {f"slots/{n}": np.asarray(t.array) for n, t in slots.items()}
-        self._whole: dict[str, tuple[int, ...]] = {}
-        if self.settings.sharded:
-            require_elementwise(self.settings.optimizer)
-            self._whole = shapes_of_parts(self._trained, kept)
-        self._state |= {n: owned(a) for n, a in cut(kept, self._whole).items()}
-        key = [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF]
-        self._state[KEY] = owned(np.asarray(key, np.uint32))
-        distributed.same_state({KEY: self._state[KEY]})
-        self._state[COUNTER] = owned(np.zeros(4, np.uint32))
-        self._state[STEP] = owned(np.zeros((), np.int64))
-        self._state[RATE] = owned(np.ones((), np.float64))
-        if self.settings.scales:
-            first = self.settings.loss_scale
-            scale = 2.0**16 if first == "dynamic" else float(first or 1.0)
-            self._state[SCALE] = owned(np.asarray(scale, np.float32))
-            self._state[GOOD] = owned(np.zeros((), np.int64))
-
-    def _synchronise(self) -> None:
-        """Take what the module holds where somebody gave it other values."""
-        for kind, named in (
-            ("params", self.net.named_parameters()),
-            ("buffers", self.net.named_buffers()),
-        ):
-            for name, tensor in named:
-                mine = self._state.get(f"{kind}/{name}")
-                if kind == "params" and mine is not None:
-                    self._require_as_made(name, tensor)
-                if mine is not None and tensor.array is not mine:
-                    if type_text(tensor.array) != type_text(mine):
-                        raise _changed(f"{kind}/{name}")
-                    np.copyto(mine, tensor.array)
-                    self.origins[f"{kind}/{name}"] = origin(mine)
-                    tensor.array = mine
-
-    def _require_as_made(self, name: str, tensor: Any) -> None:
-        """E0699 for a parameter frozen or thawed since the step was made."""
-        if tensor.requires_grad != (name in self._trained):
-            now = "trained" if tensor.requires_grad else "frozen"
-            raise Error(
-                "E0699",
-                f"the parameter '{name}' is {now} now, and was not when the step was made",
-                hint="call requires_grad_ before making the step, or make a new one",
-            )
-
-    def _array(self, name: str) -> Array:
-        """A state's array: this step's own, or as another module holds it now."""
-        mine = self._state.get(name)
-        return self._borrowed[name].tensor.array if mine is None else mine
-
-    def borrowed(self) -> Mapping[str, Array]:
-        """The arrays of modules outside the network that its loss uses: these are not trained and
-        no part of the step's state; each step reads them as they are, batch statistics change.
-        """
-        return {name: self._array(name) for name in self._borrowed}
 
     @property
     def parameters(self) -> set[str]:
         """The names of the state's parameters, as programs call them."""
-        return {n for n in self._state if n.startswith("params/")}
+        return {n for n in self.state.arrays if n.startswith("params/")}
 
     @property
     def count(self) -> int:
         """Steps done."""
-        return int(self._state[STEP])
+        return int(self.state.arrays[STEP])
 
     @property
     def rate(self) -> float:
         """The factor on the schedule's rate."""
-        return float(self._state[RATE])
+        return float(self.state.arrays[RATE])
 
     @rate.setter
     def rate(self, value: float) -> None:
-        self._state[RATE][...] = value
+        self.state.arrays[RATE][...] = value
 
     @property
     def scales(self) -> bool:
@@ -216,43 +125,11 @@ class TrainStep:
         """All state by name; the arrays change with each step, but for those that several processes
         hold in parts: these are put together, by all processes at once.
         """
-        self._synchronise()
-        if not self._whole:
-            return self._state
-        distributed.agree(f"the state behind step {self.count}")
-        return self._state | joined(self._state, self._whole)
+        return self.state.whole()
 
     def restore(self, arrays: Mapping[str, Array], source: str = "the state") -> None:
         """Take the values of a state; E0698 where it is another's, and then nothing has changed."""
-        found = {name: type_text(array) for name, array in arrays.items()}
-        expected = {
-            name: type_text(mine, self._whole.get(name)) for name, mine in self._state.items()
-        }
-        wrong = [
-            f"{name}: expected {type_}, found {found.get(name, 'none')}"
-            for name, type_ in expected.items()
-            if found.get(name) != type_
-        ]
-        wrong += [f"{name}: not part of this step" for name in arrays if name not in self._state]
-        if wrong:
-            raise Error(
-                "E0698",
-                f"{source} is of another network or optimizer",
-                details=(*wrong[:8], *[f"... and {len(wrong) - 8} more"] * (len(wrong) > 8)),
-            )
-        for name, array in cut(arrays, self._whole).items():
-            np.copyto(self._state[name], array)
-        self._synchronise_module()
-
-    def _synchronise_module(self) -> None:
-        """Make the module's tensors views of the state again."""
-        for kind, named in (
-            ("params", self.net.named_parameters()),
-            ("buffers", self.net.named_buffers()),
-        ):
-            for name, tensor in named:
-                if f"{kind}/{name}" in self._state:
-                    tensor.array = self._state[f"{kind}/{name}"]
+        self.state.restore(arrays, source)
 
     # ------------------------------------------------------------ running
 
@@ -265,16 +142,11 @@ class TrainStep:
         program, exe, logs = self._train_program(arrays)
         if group().world > 1:
             distributed.agree(self._told(arrays, exe))
-        self._synchronise()
-        found = self._run(exe, [self._array(n) for n in program.states], arrays, program)
+        self.state.synchronise()
+        found = self._run(exe, [self.state.array(n) for n in program.states], arrays, program)
         updates = len(program.module.main.state)
         for k, r in program.module.main.state:
-            name = program.states[k]
-            mine = self._array(name)
-            if found[r] is not mine and name in self._state:  # a target that gives new arrays
-                np.copyto(mine, found[r])
-            elif found[r] is not mine:
-                self._borrowed[name].assign(np.asarray(found[r]))
+            self.state.set(program.states[k], found[r])
         values = found[updates : updates + len(program.logs)]
         rest = found[updates + len(program.logs) :]
         partials = partials_of(logs, rest) if self._share.counted else [{} for _ in logs]
@@ -303,8 +175,8 @@ class TrainStep:
 
     def _forward_arrays(self, program: StepProgram, batch: list[Array]) -> list[Array]:
         count = len(program.forward.args) - len(batch) - self.scales
-        scale = [self._state[SCALE]] if self.scales else []
-        return [self._array(n) for n in program.states[:count]] + batch + scale
+        scale = [self.state.arrays[SCALE]] if self.scales else []
+        return [self.state.array(n) for n in program.states[:count]] + batch + scale
 
     def forward_with(self, batch: Any) -> tuple[Func, dict[str, Array]]:
         """The function with gradients and its inputs by name, for looking at single values."""
@@ -318,7 +190,7 @@ class TrainStep:
         """Loss and metrics of a batch in evaluation mode; nothing changes."""
         arrays = self._given(batch)
         traced, exe, names = self._mode_program("evaluate", arrays)
-        found = self._run(exe, self._of(traced), arrays, None)[len(traced.buffers) :]
+        found = self._run(exe, self.state.inputs_of(traced), arrays, None)[len(traced.buffers) :]
         if not self._share.counted:
             return Result({"loss": found[1]}, [{} for _ in names], 0)
         return Result({"loss": found[1]}, partials_of(names, found[2:]), self._share.rows)
@@ -329,7 +201,7 @@ class TrainStep:
             x = x[0]
         arrays = [dense(a, self.dtype) for a in leaves_of(x)]
         traced, exe, _ = self._mode_program("predict", arrays, x)
-        found = self._run(exe, self._of(traced), arrays, None)[len(traced.buffers) :]
+        found = self._run(exe, self.state.inputs_of(traced), arrays, None)[len(traced.buffers) :]
         leaves = [np.asarray(f) for f in found]
         return nn.trees.unflatten(traced.results, leaves)
 
@@ -350,7 +222,7 @@ class TrainStep:
     @property
     def dtype(self) -> DType:
         """The element type of the network: of its first float parameter."""
-        for p in self._trained.values():
+        for p in self.state.trained.values():
             return p.type.dtype
         return DType("f32")
 
@@ -379,7 +251,8 @@ class TrainStep:
             rows = micro_rows(len(arrays[0]), self.settings.accumulate)
             specs = [Spec((rows, *a.shape[1:]), from_numpy(a.dtype)) for a in arrays]
             forward, names = self.forward(specs)
-            slots = {n: type_of(self._state[n]) for n in self._state if n.startswith("slots/")}
+            own = self.state.arrays
+            slots = {n: type_of(own[n]) for n in own if n.startswith("slots/")}
             program = step_program(forward, self.settings, slots)
             known = self._programs[key] = (program, self._compiled(program.module), names)
         return known  # type: ignore[no-any-return]
@@ -391,9 +264,9 @@ class TrainStep:
         traced, names = self._traced(specs, training)
         states, trained = [], []
         for k, state in enumerate(traced.states):
-            states.append(self._name_of(state))
+            states.append(self.state.name_of(state))
             kind, _, bare = states[-1].partition("/")
-            if kind == "params" and bare in self._trained:
+            if kind == "params" and bare in self.state.trained:
                 trained.append(k)
         made = traced.module.main
         updated = tuple([(k, s.result) for k, s in enumerate(traced.states) if s.result >= 0])
@@ -422,9 +295,8 @@ class TrainStep:
             objective = loss if scale is None else loss * scale.astype(loss.dtype)
             return [objective, loss, [list(p.values()) for p in partials]]
 
-        forward.traces = [net, self.loss, self.objective]  # type: ignore[attr-defined]
         together = nullcontext() if self._share.part else distributed.alone()
-        with mode(net, training), together:
+        with in_mode(net, training), together:
             return trace(Traceable(forward, net, self.loss, self.objective), *specs), names
 
     def _loss_of(self, batch: list[Any]) -> tuple[Any, Any, Any]:
@@ -461,51 +333,10 @@ class TrainStep:
                 traced, names = self._traced(specs, False)
             else:
                 given = nn.trees.unflatten(nn.trees.flatten(x)[1], specs)
-                with mode(self.net, False):
+                with in_mode(self.net):
                     traced = trace(self.net, *(given if isinstance(given, tuple) else (given,)))
             known = self._programs[key] = (traced, self._compiled(traced.module), names)
         return known
-
-    def _of(self, traced: Traced) -> list[Array]:
-        """The arrays of a program's state inputs; those it would change are copied."""
-        self._synchronise()
-        found = []
-        for state in traced.states:
-            array = self._state.get(self._name_of(state), state.tensor.array)
-            found.append(np.array(array) if state.result >= 0 else array)
-        return found
-
-    def _name_of(self, state: Any) -> str:
-        """What the step calls a state of a trace: its own by their names in the network, those of
-        other modules "frozen/...".
-        """
-        if state.table is default_stream.table:
-            return KEY if state.key == "key" else COUNTER
-        known = self._called.get(id(state))
-        if known is None:
-            known = self._called[id(state)] = (state, self._new_name(state))
-        return known[1]
-
-    def _new_name(self, state: Any) -> str:
-        """The same for a state not seen before, by identity: a trace may call it otherwise."""
-        for kind, named in (
-            ("params", self.net.named_parameters()),
-            ("buffers", self.net.named_buffers()),
-        ):
-            for name, tensor in named:
-                if tensor is state.tensor:
-                    return self._own(f"{kind}/{name}")
-        name = f"frozen/{state.name}"
-        while name in self._borrowed and self._borrowed[name].tensor is not state.tensor:
-            name += "_"
-        self._borrowed[name] = state
-        return name
-
-    def _own(self, name: str) -> str:
-        """The name; E0699 where the network has got the tensor since the step was made."""
-        if name not in self._state:
-            raise _changed(name)
-        return name
 
     def _compiled(self, module: Module) -> Any:
         if self.choice.backend == "reference":
@@ -521,16 +352,6 @@ class TrainStep:
         export_step(self, path, target, **options)
 
 
-def _changed(name: str) -> Error:
-    """E0699 for a tensor that the network has got since the step was made."""
-    kind, _, bare = name.partition("/")
-    return Error(
-        "E0699",
-        f"the network's {kind.removesuffix('s')} '{bare}' is another than when the step was made",
-        hint="change the network first, then make the step",
-    )
-
-
 class Traceable:
     """A function together with the modules that it uses, for the trace to find their names."""
 
@@ -542,33 +363,6 @@ class Traceable:
         return self.function(*args)
 
 
-class mode:
-    """A module in training or evaluation mode, and back."""
-
-    def __init__(self, net: nn.Module, training: bool) -> None:
-        self.before = [(m, m.training) for m in net.modules()]
-        self.training = training
-
-    def __enter__(self) -> None:
-        for module, _ in self.before:
-            module.training = self.training
-
-    def __exit__(self, *error: object) -> None:
-        for module, training in self.before:
-            module.training = training
-
-
-def unique(named: Any) -> dict[str, Any]:
-    """Named tensors, each once, under its first name."""
-    seen: set[int] = set()
-    found = {}
-    for name, tensor in named:
-        if tensor is not None and id(tensor) not in seen:
-            seen.add(id(tensor))
-            found[name] = tensor
-    return found
-
-
 def checked_precision(precision: str) -> str:
     """E0404 for a precision that no step has."""
     if precision not in ("f32", "bf16", "f16"):
@@ -576,4 +370,4 @@ def checked_precision(precision: str) -> str:
     return precision
 
 
-__all__ = ["Result", "TrainStep", "mode", "unique"]
+__all__ = ["Result", "TrainStep"]

@@ -1,0 +1,219 @@
+"""What a train step changes: parameters, buffers, optimizer slots, random stream, counters.
+
+The arrays live as long as the step; the compiled program changes them in place, and the module's
+tensors are these very arrays.  Of several processes each may keep parts of the slots alone.
+May import: ir, frontends/nn, its siblings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ...ir.core import Array
+from ...ir.errors import Error
+from .. import nn
+from ..nn.draws import origin
+from ..nn.random import default as default_stream
+from ..nn.traced import State, Traced
+from . import distributed
+from .assemble import COUNTER, GOOD, KEY, RATE, SCALE, STEP, Settings
+from .batches import owned, type_text
+from .sharding import cut, joined, require_elementwise, shapes_of_parts
+
+
+class TrainState:
+    """The state of a step by name: "params/0.weight", "buffers/...", "slots/0.weight/mean" ...
+
+    `arrays` are this process's own; `trained` the parameters that the optimizer changes; `origins`
+    says how parameters and buffers were drawn, where that is known.
+    """
+
+    def __init__(self, net: nn.Module, settings: Settings, seed: int) -> None:
+        self.net = net
+        self.arrays: dict[str, Array] = {}
+        self._called: dict[int, tuple[State, str]] = {}
+        self._borrowed: dict[str, State] = {}
+        params = unique(net.named_parameters())
+        self._adopt("params", params)
+        self._adopt("buffers", unique(net.named_buffers()))
+        self.origins = {f"params/{n}": origin(p.array) for n, p in params.items()}
+        self.trained = {n: p for n, p in params.items() if p.requires_grad}
+        distributed.same_state(self.arrays)
+        self._whole: dict[str, tuple[int, ...]] = {}
+        self._make_slots(settings)
+        self._make_counters(settings, seed)
+
+    def _adopt(self, kind: str, tensors: Mapping[str, Any]) -> None:
+        """Make arrays of the state, and the tensors views of them."""
+        for name, tensor in tensors.items():
+            self.arrays[f"{kind}/{name}"] = tensor.array = owned(tensor.array)
+
+    def _make_slots(self, settings: Settings) -> None:
+        """The optimizer's slots, or this process's parts of them."""
+        with nn.no_grad():
+            slots = settings.optimizer.init(self.trained)
+        kept = {f"slots/{n}": np.asarray(t.array) for n, t in slots.items()}
+        if settings.sharded:
+            require_elementwise(settings.optimizer)
+            self._whole = shapes_of_parts(self.trained, kept)
+        self.arrays |= {n: owned(a) for n, a in cut(kept, self._whole).items()}
+
+    def _make_counters(self, settings: Settings, seed: int) -> None:
+        """Random stream, steps done, factor on the rate, and what a scaled loss needs."""
+        key = [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF]
+        self.arrays[KEY] = owned(np.asarray(key, np.uint32))
+        distributed.same_state({KEY: self.arrays[KEY]})
+        self.arrays[COUNTER] = owned(np.zeros(4, np.uint32))
+        self.arrays[STEP] = owned(np.zeros((), np.int64))
+        self.arrays[RATE] = owned(np.ones((), np.float64))
+        if settings.scales:
+            self.arrays[SCALE] = owned(np.asarray(settings.first_scale, np.float32))
+            self.arrays[GOOD] = owned(np.zeros((), np.int64))
+
+    # ------------------------------------------------------------ the network's tensors
+
+    def _tensors(self) -> Iterator[tuple[str, Any]]:
+        """What the network holds now, by the state's names."""
+        for name, tensor in self.net.named_parameters():
+            yield f"params/{name}", tensor
+        for name, tensor in self.net.named_buffers():
+            yield f"buffers/{name}", tensor
+
+    def synchronise(self) -> None:
+        """Take what the module holds where somebody gave it other values."""
+        for name, tensor in self._tensors():
+            mine = self.arrays.get(name)
+            if mine is None:
+                continue
+            self._require_as_made(name, tensor)
+            if tensor.array is not mine:
+                if type_text(tensor.array) != type_text(mine):
+                    raise _changed(name)
+                np.copyto(mine, tensor.array)
+                self.origins[name] = origin(mine)
+                tensor.array = mine
+
+    def _require_as_made(self, name: str, tensor: Any) -> None:
+        """E0699 for a parameter frozen or thawed since the step was made."""
+        kind, _, bare = name.partition("/")
+        if kind == "params" and tensor.requires_grad != (bare in self.trained):
+            now = "trained" if tensor.requires_grad else "frozen"
+            raise Error(
+                "E0699",
+                f"the parameter '{bare}' is {now} now, and was not when the step was made",
+                hint="call requires_grad_ before making the step, or make a new one",
+            )
+
+    # ------------------------------------------------------------ as a whole
+
+    def whole(self) -> Mapping[str, Array]:
+        """All arrays; those that several processes hold in parts are put together, by all of them
+        at once.
+        """
+        self.synchronise()
+        if not self._whole:
+            return self.arrays
+        distributed.agree(f"the state behind step {int(self.arrays[STEP])}")
+        return self.arrays | joined(self.arrays, self._whole)
+
+    def restore(self, arrays: Mapping[str, Array], source: str) -> None:
+        """Take the values of a state; E0698 where it is another's, and then nothing has changed."""
+        found = {name: type_text(array) for name, array in arrays.items()}
+        expected = {
+            name: type_text(mine, self._whole.get(name)) for name, mine in self.arrays.items()
+        }
+        wrong = [
+            f"{name}: expected {type_}, found {found.get(name, 'none')}"
+            for name, type_ in expected.items()
+            if found.get(name) != type_
+        ]
+        wrong += [f"{name}: not part of this step" for name in arrays if name not in self.arrays]
+        if wrong:
+            raise Error(
+                "E0698",
+                f"{source} is of another network or optimizer",
+                details=(*wrong[:8], *[f"... and {len(wrong) - 8} more"] * (len(wrong) > 8)),
+            )
+        for name, array in cut(arrays, self._whole).items():
+            np.copyto(self.arrays[name], array)
+        for name, tensor in self._tensors():
+            if name in self.arrays:
+                tensor.array = self.arrays[name]
+
+    # ------------------------------------------------------------ states of programs
+
+    def array(self, name: str) -> Array:
+        """A state's array: the step's own, or as another module holds it now."""
+        mine = self.arrays.get(name)
+        return self._borrowed[name].tensor.array if mine is None else mine
+
+    def set(self, name: str, value: Array) -> None:
+        """Take a state's next value, where the program has not written it in place."""
+        mine = self.array(name)
+        if value is mine:
+            return
+        if name in self.arrays:
+            np.copyto(mine, value)
+        else:
+            self._borrowed[name].assign(np.asarray(value))
+
+    def inputs_of(self, traced: Traced) -> list[Array]:
+        """The arrays of a program's state inputs; those it would change are copied."""
+        self.synchronise()
+        found = []
+        for state in traced.states:
+            array = self.arrays.get(self.name_of(state), state.tensor.array)
+            found.append(np.array(array) if state.result >= 0 else array)
+        return found
+
+    def name_of(self, state: State) -> str:
+        """What the step calls a state of a trace: its own by their names in the network, those of
+        other modules "frozen/...": these are not trained and no part of the step's state; each
+        step reads them as they are, batch statistics change.
+        """
+        if state.table is default_stream.table:
+            return KEY if state.key == "key" else COUNTER
+        known = self._called.get(id(state))
+        if known is None:
+            known = self._called[id(state)] = (state, self._new_name(state))
+        return known[1]
+
+    def _new_name(self, state: State) -> str:
+        """The same for a state not seen before, by identity: a trace may call it otherwise."""
+        for name, tensor in self._tensors():
+            if tensor is state.tensor:
+                if name not in self.arrays:
+                    raise _changed(name)
+                return name
+        name = f"frozen/{state.name}"
+        while name in self._borrowed and self._borrowed[name].tensor is not state.tensor:
+            name += "_"
+        self._borrowed[name] = state
+        return name
+
+
+def _changed(name: str) -> Error:
+    """E0699 for a tensor that the network has got since the step was made."""
+    kind, _, bare = name.partition("/")
+    return Error(
+        "E0699",
+        f"the network's {kind.removesuffix('s')} '{bare}' is another than when the step was made",
+        hint="change the network first, then make the step",
+    )
+
+
+def unique(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Named tensors, each once, under its first name."""
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in named:
+        if tensor is not None and id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor
+    return found
+
+
+__all__ = ["TrainState", "unique"]
