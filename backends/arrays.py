@@ -127,11 +127,12 @@ def unpack(raw: Array, dtype: DType, shape: Sequence[int]) -> Array:
     """The elements of packed bytes, one to a byte."""
     per = 8 // dtype.bits
     shifts = np.arange(per, dtype=np.uint8) * np.uint8(dtype.bits)
-    codes = (raw.reshape(-1, 1) >> shifts) & np.uint8((1 << dtype.bits) - 1)
+    codes: Array = (raw.reshape(-1, 1) >> shifts) & np.uint8((1 << dtype.bits) - 1)
     codes = codes.reshape(-1)[: math.prod(shape)]
     if dtype.kind == "int":
         sign = np.uint8(1 << (dtype.bits - 1))
-        return ((codes ^ sign).astype(np.int8) - np.int8(sign)).astype(dtype.np).reshape(shape)
+        codes = (codes ^ sign).astype(np.int8) - np.int8(sign)
+        return codes.astype(dtype.np).reshape(shape)
     if dtype.kind == "uint":
         return codes.astype(dtype.np).reshape(shape)
     return codes.view(dtype.np).reshape(shape)

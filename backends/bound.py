@@ -15,7 +15,7 @@ import numpy as np
 from ..ir.errors import Error
 from ..ir.ops.loop import STATUS_OK
 from .arrays import Array, address, aligned, empty, is_packed, pack, unpack
-from .executable import Executable, Frame, _room
+from .executable import Executable, Frame, _room, fit
 
 _MOST_FRAMES = 32
 """Sets of batch shapes that are remembered."""
@@ -97,17 +97,7 @@ class Bound:
 
     def _fits(self, batch: Sequence[Any]) -> bool:
         """Whether these are dense arrays of the types and shapes of the last call."""
-        if len(batch) != len(self._checks):
-            return False
-        for x, (dtype, shape) in zip(batch, self._checks):
-            if (
-                type(x) is not np.ndarray
-                or x.dtype is not dtype
-                or x.shape != shape
-                or not x.flags.c_contiguous
-            ):
-                return False
-        return True
+        return len(batch) == len(self._checks) and fit(batch, self._checks)
 
     def _prepared(self, batch: Sequence[Any]) -> tuple[Frame, tuple[Any, ...]]:
         """The frame for a batch, and the batch as dense arrays."""

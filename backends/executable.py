@@ -108,7 +108,8 @@ class Frame:
         ]
         self.states = tuple([k for k, _ in program.state])
         others = set(range(len(self.checks))) - set(self.states)
-        self.open = [(k, *self.checks[k]) for k in sorted(others)]
+        self.open = sorted(others)
+        self.open_checks = [self.checks[k] for k in self.open]
         self.held: list[tuple[int, weakref.ref[Array]]] = []
         """The state of the last run, where its arrays were used as they came."""
 
@@ -124,31 +125,30 @@ class Frame:
     def keeps(self, given: Sequence[Any]) -> bool:
         """Whether the state is that of the last run, and the rest is as `fits` wants it."""
         for k, ref in self.held:
-            x = given[k]
-            if x is not ref() or not x.flags.writeable:
+            kept = ref()
+            if kept is None or kept is not given[k] or not kept.flags.writeable:
                 return False
-        for k, dtype, shape in self.open:
-            x = given[k]
-            if (
-                type(x) is not np.ndarray
-                or x.dtype is not dtype
-                or x.shape != shape
-                or not x.flags.c_contiguous
-            ):
-                return False
-        return True
+        return fit([given[k] for k in self.open], self.open_checks)
 
     def fits(self, given: Sequence[Any]) -> bool:
         """Whether these are dense arrays of the types and shapes that the frame was made for."""
-        for x, (dtype, shape) in zip(given, self.checks):
-            if (
-                type(x) is not np.ndarray
-                or x.dtype is not dtype
-                or x.shape != shape
-                or not x.flags.c_contiguous
-            ):
-                return False
-        return True
+        return fit(given, self.checks)
+
+
+def fit(arrays: Sequence[Any], checks: Sequence[tuple[Any, tuple[int, ...]]]) -> bool:
+    """Whether these are dense arrays of the numpy types (the very objects) and shapes in `checks`.
+
+    Runs on every call of a program: the loop is in here, not around it.
+    """
+    for x, (dtype, shape) in zip(arrays, checks):
+        if (
+            type(x) is not np.ndarray
+            or x.dtype is not dtype
+            or x.shape != shape
+            or not x.flags.c_contiguous
+        ):
+            return False
+    return True
 
 
 class Executable:
@@ -208,7 +208,7 @@ class Executable:
         frame: Frame | None = getattr(self._local, "frame", None)
         if frame is not None and frame.held and frame.keeps(given):
             args = frame.args
-            for k, _, _ in frame.open:
+            for k in frame.open:
                 args[k] = address(given[k])
         else:
             frame, given = self._given(frame, given)
@@ -302,26 +302,26 @@ class Executable:
                 raise Error(
                     "E0503", f"input '{name}' is no array of {dtype}", details=(str(error),)
                 ) from None
-        x = np.asarray(x)
-        found = f"found    {x.dtype}{list(x.shape)}"
-        if x.dtype != dtype.np:
+        array: Array = np.asarray(x)
+        found = f"found    {array.dtype}{list(array.shape)}"
+        if array.dtype != dtype.np:
             raise Error(
                 "E0503",
                 f"input '{name}' has the wrong element type",
                 details=(f"expected {type_}", found),
                 hint=f"convert it with .astype('{dtype.np}')",
             )
-        if x.ndim != type_.rank:
+        if array.ndim != type_.rank:
             raise Error(
                 "E0503", f"input '{name}' has the wrong rank", details=(f"expected {type_}", found)
             )
-        if type_.is_static and x.shape != type_.shape:
+        if type_.is_static and array.shape != type_.shape:
             raise Error(
                 "E0502", f"input '{name}' has the wrong shape", details=(f"expected {type_}", found)
             )
-        if not x.flags.c_contiguous:
-            x = np.ascontiguousarray(x).reshape(x.shape)
-        return x
+        if not array.flags.c_contiguous:
+            array = np.ascontiguousarray(array).reshape(array.shape)
+        return array
 
     def _missing(self, inputs: Mapping[str, Any] | Sequence[Any]) -> Error:
         """What is wrong with the number or the names of the inputs."""
@@ -386,7 +386,7 @@ class Executable:
                 results[result] = given[param]
                 continue
             type_ = self.program.inputs[param][1]
-            shape = [evaluate(e, frame.dims) for e in type_.shape]
+            shape = tuple([evaluate(e, frame.dims) for e in type_.shape])
             x = given[param]
             results[result] = unpack(x, type_.dtype, shape) if is_packed(type_.dtype) else x
         return [results[k] for k in range(len(results))]
@@ -521,4 +521,4 @@ def _evaluator(op: Op) -> HostStep:
     return step
 
 
-__all__ = ["Executable", "Field", "Frame", "Item", "Program", "host_functions"]
+__all__ = ["Executable", "Field", "Frame", "Item", "Program", "fit", "host_functions"]

@@ -1,4 +1,4 @@
-"""ruff on everything, mypy (strict) on ir/ and passes/.  A script: it needs no installed irc.
+"""ruff on everything, mypy (strict) on the packages in TYPED.  A script: it needs no installed irc.
 
 The folder may have any name, and mypy takes a package's name from its folder: so it sees the tree
 through a link named `irc` in a temporary folder.
@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TYPED = ("irc.ir", "irc.passes")
+TYPED = ("irc.ir", "irc.passes", "irc.deploy", "irc.frontends.nn", "irc.frontends.train")
 
 
 def ruff() -> int:
@@ -25,12 +25,11 @@ def ruff() -> int:
 
 def mypy() -> int:
     """Run mypy in strict mode over the typed packages; its exit code."""
-    packages = [name for name in TYPED if (ROOT / name.split(".")[1] / "__init__.py").exists()]
     with tempfile.TemporaryDirectory() as folder:
         os.symlink(ROOT, Path(folder) / "irc", target_is_directory=True)
         command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml")]
         command += ["--cache-dir", str(ROOT / ".mypy_cache")]
-        command += [word for name in packages for word in ("-p", name)]
+        command += [word for name in TYPED for word in ("-p", name)]
         print("mypy: ", end="", flush=True)
         environment = {**os.environ, "MYPYPATH": folder}
         return subprocess.run(command, cwd=folder, env=environment).returncode

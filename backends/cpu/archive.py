@@ -33,10 +33,10 @@ from ...ir.text import print_op
 from ...ir.types import TensorType, parse_type
 from ...passes.memory import Item, Layout
 from ..arrays import Array, aligned
-from ..executable import Executable, Program
+from ..executable import Program
 from ..llvm.compile import CodegenTarget
 from ..llvm.version import llvm_version
-from .build import Built, load
+from .build import Built, CpuExecutable, load
 from .host import host
 
 FORMAT = 1
@@ -97,7 +97,7 @@ def _manifest(built: Built, weights: Array, host_text: str) -> dict[str, Any]:
         "host_sha256": hashlib.sha256(host_text.encode()).hexdigest(),
         "weights": {
             "bytes": int(weights.size),
-            "crc32": zlib.crc32(memoryview(np.ascontiguousarray(weights))),
+            "crc32": zlib.crc32(np.ascontiguousarray(weights).data),
         },
         "objects": {name: hashlib.sha256(body).hexdigest() for name, body in built.objects.items()},
     }
@@ -116,7 +116,7 @@ def _host_text(steps: Mapping[str, Op]) -> str:
     return print_op(Module.make(funcs, "host"))
 
 
-def open_archive(path: str | os.PathLike[str]) -> Executable:
+def open_archive(path: str | os.PathLike[str]) -> CpuExecutable:
     """Load an archive; the weights are mapped from it, so the file must stay."""
     source = Path(path)
     try:

@@ -98,7 +98,7 @@ def _present(codegen: CodegenTarget) -> frozenset[str]:
     return frozenset([f[1:] for f in codegen.features.split(",") if f.startswith("+")])
 
 
-def load(built: Built, weights: Array, host_ops: Mapping[str, Op]) -> Executable:
+def load(built: Built, weights: Array, host_ops: Mapping[str, Op]) -> CpuExecutable:
     """Link the objects and make an executable; its threads are those of the process's pool."""
     engine = Engine(built.objects)
     context = context_of(engine, built.threads)

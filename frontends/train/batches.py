@@ -31,7 +31,8 @@ def as_batch(batch: Any) -> tuple[Any, ...]:
 
 def leaves_of(part: Any) -> list[Any]:
     """The arrays of one field of a batch, whatever holds them."""
-    return nn.trees.flatten(part)[0]
+    leaves: list[Any] = nn.trees.flatten(part)[0]
+    return leaves
 
 
 def rearranged(parts: Sequence[Any], given: list[Any]) -> list[Any]:

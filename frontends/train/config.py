@@ -204,8 +204,8 @@ def _layer(config: Config, number: int, entry: Any) -> nn.Module:
         raise config.mistake("model", "layers", f"entry {number}: no layer '{name}'", hint=hint)
     try:
         if isinstance(given, dict):
-            return cls(**given)  # type: ignore[no-any-return]
-        return cls(*(given if isinstance(given, list) else [given]))  # type: ignore[no-any-return]
+            return cls(**given)
+        return cls(*(given if isinstance(given, list) else [given]))
     except TypeError as error:
         raise config.mistake("model", "layers", f"entry {number} ({name}): {error}") from None
 
@@ -298,7 +298,7 @@ def optimizer(config: Config, steps: int) -> optim.Optimizer:
     rate = given.pop("lr", None)
     default = fields["lr"].default
     rate = float(default if rate is None else rate)  # type: ignore[arg-type]
-    return cls(lr=schedule(config, rate, steps), **given)
+    return cls(**given, **{"lr": schedule(config, rate, steps)})
 
 
 def schedule(config: Config, rate: float, steps: int) -> Any:

@@ -87,7 +87,7 @@ def combined(rows: Array, how: str) -> Array:
     """Rows combined in their order."""
     dtype = from_numpy(rows.dtype)
     narrow = dtype.is_float and dtype.bits < 32
-    total = rows[0].astype(np.float32) if narrow else rows[0].copy()
+    total: Array = rows[0].astype(np.float32) if narrow else rows[0].copy()
     with np.errstate(all="ignore"):
         for row in rows[1:]:
             COMBINE[how](total, row.astype(np.float32) if narrow else row, out=total)

@@ -17,6 +17,7 @@ from ...ir.errors import Error
 from ...ir.ops.dist import AllReduce, group
 from ...passes.training import zero
 from .. import nn
+from ..nn.creation import tensor
 from ..nn.dispatch import apply
 from ..nn.tracing import Trace
 from .distributed import own_part, whole
@@ -54,9 +55,9 @@ def require_elementwise(optimizer: Optimizer) -> None:
 
     def update(at: slice | None, p: Array, g: Array, slots: Mapping[str, Array]) -> list[Array]:
         def own(a: Array) -> Any:
-            return nn.tensor(a if at is None or a.shape == () else a.reshape(-1)[at])
+            return tensor(a if at is None or a.shape == () else a.reshape(-1)[at])
 
-        step, lr = nn.tensor(np.float64(3.0)), nn.tensor(np.float64(0.1))
+        step, lr = tensor(np.float64(3.0)), tensor(np.float64(0.1))
         new, kept = optimizer.update(
             own(p), own(g), {n: own(a) for n, a in slots.items()}, lr, step
         )
@@ -64,7 +65,7 @@ def require_elementwise(optimizer: Optimizer) -> None:
 
     with nn.no_grad():
         p, g = rng.standard_normal((4, 6)), rng.standard_normal((4, 6))
-        slots = {n: np.asarray(t) for n, t in optimizer.slots(nn.tensor(p)).items()}
+        slots = {n: np.asarray(t) for n, t in optimizer.slots(tensor(p)).items()}
         slots = {n: a if a.shape == () else rng.random(a.shape) + 1 for n, a in slots.items()}
         fits = all([a.shape in ((), p.shape) for a in slots.values()])
         if fits:

@@ -21,7 +21,7 @@ from ...ir.errors import Error
 from ...ir.interpret import run
 from ...ir.ops.core import Func, Module
 from ...ir.ops.dist import group
-from ...ir.types import DType, from_numpy
+from ...ir.types import DType, f32, from_numpy
 from ...passes.training.accumulate import micro_rows
 from .. import nn
 from ..nn.saving import in_mode
@@ -222,9 +222,7 @@ class TrainStep:
     @property
     def dtype(self) -> DType:
         """The element type of the network: of its first float parameter."""
-        for p in self.state.trained.values():
-            return p.type.dtype
-        return DType("f32")
+        return next((p.type.dtype for p in self.state.trained.values()), f32)
 
     def _given(self, batch: Any) -> list[Array]:
         """This process's rows of a batch, as dense arrays; wide floats get the network's type."""
@@ -243,7 +241,7 @@ class TrainStep:
         self._share = mine
         return arrays if own is not None else [a[mine.start : mine.stop] for a in arrays]
 
-    def _train_program(self, arrays: list[Array]) -> tuple[StepProgram, Any, list[Any]]:
+    def _train_program(self, arrays: list[Array]) -> tuple[StepProgram, Any, list[list[str]]]:
         """The compiled step for batches of these types."""
         key = ("train", *[type_text(a) for a in arrays], self._share)
         known = self._programs.get(key)
@@ -255,9 +253,11 @@ class TrainStep:
             slots = {n: type_of(own[n]) for n in own if n.startswith("slots/")}
             program = step_program(forward, self.settings, slots)
             known = self._programs[key] = (program, self._compiled(program.module), names)
-        return known  # type: ignore[no-any-return]
+        return known
 
-    def forward(self, specs: Sequence[Spec], training: bool = True) -> tuple[Forward, list[Any]]:
+    def forward(
+        self, specs: Sequence[Spec], training: bool = True
+    ) -> tuple[Forward, list[list[str]]]:
         """The traced forward function for such a batch, and what its partials are called."""
         if self.scales:
             specs = [*specs, Spec((), "f32", "loss_scale")]
