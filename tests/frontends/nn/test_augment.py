@@ -233,3 +233,25 @@ def test_what_does_not_fit_is_refused(call: Callable[[], Any], code: str, said: 
     with pytest.raises(Error) as caught:
         call()
     assert caught.value.code == code and said in caught.value.render()
+
+
+def test_mixup_within_an_objective() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix, self.head = A.Mixup(1.0, classes=3), nn.Linear(3 * 9 * 7, 3)
+
+        def forward(self, x: Any) -> Any:
+            return self.head(nn.flatten(x, 1))
+
+    def objective(net: Any, x: Any, labels: Any) -> Any:
+        x, soft = net.mix(x, labels)
+        return nn.cross_entropy(net(x), soft)
+
+    nn.manual_seed(0)
+    net, labels = Net(), np.array([0, 1, 2, 0, 1, 2])
+    plain = float(nn.cross_entropy(net(X), labels).item())
+    step = train.TrainStep(net, objective=objective, optimizer=optim.SGD(0.0), target="reference")
+    found = [float(step((X, labels)).logs["loss"]) for _ in range(3)]
+    assert len({*found}) == 3 and all(abs(f - plain) > 1e-4 for f in found)
+    assert float(step.evaluate((X, labels)).logs["loss"]) == pytest.approx(plain, rel=1e-5)
