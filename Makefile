@@ -29,7 +29,7 @@ $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[$(subst -,$(comma),$*)]'
 	@touch $@
 
-demo: $(call stamp,test)
+demo: $(call stamp,test$(comma)demo)
 	$(PY) -m irc.tools.demo
 
 # Both halves always run, and the tests come last, so that their summary is the last line.
