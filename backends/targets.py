@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from ..ir.errors import Error, UnsupportedError
+from ..ir.spelling import nearest
 from ..ir.target import Target
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ def _named(name: str, threads: int) -> Choice:
     try:
         target, codegen = processor(name, threads)
     except UnsupportedError as error:
-        near = get_close_matches(name, ROWS, n=1)
-        error.hint = f"did you mean '{near[0]}'? `irc targets` lists them" if near else error.hint
+        near = nearest(name, ROWS)
+        error.hint = f"did you mean '{near}'? `irc targets` lists them" if near else error.hint
         raise
     return Choice(name, "cpu", target, codegen)
 

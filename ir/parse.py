@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from .blobs import Blob
@@ -19,6 +18,7 @@ from .errors import Error
 from .literals import WORDS, dense
 from .ops.core import Const, Func, Module
 from .scan import MAX_NESTING, SPACE, Scanner, token
+from .spelling import nearest, suggestion
 from .types import TensorType, Type, parse_type
 
 FORMAT = 1
@@ -111,12 +111,11 @@ class _Parser(Scanner):
         word = self.need(_NAME, "an operation")
         cls = OPS.get(word)
         if cls is None or cls in (Func, Module):
-            near = get_close_matches(word, OPS, 1)
             self.error(
                 f"no operation is called '{word}'",
                 at,
                 "E0221",
-                f"did you mean '{near[0]}'?" if near else None,
+                suggestion(word, OPS),
             )
         operands = self.operands(cls.terminator)
         given = self.attributes(cls) if _ATTRIBUTES.match(self.text, self.at) else {}
@@ -172,12 +171,12 @@ class _Parser(Scanner):
         name = self.need(_VALUE, "a value")
         found = self.env.get(name)
         if found is None:
-            near = get_close_matches(name, self.env, 1) if len(self.env) < 1000 else []
+            near = nearest(name, self.env) if len(self.env) < 1000 else None
             self.error(
                 f"{name} is not defined here",
                 at,
                 "E0222",
-                f"did you mean {near[0]}?" if near else None,
+                f"did you mean {near}?" if near else None,
             )
         return found
 

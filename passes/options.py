@@ -7,12 +7,12 @@ or under its class name in kebab case.  Imports: the core, errors.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from typing import Any, ClassVar, get_args, get_type_hints
 
 from ..ir.errors import Error
 from ..ir.ops.core import Module
+from ..ir.spelling import suggestion
 
 PASSES: dict[str, type[Pass]] = {}
 
@@ -96,7 +96,7 @@ def make_pass(name: str, options: str = "") -> Pass:
             "E0220",
             f"no pass is called '{name}'",
             details=("passes: " + ", ".join(sorted(PASSES)),),
-            hint=_near(name, PASSES),
+            hint=suggestion(name, PASSES),
         )
     kinds = get_type_hints(cls)
     known = [f.name for f in options_of(cls)]
@@ -108,15 +108,10 @@ def make_pass(name: str, options: str = "") -> Pass:
                 "E0220",
                 f"the pass '{name}' has no option '{key}'",
                 details=("options: " + (", ".join(known) or "none"),),
-                hint=_near(key, known),
+                hint=suggestion(key, known),
             )
         values[key] = _value(name, key, kinds[key], value if equals else "true")
     return cls(**values)
-
-
-def _near(word: str, known: Any) -> str | None:
-    close = difflib.get_close_matches(word, list(known), 1)
-    return f"did you mean '{close[0]}'?" if close else None
 
 
 def _value(name: str, key: str, kind: Any, text: str) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..ir.errors import Error
+from ..ir.spelling import suggestion
 from .completion import op_names
 from .options import json_flag, note, verbosity
 from .tables import markdown_table, show_json, show_table
@@ -60,8 +60,7 @@ def matching(rows: list[Any], name: str) -> list[Any]:
     found = [r for r in rows if any([text in n.lower() for n in (r.name, *getattr(r, "onnx", ()))])]
     exact = [r for r in found if r.name.lower() == text]
     if not found:
-        near = get_close_matches(text, [r.name for r in rows], 1, 0.5)
-        hint = f"did you mean '{near[0]}'?" if near else None
+        hint = suggestion(text, [r.name for r in rows], least=0.5)
         raise Error("E0537", f"no op is called like '{name}'", hint=hint)
     return exact or found
 

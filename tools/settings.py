@@ -11,13 +11,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..ir.errors import Error
+from ..ir.spelling import nearest, suggestion
 
 NAME = "irc.toml"
 ENVIRONMENT = {"threads": "IRC_NUM_THREADS"}
@@ -58,8 +58,8 @@ def check_tables(path: Path, tables: Mapping[str, Any], commands: Iterable[str])
         if not isinstance(table, dict):
             raise _mistake(path, "", name, "stands outside the tables", [f"[{c}]" for c in known])
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean [{near[0]}]?" if near else f"tables: {', '.join(known)}"
+            near = nearest(name, known)
+            hint = f"did you mean [{near}]?" if near else f"tables: {', '.join(known)}"
             where = f"line {_line(path, name, '')}" if _line(path, name, "") else None
             raise Error("E0534", f"{path}: [{name}] is no command", where=where, hint=hint)
 
@@ -113,14 +113,13 @@ def _check(path: Path, name: str, key: str, option: Any, value: Any) -> None:
 def _mistake(
     path: Path, table: str, key: str, what: str, known: Iterable[str] = ()
 ) -> Error:
-    near = get_close_matches(key, list(known), 1)
     line = _line(path, table, key)
     place = f"[{table}] " if table else ""
     return Error(
         "E0534",
         f"{path}: {place}{key} {what}",
         where=f"line {line}" if line else None,
-        hint=f"did you mean '{near[0]}'?" if near else None,
+        hint=suggestion(key, known),
     )
 
 

@@ -12,8 +12,7 @@ from typing import Any, Protocol
 from ...ir.core import Any_, Array, Block, Builder, Grads, Value, attr, variadic
 from ...ir.errors import Error
 from ...ir.ops.autodiff import CustomGradient, Remat
-from ...ir.ops.core import Yield
-from ...passes.autodiff.regions import zeros
+from ...ir.ops.core import Yield, zeros
 from .control import carry_on, fill, insert, united
 from .creation import zeros_like
 from .dispatch import STATE, Base, Call, Node, as_tensor, here, result

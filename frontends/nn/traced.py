@@ -18,12 +18,11 @@ import numpy as np
 from ...ir.core import Array, Block, Builder, Loc, Value
 from ...ir.errors import Error
 from ...ir.interpret import run
-from ...ir.ops.core import Const, Func, Return
+from ...ir.ops.core import Const, Func, Return, zeros
 from ...ir.ops.core import Module as Program
 from ...ir.verify import verify
 from ...passes.autodiff.activity import differentiable
 from ...passes.autodiff.pullback import pullback
-from ...passes.autodiff.regions import zeros
 from .dispatch import PACKAGE, Base, as_tensor, here, leaf, line_of
 from .random import default as default_stream
 from .specs import Spec, is_input, type_of

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...ir.core import Value
+from ...ir.ops.control import inlined
 from ...ir.ops.core import Func, Module, Return
 from ...ir.ops.dist import group
 from ...ir.types import TensorType, f32, f64, i64
 from ...ir.verify import verify
 from ...passes.autodiff.grad import differentiate
 from ...passes.autodiff.remat import within
-from ...passes.training.accumulate import accumulate, inline
+from ...passes.training.accumulate import accumulate
 from ...passes.training.donated import order_updates, verify_donated
 from ...passes.training.parallel import data_parallel
 from ...passes.training.precision import mixed
@@ -123,7 +124,7 @@ def step_program(
         old = {name: trace.tensor(v) for name, v in zip(states, made, strict=True)}
         inner = [*made[: len(forward.names)], *given]
         inner += [made[states.index(SCALE)]] if settings.scales else []
-        found = [trace.tensor(v) for v in inline(trace.b, func, inner)]
+        found = [trace.tensor(v) for v in inlined(trace.b, func.body, inner)]
         new, logs = _updated(forward, settings, old, found[: len(kept)], found[len(kept) :], trace)
         changed = [k for k, name in enumerate(states) if name in new]
         partials = found[2 + len(forward.updated) : len(kept)]

@@ -49,10 +49,10 @@ from typing import Any
 import numpy as np
 
 from ...ir.errors import Error
+from ...ir.spelling import nearest, suggestion
 from .. import nn
 from . import data, optim
 from .callbacks import Callback, Checkpoint, CSVLog, EarlyStopping
-from .names import nearest
 from .optim.names import OPTIMIZERS
 from .trainer import Trainer
 
@@ -97,10 +97,9 @@ class Config:
         word: str | None = None,
     ) -> Error:  # fmt: skip
         """E0710 about a key, with the line and the known name nearest to `word` (the key)."""
-        near = nearest(word or key, known)
-        hint = f"did you mean '{near}'?" if near else hint
         if hint is None and known:
             hint = f"known: {', '.join(known)}"
+        hint = suggestion(word or key, known, hint)
         line = _line(self.path, table, key)
         return Error(
             "E0710",
@@ -191,21 +190,22 @@ def model(config: Config, load: Callable[[str], Any]) -> nn.Module:
 
 
 def _layer(config: Config, number: int, entry: Any) -> nn.Module:
-    """One entry: "ReLU", { Linear = [64, 10] } or { Conv2d = { in_channels = 1, ... } }."""
+    """One entry: "ReLU", { Linear = [64, 10], bias = false } or
+    { Conv2d = { in_channels = 1, ... } }.
+    """
     pairs = list(entry.items()) if isinstance(entry, dict) else [(entry, [])]
-    if len(pairs) != 1 or not isinstance(pairs[0][0], str):
+    if not pairs or not isinstance(pairs[0][0], str):
         raise config.mistake("model", "layers", f"entry {number} is no layer: {entry!r}")
-    name, given = pairs[0]
+    (name, given), named = pairs[0], dict(pairs[1:])
     known = [n for n in nn.__all__ if inspect.isclass(getattr(nn, n))]
     cls = getattr(nn, name, None) if name in known else None
     if cls is None or not issubclass(cls, nn.Module):
-        near = nearest(name, known)
-        hint = f"did you mean '{near}'?" if near else "a class of irc.nn"
+        hint = suggestion(name, known, "a class of irc.nn")
         raise config.mistake("model", "layers", f"entry {number}: no layer '{name}'", hint=hint)
     try:
         if isinstance(given, dict):
-            return cls(**given)
-        return cls(*(given if isinstance(given, list) else [given]))
+            return cls(**given, **named)
+        return cls(*(given if isinstance(given, list) else [given]), **named)
     except TypeError as error:
         raise config.mistake("model", "layers", f"entry {number} ({name}): {error}") from None
 

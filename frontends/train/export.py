@@ -7,7 +7,6 @@ deploy, frontends/nn, its siblings.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import os
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from ...deploy.train_step import StepPrograms, package_train_step
 from ...ir.core import Array
 from ...ir.errors import Error, UnsupportedError
 from ...ir.ops.core import Module
+from ...ir.spelling import suggestion
 from ...ir.types import from_numpy
 from ...passes.training.accumulate import micro_rows
 from .. import nn
@@ -86,12 +86,11 @@ def export_step(
         )
     unknown = [n for n in options if n not in Choices.__dataclass_fields__]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], Choices.__dataclass_fields__, 1)
         raise Error(
             "E0801",
             f"export_step has no option '{unknown[0]}'",
             details=(f"options: {', '.join(Choices.__dataclass_fields__)}",),
-            hint=f"did you mean '{near[0]}'?" if near else None,
+            hint=suggestion(unknown[0], Choices.__dataclass_fields__),
         )
     chosen = Choices(**options)
     if chosen.init not in BEGINNINGS:
@@ -332,12 +331,11 @@ def _matching(patterns: Patterns, every: Sequence[str]) -> set[str]:
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         mine = fnmatch.filter(names, pattern)
         if not mine:
-            near = difflib.get_close_matches(pattern, names, 1, 0.3)
             raise Error(
                 "E0802",
                 f"no parameter is called '{pattern}'",
                 details=(f"parameters: {', '.join(names[:12])}{', ...' * (len(names) > 12)}",),
-                hint=f"did you mean '{near[0]}'?" if near else None,
+                hint=suggestion(pattern, names, least=0.3),
             )
         found.update(mine)
     return found

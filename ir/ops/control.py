@@ -58,13 +58,13 @@ def block_of(types: Sequence[Type], fill: Fill, loc: Loc | None = None) -> Block
 def inlined(
     b: Builder, block: Block, args: Sequence[Value], env: dict[Value, Value] | None = None
 ) -> list[Value]:
-    """A copy of a region's ops at the builder, its arguments replaced (and, as `env` says, values
-    from outside); gives what it yields.
+    """A copy of the ops of a region or a function's body at the builder, its arguments replaced
+    (and, as `env` says, values from outside); gives what it yields or returns.
     """
     env = {} if env is None else env
     env.update(zip(block.args, args, strict=True))
     for op in block:
-        if isinstance(op, Yield):
+        if op.terminator:
             return [env.get(v, v) for v in op.operands]
         b.insert(op.copy(env))
     return []

@@ -64,6 +64,12 @@ class Const(Op):
         return value.array if isinstance(value, Blob) else np.asarray(value, type.np)  # type: ignore[attr-defined]
 
 
+def zeros(b: Builder, type: TensorType) -> Value:
+    """Zeros of a type, whose shape may be symbolic."""
+    zero = b.insert(Const(np.zeros((), type.dtype.np), TensorType(type.dtype, ()))).result
+    return b.broadcast_to(zero, shape=type.shape) if type.shape else zero
+
+
 class Func(Op):
     """A function.  Block arguments are its parameters, the operands of its `return` its results.
 
@@ -304,4 +310,5 @@ __all__ = [
     "generic",
     "indices",
     "iterators",
+    "zeros",
 ]

@@ -18,9 +18,8 @@ from .axis import _Axis
 from .constraints import axis_of
 from .control import Scan
 from .convert import round_float, widen
-from .core import Const
+from .core import Const, zeros
 from .elementwise import widened
-from .index import zeros
 from .loop import Alloc, For, Load, Store
 from .reduce import sum_dtype
 
@@ -163,7 +162,7 @@ class CumProd(_Cumulative):
             total = b.add(g, behind)
             return b.mul(x, total), total
 
-        start = zeros(b, g, slices[0].tensor.shape[1:])
+        start = zeros(b, TensorType(g.tensor.dtype, slices[0].tensor.shape[1:]))
         scan = b.insert(Scan.make([start], slices, step, reverse=not self.reverse))
         back = [perm.index(k) for k in range(len(perm))]
         return (b.mul(before, b.transpose(scan.results[1], perm=back)),)

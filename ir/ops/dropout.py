@@ -16,7 +16,7 @@ from ..types import Shape, TensorType, from_numpy, u32
 from .constraints import require
 from .contract import as_type
 from .convert import compute_dtype, round_float, widen
-from .core import Const
+from .core import zeros
 from .elementwise import broadcast, constant
 from .random import PhiloxBits
 
@@ -72,7 +72,7 @@ class Dropout(Op):
         dtype = self.x.tensor.dtype
         shape = self.x.tensor.shape
         if self.ratio == 1:
-            return b.broadcast_to(b.insert(Const(np.zeros((), dtype.np))).result, shape=shape)  # type: ignore[no-any-return]
+            return zeros(b, self.x.tensor)
         drawn = shape if self.drawn is None else self.drawn
         bits = b.philox_bits(self.key, self.counter, shape=drawn)
         wide = as_type(b, self.x, compute_dtype(dtype))

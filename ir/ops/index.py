@@ -20,8 +20,8 @@ from ..types import DType, Shape, TensorType, boolean, i64
 from .axis import _Axis
 from .constraints import axis_of, require, same
 from .contract import as_type
-from .core import Const, generic, indices, iterators
-from .elementwise import constant, widened
+from .core import Const, generic, indices, iterators, zeros
+from .elementwise import widened
 from .loop import IndexValue
 from .shape import DimValue
 
@@ -104,11 +104,6 @@ def _counted_up(b: Builder, index: Value, extent: DimLike) -> Value:
     return b.where(b.lt(index, zero), b.add(index, size), index)  # type: ignore[no-any-return]
 
 
-def zeros(b: Builder, x: Value, shape: Shape) -> Value:
-    """Zeros of a shape, in the element type of x."""
-    return b.broadcast_to(constant(b, x, 0), shape=shape)  # type: ignore[no-any-return]
-
-
 def added_along(b: Builder, g: Value, index: Value, axis: int, extent: DimLike) -> Value:
     """Zeros, of that extent along `axis`, with the slices of g added where the index says: the
     cotangent of what `take` took them from.  Narrow floats add up in f32.
@@ -119,7 +114,7 @@ def added_along(b: Builder, g: Value, index: Value, axis: int, extent: DimLike) 
     rest = [k for k in range(g.tensor.rank) if k not in named]
     updates = b.transpose(g, perm=[*named, *rest]) if axis else g
     rows = b.reshape(index, shape=(*index.tensor.shape, 1))
-    start = zeros(b, g, (extent, *[g.tensor.shape[k] for k in rest]))
+    start = zeros(b, TensorType(g.tensor.dtype, (extent, *[g.tensor.shape[k] for k in rest])))
     made = b.scatter_nd(start, rows, updates, reduction="add")
     if axis:
         behind = range(axis + 1, len(rest) + 1)
@@ -245,7 +240,7 @@ class TakeAlong(_Axis):
 
     def vjp(self, b: Builder, g: Value) -> Grads:
         (g,) = widened(b, g)
-        start = zeros(b, g, self.x.tensor.shape)
+        start = zeros(b, TensorType(g.tensor.dtype, self.x.tensor.shape))
         made = b.scatter_elements(start, self.index, g, axis=self.axis, reduction="add")
         return made, None
 
@@ -367,7 +362,7 @@ class TakeND(Op):
                            shape=lead) for k in range(self.batch)
         ]  # fmt: skip
         rows = b.concat(*along, own, axis=len(lead) - 1) if along else own
-        start = zeros(b, g, self.x.tensor.shape)
+        start = zeros(b, TensorType(g.tensor.dtype, self.x.tensor.shape))
         return b.scatter_nd(start, rows, g, reduction="add"), None
 
     samples: ClassVar[Any] = (

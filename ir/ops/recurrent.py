@@ -19,7 +19,7 @@ from ..types import DType, Shape, TensorType, f32
 from .constraints import require, same
 from .contract import as_type
 from .control import Scan
-from .core import Const
+from .core import zeros
 from .elementwise import constant
 
 DIRECTIONS = ("forward", "reverse", "bidirectional")
@@ -307,8 +307,7 @@ class Direction:
         found = self.given.get(name)
         if found is not None:
             return found
-        zero = b.insert(Const(np.zeros((), dtype.np))).result
-        return b.broadcast_to(zero, shape=shape)  # type: ignore[no-any-return]
+        return zeros(b, TensorType(dtype, shape))
 
     def step(
         self, b: Builder, states: Sequence[Value], entering: Value, at: Value | None

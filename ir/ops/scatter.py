@@ -20,8 +20,9 @@ from ..types import TensorType, i64
 from .axis import _Axis
 from .constraints import axis_of, least, require, same
 from .convert import compute_dtype, widen
+from .core import zeros
 from .elementwise import constant, passed, stopped, widened
-from .index import in_range, zeros
+from .index import in_range
 from .loop import Bind, For, IndexValue, Load, Store
 
 COMBINERS: dict[str, Callable[..., Any]] = {
@@ -136,9 +137,11 @@ class _Scatter(Op):
             return g, None, self.picked(b, g)
         if reduction == "none":
             number = b.reshape(b.iota(shape=(updates.tensor.size,)), shape=updates.tensor.shape)
-            last = self.put(b, zeros(b, number, x.tensor.shape), number, "none")
+            none = zeros(b, TensorType(number.tensor.dtype, x.tensor.shape))
+            last = self.put(b, none, number, "none")
             stays = b.eq(self.picked(b, last), number)
-            kept = self.put(b, g, zeros(b, g, updates.tensor.shape), "none")
+            blank = zeros(b, TensorType(g.tensor.dtype, updates.tensor.shape))
+            kept = self.put(b, g, blank, "none")
             return kept, None, passed(b, stays, self.picked(b, g))
         g, x, updates, result = widened(b, g, x, updates, self.result)
         if reduction == "mul":
@@ -155,7 +158,7 @@ class _Scatter(Op):
         zero = b.eq(updates, constant(b, updates, 0.0))
         plain = b.where(zero, one, updates)
         single = b.cast(zero, to=g.tensor.dtype)
-        number = self.put(b, zeros(b, g, x.tensor.shape), single, "add")
+        number = self.put(b, zeros(b, TensorType(g.tensor.dtype, x.tensor.shape)), single, "add")
         others = b.gt(self.picked(b, number), single)
         product = self.picked(b, b.mul(g, self.put(b, x, plain, "mul")))
         ones = b.broadcast_to(one, shape=x.tensor.shape)
@@ -401,7 +404,7 @@ class TensorScatter(_Axis):
     def vjp(self, b: Builder, g: Value) -> Grads:
         """Zero where something was written, and that for the updates."""
         shape = self.updates.tensor.shape
-        none = zeros(b, g, shape)
+        none = zeros(b, TensorType(g.tensor.dtype, shape))
         kept = b.tensor_scatter(g, none, self.start, axis=self.axis, circular=self.circular)
         step = [e if k == self.axis else 1 for k, e in enumerate(shape)]
         first = b.reshape(b.cast(self.start, to=i64), shape=(shape[0], *[1] * (len(shape) - 1)))

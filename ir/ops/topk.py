@@ -16,9 +16,8 @@ from ..types import BufferType, TensorType, i64
 from .axis import _Axis
 from .constraints import axis_of, least, require
 from .convert import widen
-from .core import Const
+from .core import Const, zeros
 from .elementwise import constant
-from .index import zeros
 from .loop import Alloc, Bind, For, IndexValue, Load, Store, When
 from .sorting import at_least_zero, index_value, merge_sort
 
@@ -60,7 +59,7 @@ class TopK(_Axis):
 
     def vjp(self, b: Builder, g: Value, *others: Value | None) -> Grads:
         """Back to where the values were: no place is named twice."""
-        start = zeros(b, g, self.x.tensor.shape)
+        start = zeros(b, TensorType(g.tensor.dtype, self.x.tensor.shape))
         return (b.scatter_elements(start, self.results[1], g, axis=self.axis),)
 
     def loops(self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:

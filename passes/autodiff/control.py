@@ -13,13 +13,13 @@ from typing import Any
 from ...ir.core import Builder, Op, Value
 from ...ir.ops.autodiff import CustomGradient, Remat
 from ...ir.ops.control import If, Scan, inlined
-from ...ir.ops.core import Const, Yield
+from ...ir.ops.core import Const, Yield, zeros
 from ...ir.ops.shape import BroadcastTo, Reshape
 from ...ir.rewrite import uses_outside
 from ...ir.types import TensorType
 from .activity import differentiable, reads
 from .loops import reverse_scan
-from .regions import Apart, Cotangent, Pullback, grow, taken_apart, zeros
+from .regions import Apart, Cotangent, Pullback, grow, taken_apart
 
 Pairs = Iterable[tuple[Value, Cotangent]]
 Rule = Callable[[Builder, Any, Sequence[Cotangent], set[Value], Pullback], Pairs]

@@ -6,23 +6,20 @@ gives the next order.  May import: ir, passes.options, pullback.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...ir.blobs import Blob
 from ...ir.core import Builder, Value
 from ...ir.errors import Error
 from ...ir.interpret import input_names
-from ...ir.ops.core import Const, Func, Module
+from ...ir.ops.core import Const, Func, Module, zeros
 from ...ir.rewrite import worklist
-from ...ir.types import TensorType
+from ...ir.spelling import suggestion
 from ..options import Pass
 from .activity import active_ops, differentiable
 from .pullback import pullback
-from .regions import zeros
 
 Which = Sequence[int | str]
 
@@ -102,7 +99,7 @@ def _seed(made: Func, b: Builder, value: Value, name: str, cotangents: bool) -> 
             details=(f"found {type_}",),
             hint="sum it, or give its cotangent (cotangents=True)",
         )
-    return b.insert(Const(Blob(np.ones((), type_.dtype.np), TensorType(type_.dtype, ())))).result
+    return b.insert(Const(np.ones((), type_.dtype.np), type_)).result
 
 
 def _inputs(func: Func, wrt: Which | None) -> list[int]:
@@ -129,12 +126,11 @@ def _find(func: Func, which: int | str, names: Sequence[str], what: str) -> int:
     at = int(which) if isinstance(which, int) or which.lstrip("-").isdigit() else None
     if at is not None and -len(names) <= at < len(names):
         return at % len(names)
-    close = difflib.get_close_matches(str(which), names, 1)
     raise Error(
         "E0604",
         f"@{func.sym} has no {what} '{which}'",
         details=(f"{what}s: {', '.join(names) or 'none'}",),
-        hint=f"did you mean '{close[0]}'?" if close else None,
+        hint=suggestion(which, names),
     )
 
 

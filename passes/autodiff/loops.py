@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from ...ir.core import Block, Builder, Op, Value
 from ...ir.dims import DimLike
 from ...ir.errors import Error
+from ...ir.ops.contract import as_type
 from ...ir.ops.control import ForLoop, If, Scan, While, inlined
-from ...ir.ops.core import Yield
+from ...ir.ops.convert import compute_dtype
+from ...ir.ops.core import Yield, zeros
 from ...ir.rewrite import uses_outside
-from ...ir.types import TensorType, f32, i64
+from ...ir.types import TensorType, i64
 from ..rules.dims import dims_held
 from ..rules.values import constant
 from .activity import differentiable, moved_by, needed_for
-from .regions import Apart, Cotangent, Pullback, grow, taken_apart, zeros
+from .regions import Apart, Cotangent, Pullback, grow, taken_apart
 from .sums import taken_later
 
 
@@ -131,14 +133,14 @@ def _reverse_body(
     for total, k in zip(totals, sums, strict=True):
         g = part.found[first + k]
         assert g is not None
-        outs.append(b.add(total, g if g.type is total.type else b.cast(g, to=total.tensor.dtype)))
+        outs.append(b.add(total, as_type(b, g, total.tensor.dtype)))
     b.emit(Yield, *outs, *[g for k in stacked if (g := part.found[k]) is not None])
     return block
 
 
 def _wide(type: TensorType) -> TensorType:
     """The type in which cotangents of this type are added up."""
-    return TensorType(f32, type.shape) if type.dtype.bits < 32 else type
+    return TensorType(compute_dtype(type.dtype), type.shape)
 
 
 def for_as_scan(op: ForLoop, b: Builder) -> Sequence[Value]:

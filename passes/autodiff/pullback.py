@@ -16,7 +16,9 @@ from typing import Any
 from ...ir.core import Block, Builder, Op, Value
 from ...ir.dims import equal
 from ...ir.errors import Error
-from ...ir.types import TensorType, element, f32
+from ...ir.ops.contract import as_type
+from ...ir.ops.elementwise import widened
+from ...ir.types import TensorType, element
 from ..hoist import LOOPS, hoist_from
 from .activity import differentiable, moved_by, needed_for
 from .control import CONTROL
@@ -142,12 +144,10 @@ def has_rule(op: Op) -> bool:
 def total(b: Builder, parts: Sequence[Value]) -> Value:
     """The sum of cotangents; those narrower than f32 are added in f32 and rounded once."""
     dtype = element(parts[0].type)
-    narrow = dtype.is_float and dtype.bits < 32
-    wide = [b.cast(p, to=f32) if narrow else p for p in parts]
-    found = wide[0]
-    for part in wide[1:]:
+    found, *others = widened(b, *parts)
+    for part in others:
         found = b.add(found, part)
-    return b.cast(found, to=dtype) if narrow else found
+    return as_type(b, found, dtype)
 
 
 def fitted(b: Builder, cotangent: Value, type: TensorType) -> Value:
@@ -157,9 +157,7 @@ def fitted(b: Builder, cotangent: Value, type: TensorType) -> Value:
         return cotangent
     if given.shape != type.shape:
         cotangent = unbroadcast(b, cotangent, type)
-    if element(cotangent.type) is not type.dtype:
-        cotangent = b.cast(cotangent, to=type.dtype)
-    return cotangent
+    return as_type(b, cotangent, type.dtype)
 
 
 def unbroadcast(b: Builder, cotangent: Value, type: TensorType) -> Value:

@@ -12,11 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from ...ir.blobs import Blob
 from ...ir.core import Block, Builder, Op, Value
-from ...ir.ops.core import Const
 from ...ir.rewrite import uses_outside
 from ...ir.types import TensorType, element
 
@@ -143,13 +139,4 @@ def grow(op: Op, types: Iterable[TensorType]) -> list[Value]:
     return made
 
 
-def zeros(b: Builder, type: TensorType) -> Value:
-    """Zeros of a type, whose shape may be symbolic."""
-    zero = b.insert(Const(Blob(np.zeros((), type.dtype.np), TensorType(type.dtype, ())))).result
-    return b.broadcast_to(zero, shape=type.shape) if type.shape else zero
-
-
-__all__ = [
-    "Apart", "Cotangent", "Pullback", "grow", "replace_reads", "taken_apart",
-    "zeros",
-]  # fmt: skip
+__all__ = ["Apart", "Cotangent", "Pullback", "grow", "replace_reads", "taken_apart"]

@@ -2,7 +2,8 @@
 
 Works on a function that already gives gradients.  Losses and gradients are averaged (micro-batches
 are equal, so that the mean of means is the mean), counts are summed, state goes through the
-micro-batches in order, and what is given per sample is put together again.  May import: ir.
+micro-batches in order, and what is given per sample is put together again.  Narrow floats are
+summed in f32.  May import: ir.
 """
 
 from __future__ import annotations
@@ -13,18 +14,11 @@ import numpy as np
 
 from ...ir.core import Builder, Value
 from ...ir.errors import Error
-from ...ir.ops.control import Scan
-from ...ir.ops.core import Const, Func, Return
-from ...ir.types import TensorType, f32
-
-
-def inline(b: Builder, func: Func, args: Sequence[Value]) -> list[Value]:
-    """The results of a function on these values, its ops copied to the builder's place."""
-    env = dict(zip(func.args, args, strict=True))
-    for op in func.body:
-        if not op.terminator:
-            b.insert(op.copy(env))
-    return [env.get(v, v) for v in func.returned]
+from ...ir.ops.contract import as_type
+from ...ir.ops.control import Scan, inlined
+from ...ir.ops.convert import compute_dtype
+from ...ir.ops.core import Const, Func, Return, zeros
+from ...ir.types import TensorType
 
 
 def accumulate(
@@ -54,14 +48,15 @@ def accumulate(
     states = [made.args[p] for p in carried]
     kept = [r for r in range(len(returned)) if r in stacked]
     added = [r for r in range(len(returned)) if r not in stacked and r not in carried.values()]
-    sums = [_zeros(b, returned[r].tensor) for r in added]
+    wide = [compute_dtype(returned[r].tensor.dtype) for r in added]
+    sums = [zeros(b, TensorType(t, returned[r].tensor.shape)) for t, r in zip(wide, added)]
     rows = [b.reshape(made.args[k], shape=(count, *func.args[k].tensor.shape)) for k in batch]
 
     def body(b: Builder, *values: Value) -> list[Value]:
         totals = values[len(states) : len(states) + len(sums)]
         own = dict(zip(carried, values)) | dict(zip(batch, values[len(states) + len(sums) :]))
-        found = inline(b, func, [own.get(k, a) for k, a in enumerate(made.args)])
-        next_sums = [b.add(t, _as(b, found[r], t)) for t, r in zip(totals, added)]
+        found = inlined(b, func.body, [own.get(k, a) for k, a in enumerate(made.args)])
+        next_sums = [b.add(t, as_type(b, found[r], t.tensor.dtype)) for t, r in zip(totals, added)]
         return [*[found[r] for r in carried.values()], *next_sums, *[found[r] for r in kept]]
 
     scan = b.insert(Scan.make([*states, *sums], rows, body))
@@ -71,7 +66,7 @@ def accumulate(
         if r in mean:
             share = b.insert(Const(np.asarray(1 / count, total.tensor.dtype.np))).result
             total = b.mul(total, share)
-        results[r] = _as(b, total, returned[r])
+        results[r] = as_type(b, total, returned[r].tensor.dtype)
     for r in kept:
         shape = results[r].tensor.shape
         results[r] = b.reshape(results[r], shape=(shape[0] * shape[1], *shape[2:]))
@@ -79,26 +74,9 @@ def accumulate(
     return made
 
 
-def _as(b: Builder, value: Value, like: Value) -> Value:
-    """`value` in the element type of another."""
-    dtype = like.tensor.dtype
-    return value if value.tensor.dtype is dtype else b.cast(value, to=dtype)
-
-
 def _times(type: TensorType, count: int) -> TensorType:
     """The type with `count` times as many rows."""
     return TensorType(type.dtype, (type.shape[0] * count, *type.shape[1:]))
-
-
-def _narrow(type: TensorType) -> bool:
-    return type.dtype.is_float and type.dtype.bits < 32
-
-
-def _zeros(b: Builder, type: TensorType) -> Value:
-    """Where a sum begins; sums of narrow floats are kept in f32."""
-    dtype = f32 if _narrow(type) else type.dtype
-    zero = b.insert(Const(np.zeros((), dtype.np))).result
-    return b.broadcast_to(zero, shape=type.shape) if type.shape else zero
 
 
 def micro_rows(rows: int, count: int) -> int:
@@ -113,4 +91,4 @@ def micro_rows(rows: int, count: int) -> int:
     return part
 
 
-__all__ = ["accumulate", "inline", "micro_rows"]
+__all__ = ["accumulate", "micro_rows"]
