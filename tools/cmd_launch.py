@@ -76,7 +76,7 @@ def run(line: list[str], settings: dict[str, str], quiet_stdout: bool) -> int:
 
 
 def mpiexec() -> str:
-    """The launcher; E0720 where the extra is not installed."""
+    """The launcher; E0651 where the extra is not installed."""
     beside = shutil.which("mpiexec", path=str(Path(sys.executable).parent))
     found = beside or shutil.which("mpiexec")
     try:
@@ -85,7 +85,7 @@ def mpiexec() -> str:
         found = None
     if found is None:
         raise Error(
-            "E0720",
+            "E0651",
             "training in several processes needs MPI",
             details=("found    neither mpiexec nor mpi4py beside this Python",)
             if beside is None

@@ -96,13 +96,13 @@ class Config:
         self, table: str, key: str, what: str, known: Any = (), hint: str | None = None,
         word: str | None = None,
     ) -> Error:  # fmt: skip
-        """E0710 about a key, with the line and the known name nearest to `word` (the key)."""
+        """E0650 about a key, with the line and the known name nearest to `word` (the key)."""
         if hint is None and known:
             hint = f"known: {', '.join(known)}"
         hint = suggestion(word or key, known, hint)
         line = _line(self.path, table, key)
         return Error(
-            "E0710",
+            "E0650",
             f"{self.path}: [{table}] {key} {what}".replace(" []", ""),
             where=f"line {line}" if line else None,
             hint=hint,
@@ -110,26 +110,26 @@ class Config:
 
 
 def read(path: str | Path) -> Config:
-    """The file, its tables and keys checked.  E0710."""
+    """The file, its tables and keys checked.  E0650."""
     path = Path(path)
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise Error("E0710", f"cannot read {path}: {error.strerror or error}") from None
+        raise Error("E0650", f"cannot read {path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Error("E0710", f"{path} is no TOML file", details=(str(error),)) from None
+        raise Error("E0650", f"{path} is no TOML file", details=(str(error),)) from None
     config = Config(path, tables)
     for table, keys in tables.items():
         if table not in KEYS or not isinstance(keys, dict):
             near = nearest(table, KEYS)
             hint = f"did you mean [{near}]?" if near else f"tables: {', '.join(KEYS)}"
-            raise Error("E0710", f"{path}: there is no table [{table}]", hint=hint)
+            raise Error("E0650", f"{path}: there is no table [{table}]", hint=hint)
         for key in keys:
             if key not in KEYS[table] and "*" not in KEYS[table]:
                 raise config.mistake(table, key, "is no field", KEYS[table])
     for table, key in (("model", ""), ("data", "train"), ("train", "loss")):
         if table not in tables or (key and key not in tables[table]):
-            raise Error("E0710", f"{path}: [{table}] {key} is missing".replace("  ", " "))
+            raise Error("E0650", f"{path}: [{table}] {key} is missing".replace("  ", " "))
     return config
 
 

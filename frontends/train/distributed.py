@@ -58,7 +58,7 @@ def launched() -> int:
 def join() -> None:
     """Join the processes that were launched with this one; nothing where there are none.
 
-    Raises E0720 where they cannot be reached: mpi4py missing, or of another MPI than the launcher.
+    Raises E0651 where they cannot be reached: mpi4py missing, or of another MPI than the launcher.
     """
     said = launched()
     if said == 1 or _JOINED:
@@ -67,7 +67,7 @@ def join() -> None:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise Error(
-            "E0720",
+            "E0651",
             f"this is one of {said} processes, and MPI is missing",
             details=(str(error).splitlines()[0],),
             hint=INSTALL,
@@ -77,7 +77,7 @@ def join() -> None:
         if "PMIX_RANK" in os.environ and len([n for n in SIZES if n in os.environ]) == 0:
             return  # a job of one process
         raise Error(
-            "E0720",
+            "E0651",
             f"this is one of {said} processes, but mpi4py sees none of the others",
             details=(f"mpi4py uses {MPI.Get_library_version().splitlines()[0]}",),
             hint="start them by the mpiexec of the same MPI, or by irc launch",
@@ -234,7 +234,7 @@ def rows_of(batch: Any) -> int:
 
 
 def agree(what: str) -> None:
-    """Raise E0721 in every process unless all are about to do the same."""
+    """Raise E0652 in every process unless all are about to do the same."""
     joined: Any = group()
     if joined.world == 1:
         return
@@ -244,7 +244,7 @@ def agree(what: str) -> None:
         return
     said = joined.exchange(what)
     raise Error(
-        "E0721",
+        "E0652",
         "the processes do not do the same",
         details=tuple([f"rank {r}: {text}" for r, text in enumerate(said)]),
         hint="all processes run the same program on batches of the same shapes",

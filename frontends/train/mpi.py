@@ -208,7 +208,7 @@ class MpiGroup:
             sys.stderr.write(f"{error.render()}\n")
         else:
             sys.__excepthook__(kind, error, trace)
-        said = Error("E0723", f"rank {self.rank} of {self.world} failed: {what}; the job ends")
+        said = Error("E0654", f"rank {self.rank} of {self.world} failed: {what}; the job ends")
         self.abort(said.render(), getattr(error, "exit_code", 1))
 
     def _start_sentinel(self) -> None:
@@ -248,7 +248,7 @@ class MpiGroup:
         status = self._mpi.Status()
         if self._ends.iprobe(source=self._mpi.ANY_SOURCE, tag=1, status=status):
             said = Error(
-                "E0723",
+                "E0654",
                 f"rank {status.Get_source()} has ended, and rank {self.rank} waits for it; "
                 "the job ends",
                 hint="all processes run the same steps: look for a branch on the rank",
@@ -275,7 +275,7 @@ class _Bytes:
 def _death(rank: int, world: int, pid: int, host: str) -> str:
     """What is said of a process that was killed."""
     return Error(
-        "E0722",
+        "E0653",
         f"rank {rank} of {world} was killed or crashed; the job ends",
         details=(f"process {pid} on {host}",),
         hint="out of memory? Trainer.load goes on from the last checkpoint",

@@ -50,7 +50,7 @@ def joined(slots: Mapping[str, Array], shapes: Mapping[str, Any]) -> dict[str, A
 
 
 def require_elementwise(optimizer: Optimizer) -> None:
-    """Raise E0725 for an optimizer whose update of an element depends on others."""
+    """Raise E0655 for an optimizer whose update of an element depends on others."""
     rng = np.random.default_rng(0)
 
     def update(at: slice | None, p: Array, g: Array, slots: Mapping[str, Array]) -> list[Array]:
@@ -78,7 +78,7 @@ def require_elementwise(optimizer: Optimizer) -> None:
             )  # fmt: skip
     if not fits:
         raise Error(
-            "E0725",
+            "E0655",
             f"{type(optimizer).__name__} looks at whole parameters: its state cannot be sharded",
             hint="Adam, AdamW, SGD and their kin treat every element alike; or leave "
             "shard_optimizer out",

@@ -56,7 +56,7 @@ def test_without_mpi(
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     assert run(["launch", "-n", "2", script]) == 7
     said = capsys.readouterr().err
-    assert "error[E0720]" in said and cmd_launch.INSTALL in said
+    assert "error[E0651]" in said and cmd_launch.INSTALL in said
 
 
 def test_no_script(capsys: pytest.CaptureFixture[str]) -> None:
