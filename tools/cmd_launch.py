@@ -46,7 +46,7 @@ def command(
     process that fails or is killed ends it.
     """
     if not Path(script).is_file():
-        raise Error("E0501", f"there is no script {script}")
+        raise Error("E0509", f"there is no script {script}")
     line = [mpiexec(), "-n", str(processes), *(["-hosts", hosts] if hosts else [])]
     line += [sys.executable, script, *args]
     settings = dict(os.environ)

@@ -266,7 +266,7 @@ class TensorBoard(Callback):
             from tensorboardX import SummaryWriter
         except ImportError:
             raise Error(
-                "E0693",
+                "E0679",
                 "TensorBoard logs need the package tensorboardX",
                 hint="pip install 'tensor-irc[tensorboard]'",
                 exit_code=7,
