@@ -145,13 +145,19 @@ def compile(
 
 
 def export_onnx(
-    model: Any, path: str | os.PathLike[str], opset: int | None = None, *, example: Any = None
+    model: Any,
+    path: str | os.PathLike[str],
+    opset: int | None = None,
+    *,
+    example: Any = None,
+    **options: Any,
 ) -> int:
     """Write a module, or a network traced on `example` inputs, as an ONNX file; gives the opset.
 
     `example` is one input or a tuple of several: tensors, arrays, or `nn.Spec(("N", 784))` for
-    symbolic extents; without it the inputs of the network's first call serve.  Errors: E0622 there
-    are none, E0102, E0118 to E0120, E0264.
+    symbolic extents; without it the inputs of the network's first call serve.  `options` are those
+    of the exporter: `metadata`, a dict of texts, and `external_bytes`, from which weights go to a
+    file of their own.  Errors: E0622 there are no inputs, E0102, E0118 to E0120, E0264.
     """
     from ..frontends.onnx import export_onnx as write
 
@@ -159,7 +165,7 @@ def export_onnx(
         from ..frontends.nn.saving import program
 
         model = program(model, example)
-    return write(model, path, opset)
+    return write(model, path, opset, **options)
 
 
 def _heard(say: Callable[[str], None] | None) -> Options | None:

@@ -33,10 +33,12 @@ REFUSED = {
     "dist.all_reduce_start", "dist.all_reduce_wait", "dist.broadcast", "dist.gather_parts",
     "dist.part", "dist.rank", "dist.reduce_scatter", "dist.reduce_scatter_start",
     "dist.reduce_scatter_wait", "dropout", "max_pool_grad", "max_roi_pool_places", "pack", "unpack",
-    "philox_bits", "philox_next", "random_normal", "random_uniform", "requantize", "resample",
-    "roi_align_grad", "roi_align_places", "sample_points", "scatter_points",
+    "philox_bits", "philox_next", "random_normal", "random_uniform", "recompute", "requantize",
+    "resample", "roi_align_grad", "roi_align_places", "sample_points", "scatter_points",
 }  # fmt: skip
-"""Ops that ONNX cannot say: layouts, kernels, random numbers of ours, gradients, collectives."""
+"""Ops that ONNX cannot say: layouts, kernels, random numbers of ours, gradients, what is computed again,
+collectives.
+"""
 UNSAID = {
     ("cast", 82), ("pad", 4), ("quantize", 5), ("dequantize", 5), ("max_unpool", 1),
     ("max_unpool", 2),
