@@ -36,8 +36,8 @@ REFUSED = {
     "philox_bits", "philox_next", "random_normal", "random_uniform", "recompute", "requantize",
     "resample", "roi_align_grad", "roi_align_places", "sample_points", "scatter_points",
 }  # fmt: skip
-"""Ops that ONNX cannot say: layouts, kernels, random numbers of ours, gradients, what is computed again,
-collectives.
+"""Ops that ONNX cannot say: layouts, kernels, random numbers of ours, gradients, what is computed
+again, collectives.
 """
 UNSAID = {
     ("cast", 82), ("pad", 4), ("quantize", 5), ("dequantize", 5), ("max_unpool", 1),
