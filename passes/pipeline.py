@@ -45,6 +45,7 @@ from .options import PASSES, Pass, parse_pipeline, pipeline_text
 from .plan import Planned, plan
 from .specialise import specialise
 from .training.donated import OrderUpdates
+from .training.precision import MixedPrecision
 from .widen import Widen
 
 _BEFORE_LAYOUT = ("batch_norm_train", "conv_input_grad", "conv_transpose", "resize")
@@ -242,6 +243,7 @@ __all__ = [
     "Dce",
     "Fold",
     "Grad",
+    "MixedPrecision",
     "Options",
     "OrderUpdates",
     "Pass",

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.archive import load
 from ...ir.core import Array
 from ...ir.errors import Error, InvalidModelError
 from ...ir.ops.core import Module
@@ -146,12 +145,6 @@ def load_checkpoint(
     return _arrays(goal, about["types"]), about["meta"]
 
 
-def load_graph(path: str | os.PathLike[str]) -> Module | None:
-    """The graph in a checkpoint, where it has one."""
-    file = Path(path) / GRAPH
-    return load(file) if file.is_file() else None
-
-
 def _about(goal: Path) -> dict[str, Any]:
     file = goal / META
     try:
@@ -194,4 +187,4 @@ def remove(path: str | os.PathLike[str]) -> None:
             shutil.rmtree(path)
 
 
-__all__ = ["load_checkpoint", "load_graph", "remove", "save_checkpoint"]
+__all__ = ["load_checkpoint", "remove", "save_checkpoint"]

@@ -64,6 +64,11 @@ class Parts:
             for value in self.sources(reads(op)):
                 self.read.setdefault(value, k)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the values that the backward part reads."""
+        return sum([size_of(v) for v in self.read if _counted(v)])
+
     def sources(self, values: Iterable[Value]) -> list[Value]:
         """The forward values, free ops looked through, that these come from."""
         found: dict[Value, None] = {}
@@ -83,13 +88,7 @@ def activation_memory(func: Func, count: int) -> int:
     """Bytes of the forward values live when the backward part begins; `count` is the number of
     results that are no gradients.
     """
-    return sum([size_of(v) for v in Parts(func, count).read if _counted(v)])
-
-
-def kept_values(func: Func, count: int) -> list[tuple[Value, int]]:
-    """Those values with their bytes, the largest first: for reports."""
-    found = [(v, size_of(v)) for v in Parts(func, count).read if _counted(v)]
-    return sorted(found, key=lambda item: -item[1])
+    return Parts(func, count).kept_bytes
 
 
 def within(func: Func, budget: float | None, count: int) -> Func:
@@ -103,7 +102,7 @@ def within(func: Func, budget: float | None, count: int) -> Func:
     """
     made = func.copy()
     parts = Parts(made, count)
-    now = sum([size_of(v) for v in parts.read if _counted(v)])
+    now = parts.kept_bytes
     share = 1.0 if budget is None else budget
     most = share * now if isinstance(share, float) and share <= 1 else share
     dropped = chosen(parts, now, most)
@@ -303,4 +302,4 @@ class Rematerialise(Pass):
         return module
 
 
-__all__ = ["Parts", "Rematerialise", "activation_memory", "chosen", "kept_values", "within"]
+__all__ = ["Parts", "Rematerialise", "activation_memory", "chosen", "within"]

@@ -29,7 +29,6 @@ FAULTS = (
     "tests/passes/test_memory.py",  # overlapping buffers
     "tests/passes/test_plan.py",
 )
-BAD_INPUT = "tests/tools/test_bad_input.py"
 
 SMALL_IR = """\
 func @main(%x: f32[N, 4]) -> f32[N, 4] {

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ....ir.errors import Error
-from .element import Array, Element, each, fields, row
+from .element import Array, Element, each, row
 
 Where = slice | Array  # positions: a slice with start and stop, or an array of integers
 SHUFFLE_DRAW = (1 << 64) - 1  # the counter that no batch number reaches
@@ -134,8 +134,3 @@ def own(block: Element) -> Element:
 def skip(elements: Iterator[Element], number: int) -> Iterator[Element]:
     """The elements after the first `number`."""
     return islice(elements, number, None) if number else elements
-
-
-def is_object(block: Element) -> bool:
-    """Whether a field holds Python objects (text), which no shared memory can carry."""
-    return any(np.asarray(field).dtype.hasobject for field in fields(block))
