@@ -67,6 +67,9 @@ def cross_entropy(
     axis = 1 if x.ndim > 1 else 0
     scale = None if weight is None else _class_weights("cross_entropy", x, weight, axis)
     if target.dtype.is_float:
+        if target.ndim == x.ndim - 1:
+            raise Error("E0644", "cross_entropy: labels are integers",
+                        details=(f"found {target.type}",), hint="target.astype('i64')")  # fmt: skip
         return _soft(log_softmax(x, axis), target, scale, axis, reduction, label_smoothing)
     _check_labels("cross_entropy", x, target, axis, _classes(x, axis), ignore_index)
     if reduction not in REDUCTIONS:

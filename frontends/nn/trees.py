@@ -71,8 +71,10 @@ LEAF = Tree()
 
 
 def is_leaf(x: Any) -> bool:
-    """Tensors, arrays and numbers; a bool is none: it says how to compute."""
-    return isinstance(x, (Base, np.ndarray, *_NUMBERS)) and not isinstance(x, bool)
+    """Tensors, arrays (of other libraries too) and numbers; no bool: it says how to compute."""
+    if isinstance(x, (Base, np.ndarray, *_NUMBERS)):
+        return not isinstance(x, bool)
+    return hasattr(x, "__array__") and hasattr(x, "shape")
 
 
 def flatten(tree: Any, leaf: Callable[[Any], bool] = is_leaf) -> tuple[list[Any], Tree]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...backends.arrays import aligned
 from ...ir.core import Array
+from ...ir.errors import Error
 from ...ir.types import DType, TensorType, from_numpy
 from .. import nn
 
@@ -25,8 +26,26 @@ def owned(array: Array) -> Array:
 
 
 def as_batch(batch: Any) -> tuple[Any, ...]:
-    """A batch as a tuple of its parts."""
-    return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+    """A batch as a tuple of its parts; a list of numbers in it is an array."""
+    if isinstance(batch, list) and all([isinstance(b, (bool, int, float)) for b in batch]):
+        return (np.asarray(batch),)
+    return tuple([numbers(b) for b in batch]) if isinstance(batch, (tuple, list)) else (batch,)
+
+
+def numbers(part: Any) -> Any:
+    """A list of numbers, or of such lists, as an array; anything else as it is."""
+    inner = part
+    while isinstance(inner, list) and inner:
+        inner = inner[0]
+    if inner is part or not isinstance(inner, (bool, int, float, np.generic)):
+        return part
+    try:
+        return np.asarray(part)
+    except ValueError as error:
+        raise Error(
+            "E0660", "a list of a batch is no array", details=(str(error),),
+            hint="its inner lists have different lengths",
+        ) from None  # fmt: skip
 
 
 def leaves_of(part: Any) -> list[Any]:
@@ -71,5 +90,6 @@ def type_of(array: Array) -> TensorType:
 
 
 __all__ = [
-    "as_batch", "dense", "leaves_of", "owned", "partials_of", "rearranged", "type_of", "type_text",
+    "as_batch", "dense", "leaves_of", "numbers", "owned", "partials_of", "rearranged", "type_of",
+    "type_text",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ...ir.errors import Error
 from .. import nn
 from .names import unknown
 
@@ -26,12 +27,26 @@ NAMES: dict[str, Loss] = {
 
 
 def as_loss(loss: Any) -> Loss:
-    """A loss by name, or the function or module itself; E0699 for an unknown one."""
+    """A loss by name, or the function or module itself; E0688 for an unknown one."""
+    if isinstance(loss, type):
+        raise Error(
+            "E0688",
+            f"the loss is the class {loss.__name__}",
+            hint=f"nn.{loss.__name__}(), an object",
+        )
     if callable(loss):
         return loss  # type: ignore[no-any-return]
     if isinstance(loss, str) and loss in NAMES:
         return NAMES[loss]
-    raise unknown("E0699", "loss", loss, NAMES, "a function (output, target) -> scalar")
+    raise unknown("E0688", "loss", loss, NAMES, "a function (output, target) -> scalar")
 
 
-__all__ = ["NAMES", "as_loss"]
+def labels_of(loss: Any, output: Any, target: Any) -> Any:
+    """What metrics take for the target: of a cross entropy's probabilities the likeliest class."""
+    entropy = loss is nn.cross_entropy or isinstance(loss, nn.CrossEntropyLoss)
+    if not entropy or not target.dtype.is_float or target.ndim < 2:
+        return target
+    return nn.argmax(target, axis=1)
+
+
+__all__ = ["NAMES", "as_loss", "labels_of"]

@@ -29,8 +29,17 @@ from ..nn.specs import Spec
 from ..nn.traced import Traced, trace
 from . import distributed
 from .assemble import RATE, SCALE, STEP, Forward, Settings, StepProgram, step_program
-from .batches import as_batch, dense, leaves_of, partials_of, rearranged, type_of, type_text
-from .losses import as_loss
+from .batches import (
+    as_batch,
+    dense,
+    leaves_of,
+    numbers,
+    partials_of,
+    rearranged,
+    type_of,
+    type_text,
+)
+from .losses import as_loss, labels_of
 from .metrics import Metric, as_metric
 from .optim.names import as_optimizer
 from .state import TrainState
@@ -79,7 +88,7 @@ class TrainStep:
     ) -> None:
         distributed.join()
         if (loss is None) == (objective is None):
-            raise Error("E0699", "a step takes either a loss or an objective")
+            raise Error("E0688", "a step takes either a loss or an objective")
         self.net, self.objective = net, objective
         self.loss = as_loss(loss) if objective is None else None
         self.metrics: tuple[Metric, ...] = tuple([as_metric(m) for m in metrics])
@@ -94,6 +103,13 @@ class TrainStep:
         self._programs: dict[Any, Any] = {}
         self._share = distributed.share(0)
         self.state = TrainState(net, self.settings, seed)
+
+    def __repr__(self) -> str:
+        loss = self.loss if self.objective is None else self.objective
+        called = getattr(loss, "__name__", type(loss).__name__)
+        optimizer = type(self.settings.optimizer).__name__
+        net = type(self.net).__name__
+        return f"<{type(self).__name__} of {net}, {called}, {optimizer}, step {self.count}>"
 
     # ------------------------------------------------------------ state
 
@@ -199,6 +215,7 @@ class TrainStep:
         """The network's output for a batch of inputs, in evaluation mode; several as a tuple."""
         if isinstance(x, tuple) and len(x) == 1 and isinstance(x[0], tuple):
             x = x[0]
+        x = tuple([numbers(p) for p in x]) if isinstance(x, tuple) else numbers(x)
         arrays = [dense(a, self.dtype) for a in leaves_of(x)]
         traced, exe, _ = self._mode_program("predict", arrays, x)
         found = self._run(exe, self.state.inputs_of(traced), arrays, None)[len(traced.buffers) :]
@@ -233,9 +250,9 @@ class TrainStep:
         rows = {a.shape[0] if a.ndim else None for a in arrays}
         if len(rows) != 1 or None in rows:
             raise Error(
-                "E0699",
+                "E0662",
                 "the arrays of a batch have one row per sample each",
-                details=tuple([f"array {k}: {type_text(a)}" for k, a in enumerate(arrays)]),
+                details=tuple([f"array {k}: {type_text(a)}" for k, a in enumerate(arrays[:8])]),
             )
         mine = distributed.share(len(arrays[0])) if own is None else own.share
         self._share = mine
@@ -289,6 +306,7 @@ class TrainStep:
             scale = given[-1] if scales else None
             batch = rearranged(parts, list(given[:-1] if scales else given))
             loss, output, target = self._loss_of(batch)
+            target = labels_of(self.loss, output, target)
             partials = [m.partial(output, target) for m in self.metrics]
             names[:] = [list(p) for p in partials]
             loss = loss if weight == 1.0 else loss * weight
@@ -315,7 +333,7 @@ class TrainStep:
                 extra = (rest[0] if rest else None, rest[1] if len(rest) > 1 else None)
         if getattr(found, "shape", None) != ():
             raise Error(
-                "E0699",
+                "E0688",
                 "the loss is no scalar",
                 details=(f"found {getattr(found, 'type', type(found).__name__)}",),
                 hint="take its mean or sum",

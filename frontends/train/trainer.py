@@ -58,7 +58,7 @@ class Trainer:
         self,
         net: nn.Module,
         *,
-        loss: Any,
+        loss: Any = None,
         optimizer: Any = "adam",
         metrics: Sequence[Any] = (),
         seed: int = 0,
@@ -81,6 +81,9 @@ class Trainer:
         self._stop = ""
         self._pending: list[dict[str, Any]] | None = None
 
+    def __repr__(self) -> str:
+        return f"<Trainer of {self.step!r}, epoch {self.epoch}>"
+
     # ------------------------------------------------------------ training
 
     def fit(
@@ -97,9 +100,15 @@ class Trainer:
 
         `dataset` gives batches (x, y): an `irc.data` dataset, any iterable that can be repeated, or
         a tuple of arrays, which is shuffled and cut into batches of `batch_size`.  `progress`:
-        True and False force the moving line on and everything off.  Errors: E0693 empty dataset,
+        True and False force the moving line on and everything off.  Errors: E0665 empty dataset,
         E0697 the loss is no number any more, naming the op.
         """
+        if not isinstance(epochs, (int, np.integer)):
+            raise Error(
+                "E0689",
+                f"epochs is a number, found {type(epochs).__name__}",
+                hint="the data is one argument: fit((X, y), epochs=...)",
+            )
         batches = self._dataset(dataset, batch_size, shuffled=True)
         watchers = [*self.callbacks, *callbacks]
         if progress is not False and distributed.rank() == 0:
@@ -151,7 +160,15 @@ class Trainer:
             if most is not None and self.position >= most:
                 break
         if not self.position:
-            raise Error("E0693", "the dataset is empty", details=(f"found {batches!r}"[:200],))
+            once = self.epoch and iter(batches) is batches
+            raise Error(
+                "E0665",
+                "the dataset is empty",
+                details=(f"epoch {self.epoch + 1}, found {batches!r}"[:200],),
+                hint="an iterator runs once: data.generator(function) starts anew"
+                if once
+                else None,
+            )
         done = self._means() | distributed.together(self._totals).values()
         done["lr"] = self._logs["lr"]
         self.epoch, self.position = self.epoch + 1, 0
@@ -204,13 +221,13 @@ class Trainer:
             return distributed.divided(made.batch(batch_size))
         if not isinstance(dataset, Iterable):
             raise Error(
-                "E0693",
+                "E0689",
                 f"a {type(dataset).__name__} is no dataset",
                 hint="an irc.data dataset, an iterable of batches, or a tuple of arrays",
             )
         if isinstance(dataset, data.Dataset) and not dataset.batched:
             raise Error(
-                "E0693", "the dataset gives single samples", hint="put .batch(64) at its end"
+                "E0689", "the dataset gives single samples", hint="put .batch(64) at its end"
             )
         return distributed.divided(dataset)
 
@@ -238,7 +255,7 @@ class Trainer:
             rows += result.rows
         loss, counted = distributed.summed([loss, rows])
         if not counted:
-            raise Error("E0693", "the dataset is empty", details=(f"found {batches!r}"[:200],))
+            raise Error("E0665", "the dataset is empty", details=(f"found {batches!r}"[:200],))
         return {"loss": loss / counted, **distributed.together(totals).values()}
 
     def predict(self, x: Any, batch_size: int = 256) -> Any:
@@ -249,7 +266,7 @@ class Trainer:
         count = self.step.inputs
         found = [self.step.predict(as_batch(batch)[:count]) for batch in stream]
         if not found:
-            raise Error("E0693", "there is nothing to predict: the dataset is empty")
+            raise Error("E0665", "there is nothing to predict: the dataset is empty")
         return _joined(found)
 
     def summary(self, x: Any = None) -> nn.Summary:

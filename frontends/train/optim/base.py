@@ -57,6 +57,25 @@ class Optimizer:
     groups: tuple[Group, ...] = ()
     ema: float | None = None
 
+    def __post_init__(self) -> None:
+        as_schedule(self.lr)
+        if not isinstance(self.weight_decay, (int, float)) or self.weight_decay < 0:
+            raise Error(
+                "E0691",
+                f"{type(self).__name__}: weight_decay is a number from 0",
+                details=(f"found {self.weight_decay!r}"[:120],),
+            )
+        betas = getattr(self, "betas", ())
+        given = betas if isinstance(betas, (tuple, list)) else (None,)
+        if not all([isinstance(b, (int, float)) and 0 <= b < 1 for b in given]):
+            raise Error(
+                "E0691",
+                f"{type(self).__name__}: betas are two numbers from 0 to below 1",
+                details=(f"found {betas!r}"[:120],),
+                hint="the optimizer is made without parameters: the Trainer, or .attach(net), "
+                "gives them",
+            )
+
     def slots(self, p: Tensor) -> Slots:
         """The first values of what is kept beside parameter `p`, by name."""
         return {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ....ir.errors import Error
 from ..names import unknown
 from .adam import LAMB, Adam, Adamax, AdamW, NAdam, RAdam
 from .adaptive import Adadelta, Adafactor, Adagrad, RMSprop
@@ -25,6 +26,12 @@ def as_optimizer(given: Any) -> Optimizer:
         return given
     if isinstance(given, str) and given.lower() in OPTIMIZERS:
         return OPTIMIZERS[given.lower()]()
+    if isinstance(given, type) and issubclass(given, Optimizer):
+        raise Error(
+            "E0691", f"the optimizer is the class {given.__name__}",
+            hint=f"optim.{given.__name__}(1e-3), an object",
+        )  # fmt: skip
+    given = given if isinstance(given, str) else type(given)
     raise unknown("E0691", "optimizer", given, OPTIMIZERS, "an optim.Optimizer")
 
 

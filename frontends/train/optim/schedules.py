@@ -53,12 +53,18 @@ def as_schedule(rate: Any) -> Schedule:
     if callable(rate):
         return OfFunction(rate)
     try:
-        return Constant(float(rate))
+        if isinstance(rate, str):
+            raise TypeError
+        if (number := float(rate)) < 0:
+            raise Error("E0690", "a rate is not negative", details=(f"found {number:g}",))
+        return Constant(number)
     except (TypeError, ValueError):
         raise Error(
             "E0690",
             "a rate is a number, a schedule, or a function of the step",
             details=(f"found {rate!r}"[:120],),
+            hint="an optimizer is made without parameters, optim.Adam(1e-3): the Trainer, or "
+            ".attach(net), gives them",
         ) from None
 
 

@@ -266,3 +266,19 @@ def test_attached_to_a_module_it_trains() -> None:
         opt.step()
         losses.append(loss.item())
     assert losses[-1] < 0.01 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (lambda net: optim.Adam(net.parameters()), "without parameters"),
+        (lambda net: optim.Adam(net.parameters(), 1e-3), "without parameters"),
+        (lambda net: optim.Adam("1e-3"), "a rate is a number"),
+        (lambda net: optim.SGD(-0.1), "not negative"),
+        (lambda net: optim.AdamW(1e-3, betas=(0.9, 1.5)), "betas are two numbers"),
+        (lambda net: optim.AdamW(1e-3, (0.9, 0.9)), "weight_decay is a number"),
+    ],
+)
+def test_what_is_no_rate_is_refused_at_once(make: Any, said: str) -> None:
+    with pytest.raises(Error, match=said):
+        make(nn.Linear(2, 2))

@@ -182,6 +182,10 @@ def test_a_label_out_of_range_names_the_line() -> None:
         (lambda: TrainStep(network()), "either a loss or an objective"),
         (lambda: TrainStep(network(), loss=lambda o, t: o)((X, Y)), "the loss is no scalar"),
         (lambda: TrainStep(network(), loss="cross_entropy")((X, Y[:7])), "one row per sample"),
+        (lambda: TrainStep(network(), loss=nn.CrossEntropyLoss), "nn.CrossEntropyLoss(), an obj"),
+        (lambda: TrainStep(network(), loss="mse", optimizer=optim.Adam), "optim.Adam(1e-3), an ob"),
+        (lambda: TrainStep(network(), loss="cross_entropy")((X, Y * 1.0)), "labels are integers"),
+        (lambda: TrainStep(network(), loss="mse")(([[1.0], [1.0, 2.0]], Y)), "different lengths"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(make: Any, said: str) -> None:
@@ -252,3 +256,30 @@ def test_a_network_changed_behind_the_step_is_refused() -> None:
     step.net[2] = nn.Linear(16, 7, dtype="f64")
     with pytest.raises(Error, match="'2.weight' is another"):
         step((X, Y))
+
+
+class Foreign:
+    """An array of another library."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.shape = array, array.shape
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self.array
+
+
+@pytest.mark.parametrize("batch", [[X.tolist(), Y.tolist()], [Foreign(X), Foreign(Y)]])
+def test_lists_and_arrays_of_other_libraries_are_arrays(batch: Any) -> None:
+    step = TrainStep(network(), loss="cross_entropy", target="reference")
+    assert step(batch).logs["loss"] == trained(0)((X, Y)).logs["loss"]
+    np.testing.assert_array_equal(step.predict(batch[0]), step.predict(X))
+
+
+def test_metrics_of_probabilities_take_the_likeliest_class() -> None:
+    one = TrainStep(network(), loss="cross_entropy", metrics=["accuracy"], target="reference")
+    two = TrainStep(network(), loss="cross_entropy", metrics=["accuracy"], target="reference")
+    assert one((X, np.eye(4)[Y])).partials == two((X, Y)).partials
+
+
+def test_it_says_what_it_is() -> None:
+    assert repr(trained(1)) == "<TrainStep of Sequential, cross_entropy, Adam, step 1>"

@@ -234,6 +234,8 @@ def test_a_parameter_that_is_no_number_is_named() -> None:
         (lambda: trainer().fit(data.arrays(X, Y)), r"\.batch\(64\)"),
         (lambda: trainer().evaluate([]), "the dataset is empty"),
         (lambda: trainer().load("nowhere"), "there is no checkpoint"),
+        (lambda: trainer().fit(np.ones((4, 4)), np.ones(4)), "epochs is a number"),
+        (lambda: trainer().fit(iter([next(iter(batches()))]), 2, progress=False), "runs once"),
         (
             lambda: trainer().fit(
                 batches(), callbacks=[train.EarlyStopping("val_auc")], progress=False
