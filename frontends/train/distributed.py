@@ -128,8 +128,7 @@ class Share:
     @property
     def factor(self) -> float:
         """What weighs this process's mean, so that the mean over processes is that of all rows."""
-        even = not self.part or self.total % group().world == 0
-        return 1.0 if even else self.rows * group().world / self.total
+        return 1.0 if self.even else self.rows * group().world / self.total
 
     @property
     def even(self) -> bool:

@@ -17,7 +17,7 @@ from .constraints import require, same
 from .contract import as_type
 from .control import Scan
 from .convert import compute_dtype, widen
-from .core import Const
+from .core import Const, zeros
 from .elementwise import constant
 from .index import in_range
 
@@ -109,9 +109,9 @@ class CtcLoss(Op):
         shares = b.neg(b.mul(shares, b.reshape(g, shape=(1, shape[1], 1))))
         lost = constant(b, shares, 0.0 if self.zero_infinity else np.nan)
         shares = b.where(b.reshape(possible, shape=(1, shape[1], 1)), shares, lost)
-        zeros = b.broadcast_to(constant(b, shares, 0.0), shape=shape)
+        none = zeros(b, TensorType(shares.tensor.dtype, shape))
         index = b.broadcast_to(self.states(b)[0], shape=shares.tensor.shape)
-        dx = b.scatter_elements(zeros, index, shares, axis=2, reduction="add")
+        dx = b.scatter_elements(none, index, shares, axis=2, reduction="add")
         return dx, None, None, None
 
     def states(self, b: Builder) -> tuple[Value, Value]:

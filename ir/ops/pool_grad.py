@@ -15,10 +15,10 @@ import numpy as np
 
 from ..core import Array, Builder, Float, Grads, Op, Value, attr, operand, sample
 from ..dims import DimLike, evaluate, max_, sym
-from ..types import Shape, TensorType, f32, from_numpy, i32, i64
+from ..types import Shape, TensorType, from_numpy, i32, i64
 from .constraints import require, same
 from .contract import add_up, as_type
-from .convert import highest, lowest
+from .convert import compute_dtype, highest, lowest
 from .core import generic
 from .elementwise import constant
 from .loop import IndexValue
@@ -91,7 +91,7 @@ class MaxPoolGrad(_PoolGrad):
     def evaluate(cls, x: Array, g: Array, **attrs: Any) -> Array:
         dtype = from_numpy(x.dtype)
         found = max_indices(x, _geometry(cls, TensorType(dtype, x.shape), attrs))
-        total = np.zeros(x.size, (f32 if dtype.bits < 32 else dtype).np)
+        total = np.zeros(x.size, compute_dtype(dtype).np)
         np.add.at(total, found.reshape(-1), g.reshape(-1).astype(total.dtype))
         return total.reshape(x.shape).astype(x.dtype)
 
@@ -112,7 +112,7 @@ class MaxPoolGrad(_PoolGrad):
             return self._searched(b, x, g, win, its, target, source, windows, taps)
         found = self._greatest(b, x, win, counts)
         flat = _flat([sym(f"p{k}") for k in range(win.rank)], x.tensor.shape[2:])
-        acc = f32 if x.tensor.dtype.bits < 32 else x.tensor.dtype
+        acc = compute_dtype(x.tensor.dtype)
 
         def taken(b: Builder, index: Value, g: Value) -> Value:
             here = b.emit(IndexValue, value=flat, dtype=i32)
@@ -316,7 +316,7 @@ class AvgPoolGrad(_PoolGrad):
     @classmethod
     def evaluate(cls, g: Array, **attrs: Any) -> Array:
         dtype = from_numpy(g.dtype)
-        acc = f32 if dtype.bits < 32 else dtype
+        acc = compute_dtype(dtype)
         x, win = cls.windows(TensorType(dtype, g.shape), attrs)
         share = g.astype(acc.np)
         reach: list[int] = []
@@ -340,7 +340,7 @@ class AvgPoolGrad(_PoolGrad):
         """Over the input's elements, the windows that cover each as a reduction."""
         (g,) = xs
         x, win = self.windows(g.tensor, self.attributes)
-        acc = f32 if x.dtype.bits < 32 else x.dtype
+        acc = compute_dtype(x.dtype)
         names = ["n", "c", *[f"p{k}" for k in range(win.rank)]]
         names += ["cb"] if self.channel_block else []
         its: list[Any] = [(name, e, "parallel") for name, e in zip(names, x.shape)]

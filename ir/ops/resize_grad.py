@@ -16,6 +16,7 @@ from ..dims import DimLike
 from ..types import i64
 from .core import Const
 from .elementwise import constant
+from .index import added_along
 from .shape import DimValue
 
 Place = tuple[int, int, int]
@@ -46,7 +47,7 @@ def of_line(
         if weights is not None:
             row = _row(b, weights, tap, size)
             part = b.mul(g, b.reshape(row, shape=_along(g.tensor.rank, axis, size)))
-        parts.append(_scattered(b, part, axis, extent, _index(b, place, tap, size, extent)))
+        parts.append(added_along(b, part, _index(b, place, tap, size, extent), axis, extent))
     total = parts[0]
     for part in parts[1:]:
         total = b.add(total, part)
@@ -150,18 +151,6 @@ def _index(b: Builder, place: Place, tap: int, size: DimLike, extent: DimLike) -
     first = b.add(first, constant(b, at, tap))
     last = b.sub(b.emit(DimValue, dim=extent, dtype=i64), constant(b, at, 1))
     return b.max(b.min(first, last), constant(b, at, 0))  # type: ignore[no-any-return]
-
-
-def _scattered(b: Builder, part: Value, axis: int, extent: DimLike, index: Value) -> Value:
-    """Zeros of `extent` along `axis`, and the slices of `part` added where the index says."""
-    rank = part.tensor.rank
-    perm = [axis, *[d for d in range(rank) if d != axis]]
-    moved = b.transpose(part, perm=perm)
-    shape = (extent, *moved.tensor.shape[1:])
-    zeros = b.broadcast_to(constant(b, part, 0.0), shape=shape)
-    rows = b.reshape(index, shape=(part.tensor.shape[axis], 1))
-    found = b.scatter_nd(zeros, rows, moved, reduction="add")
-    return b.transpose(found, perm=[perm.index(d) for d in range(rank)])  # type: ignore[no-any-return]
 
 
 __all__ = ["of_line", "of_weights"]
