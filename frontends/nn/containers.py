@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
+from ...ir.errors import Error
+from .dispatch import here
 from .module import Module
 from .tensor import Parameter
 
@@ -96,6 +98,12 @@ class Sequential(_Listed):
 
     def append(self, item: Any) -> Self:
         """One more at the end; a function that is no module is called as it is."""
+        if not callable(item) or isinstance(item, type):
+            name = item.__name__ if isinstance(item, type) else None
+            raise Error(
+                "E0620", f"Sequential: part {len(self)} is no module: {item!r}"[:200], where=here(),
+                hint=None if name is None else f"nn.{name}(...), an object",
+            )  # fmt: skip
         return super().append(item if isinstance(item, Module) else Lambda(item))
 
     def _at(self, index: int) -> str:

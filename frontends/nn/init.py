@@ -16,6 +16,7 @@ import numpy as np
 from ...ir.errors import Error
 from ...ir.ops.random import RandomNormal, RandomUniform
 from ...ir.types import f32, f64
+from .dispatch import here
 from .dtypes import as_dtype
 from .random import host_draw
 from .tensor import Tensor
@@ -51,8 +52,18 @@ def fans(shape: Shape) -> tuple[int, int]:
     if len(shape) < 2:
         raise Error("E0641", "fans are known for weights of at least two axes",
                     details=(f"found shape {list(shape)}",))  # fmt: skip
+    _require_extents(shape)
     taps = math.prod(shape[2:])
     return shape[1] * taps, shape[0] * taps
+
+
+def _require_extents(shape: Shape) -> None:
+    """E0641 for sizes of layers that are no numbers from 0."""
+    if not all([isinstance(n, (int, np.integer)) and n >= 0 for n in shape]):
+        raise Error(
+            "E0641", "a size of a layer is no whole number from 0", where=here(),
+            details=(f"a parameter would have shape {list(shape)}",),
+        )  # fmt: skip
 
 
 def _fan(shape: Shape, mode: str) -> int:
@@ -75,6 +86,7 @@ def normal(shape: Shape, mean: float = 0.0, std: float = 1.0, dtype: Any = f32) 
 
 
 def _draw(op: Any, shape: Shape, dtype: Any, **attrs: Any) -> Array:
+    _require_extents(shape)
     made = as_dtype(dtype)
     wide = made if made in (f32, f64) else f32
     drawn = host_draw(op, tuple(shape), wide, **attrs)

@@ -55,7 +55,7 @@ class Module(Holder):
         if "_parameters" not in self.__dict__:
             raise self._unprepared()
         for x in (*args, *kwargs.values()):
-            if isinstance(x, np.ndarray):
+            if _foreign(x):
                 args = tuple([_taken(a) for a in args])
                 kwargs = {name: _taken(a) for name, a in kwargs.items()}
             elif isinstance(x, Base) and x.symbolic:
@@ -356,8 +356,15 @@ class Module(Holder):
 
 
 def _taken(x: Any) -> Any:
-    """An argument, arrays as tensors."""
-    return as_tensor(x) if isinstance(x, np.ndarray) else x
+    """An argument, arrays (of other libraries too) as tensors."""
+    return as_tensor(np.asarray(x)) if _foreign(x) else x
+
+
+def _foreign(x: Any) -> bool:
+    """Whether it is an array, of numpy or of another library."""
+    if isinstance(x, (Base, np.generic)):
+        return False
+    return isinstance(x, np.ndarray) or (hasattr(x, "__array__") and hasattr(x, "shape"))
 
 
 __all__ = ["Module"]

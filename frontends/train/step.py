@@ -89,6 +89,7 @@ class TrainStep:
         distributed.join()
         if (loss is None) == (objective is None):
             raise Error("E0688", "a step takes either a loss or an objective")
+        self._require_parameters(net)
         self.net, self.objective = net, objective
         self.loss = as_loss(loss) if objective is None else None
         self.metrics: tuple[Metric, ...] = tuple([as_metric(m) for m in metrics])
@@ -110,6 +111,16 @@ class TrainStep:
         optimizer = type(self.settings.optimizer).__name__
         net = type(self.net).__name__
         return f"<{type(self).__name__} of {net}, {called}, {optimizer}, step {self.count}>"
+
+    @staticmethod
+    def _require_parameters(net: nn.Module) -> None:
+        """E0688 for a network that holds no parameter at all: it would stay as it is in silence."""
+        if next(iter(net.parameters()), None) is None:
+            raise Error(
+                "E0688",
+                f"the network {type(net).__name__} has no parameters",
+                hint="layers in a plain list or dict are not found: nn.ModuleList, nn.ModuleDict",
+            )
 
     # ------------------------------------------------------------ state
 

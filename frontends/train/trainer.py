@@ -18,7 +18,7 @@ from ...ir.core import Array
 from ...ir.errors import Error
 from .. import nn
 from . import data, distributed
-from .batches import as_batch
+from .batches import as_batch, numbers
 from .callbacks import Callback
 from .checkpoint import load_checkpoint, save_checkpoint
 from .metrics import Totals
@@ -214,8 +214,10 @@ class Trainer:
 
     def _dataset(self, dataset: Any, batch_size: int, shuffled: bool) -> Any:
         """Arrays as a dataset of batches; anything else as it is."""
-        arrays = dataset if isinstance(dataset, tuple) else (dataset,)
-        if all(isinstance(a, (np.ndarray, nn.Tensor)) for a in arrays):
+        arrays = tuple(
+            [numbers(a) for a in (dataset if isinstance(dataset, tuple) else (dataset,))]
+        )
+        if all(nn.trees.is_leaf(a) and hasattr(a, "shape") for a in arrays):
             made = data.arrays(*[np.asarray(a) for a in arrays])
             made = made.shuffle(seed=self.seed) if shuffled else made
             return distributed.divided(made.batch(batch_size))

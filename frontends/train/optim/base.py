@@ -185,6 +185,11 @@ class Attached:
     """An optimizer at work on a module: `backward` fills the gradients, `step` uses them."""
 
     def __init__(self, optimizer: Optimizer, net: nn.Module) -> None:
+        if not isinstance(net, nn.Module):
+            raise Error(
+                "E0691", f"an optimizer is attached to a module, found {type(net).__name__}",
+                hint=".attach(net)",
+            )  # fmt: skip
         self.optimizer = optimizer
         self.net = net
         with nn.no_grad():

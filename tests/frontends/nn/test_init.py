@@ -160,3 +160,17 @@ def test_first_values_are_distributed_as_torchs(name: str) -> None:
         assert abs(array.mean() - want.mean()) < 2 * slack * spread, key
         assert abs(array.std() - spread) < slack * spread, key
         assert abs(abs(array).max() / abs(want).max() - 1) < 0.35, key
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Linear(-1, 3),
+        lambda: nn.Linear(3.5, 3),
+        lambda: nn.Conv2d(3, -4, 3),
+        lambda: nn.Embedding(-2, 4),
+    ],
+)
+def test_sizes_of_layers_are_whole_numbers(make: Any) -> None:
+    with pytest.raises(Error, match="whole number"):
+        make()

@@ -11,6 +11,7 @@ import pytest
 
 import irc
 from irc import nn
+from irc.ir.errors import Error
 
 RNG = np.random.default_rng(5)
 X = RNG.standard_normal((2, 3)).astype(np.float32)
@@ -182,3 +183,10 @@ def test_modules_as_arguments_of_compiled_functions() -> None:
     np.testing.assert_allclose(run(net, X).numpy(), net(X).numpy(), 1e-5, 1e-6)
     traced = nn.trace(lambda net, x: net(x), net, X)
     assert traced.parameters == ["0.weight", "0.bias"] and traced.inputs == ("x",)
+
+
+def test_parts_of_a_sequence_are_called() -> None:
+    with pytest.raises(Error, match="part 1 is no module: None"):
+        nn.Sequential(nn.Linear(2, 2), None)
+    with pytest.raises(Error, match=r"nn.ReLU\(...\), an object"):
+        nn.Sequential(nn.Linear(2, 2), nn.ReLU)

@@ -9,6 +9,7 @@ import pytest
 
 from irc import nn, optim
 from irc.frontends.train.step import TrainStep
+from irc.frontends.train.trainer import Trainer
 from irc.ir.errors import Error
 
 RNG = np.random.default_rng(0)
@@ -186,6 +187,8 @@ def test_a_label_out_of_range_names_the_line() -> None:
         (lambda: TrainStep(network(), loss="mse", optimizer=optim.Adam), "optim.Adam(1e-3), an ob"),
         (lambda: TrainStep(network(), loss="cross_entropy")((X, Y * 1.0)), "labels are integers"),
         (lambda: TrainStep(network(), loss="mse")(([[1.0], [1.0, 2.0]], Y)), "different lengths"),
+        (lambda: TrainStep(nn.ReLU(), loss="mse"), "ReLU has no parameters"),
+        (lambda: optim.Adam(1e-3).attach(network().parameters()), "attached to a module"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(make: Any, said: str) -> None:
@@ -273,6 +276,9 @@ def test_lists_and_arrays_of_other_libraries_are_arrays(batch: Any) -> None:
     step = TrainStep(network(), loss="cross_entropy", target="reference")
     assert step(batch).logs["loss"] == trained(0)((X, Y)).logs["loss"]
     np.testing.assert_array_equal(step.predict(batch[0]), step.predict(X))
+    trainer = Trainer(network(), loss="cross_entropy", target="reference")
+    np.testing.assert_array_equal(trainer.predict(batch[0]), trainer.predict(X))
+    assert trainer.net(Foreign(X)).shape == (24, 4)
 
 
 def test_metrics_of_probabilities_take_the_likeliest_class() -> None:
