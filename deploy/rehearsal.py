@@ -1,6 +1,6 @@
 """What a packaged train step must compute: its programs run by their ops' own semantics.
 
-May import: ir.
+May import: ir, its siblings.
 """
 
 from __future__ import annotations

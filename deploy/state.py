@@ -3,7 +3,7 @@
 The block begins with 16 bytes that say whose it is.  Then come the arrays of the model (parameters,
 statistics), then those of training (slots, random stream, counters), so that each part is one run.
 Arrays of a kilobyte or more begin at a multiple of 64 bytes, smaller ones at a multiple of 8.
-May import: ir, backends.
+May import: ir, backends, its siblings.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A train step as a C package: init, train_step, eval_step, infer, save, restore; one state block.
 
 The programs come traced and differentiated; here they are compiled for C, joined, given a state
-block, a face, test vectors and a manifest.  May import: ir, passes, backends.
+block, a face, test vectors and a manifest.  May import: ir, passes, backends, its siblings.
 """
 
 from __future__ import annotations

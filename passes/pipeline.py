@@ -2,12 +2,16 @@
 on the way.
 
     import     the module as it came, specialised to the shapes given
-    canonical  simplified, constants folded, normalisations in the weights, invariants out of loops
+    canonical  what only gradients care for is inlined; simplified, constants folded, normalisations
+               in the weights, invariants out of loops
     layout     explicit packs and unpacks where the target wants blocked channels
     fused      `main` is fused regions, constants, control flow and reshapes
     generic    inside the regions only generics and ops with loops of their own
     loops      each region a scheduled kernel; `launch` in its place
     planned    `main` is a plan: calls, offsets in one arena, loops
+
+The passes of training (`grad`, `rematerialise`, `mixed-precision`, `order-updates`) are of no phase:
+who makes a train step runs them before.
 
 May import: ir, the passes.
 """

@@ -1,6 +1,6 @@
 """Modules that hold others: Sequential, lists and dicts of modules and of parameters.
 
-May import: its siblings.
+May import: ir, its siblings.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 `apply` is the only place where an op of the IR meets tensors.  Eager, it evaluates by the class's
 own numpy `evaluate` and remembers a `Node`: the op, its operands and their arrays.  A node points
 to what it was made from and nothing points forward, so dropping the last result frees everything.
-May import: ir.
+May import: ir, its siblings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The losses as modules, with torch's arguments.  May import: its siblings."""
+"""The losses as modules, with torch's arguments.  May import: ir, its siblings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses by name, for `Trainer(loss="cross_entropy")`.  May import: ir, frontends/nn."""
+"""Losses by name, for `Trainer(loss="cross_entropy")`.  May import: ir, frontends/nn, names."""
 
 from __future__ import annotations
 

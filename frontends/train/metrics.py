@@ -2,7 +2,7 @@
 
 A metric says what one batch gives (`partial`: named tensors that are summed over batches, or kept
 whole where `gathers`) and what the totals mean (`value`).  So a metric over an epoch is exact, not
-a mean of means.  May import: ir, frontends/nn.
+a mean of means.  May import: ir, frontends/nn, names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Optimizers by name, for `Trainer(optimizer="adamw")`.  May import: its siblings, names."""
+"""Optimizers by name, for `Trainer(optimizer="adamw")`.  May import: ir, its siblings, names."""
 
 from __future__ import annotations
 

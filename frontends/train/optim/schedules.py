@@ -3,7 +3,7 @@
 A schedule maps the step (0 at the first update) to a rate, an f64 scalar.  There is nothing to
 save or to restore: the step is part of the train state.  Steps count updates, not epochs.  A user's
 own is any function of the step written with `nn`, or a subclass of `Schedule` with `at`.
-May import: frontends/nn.
+May import: ir, frontends/nn.
 """
 
 from __future__ import annotations
