@@ -53,6 +53,8 @@ from ...ir.spelling import nearest, suggestion
 from .. import nn
 from . import data, optim
 from .callbacks import Callback, Checkpoint, CSVLog, EarlyStopping
+from .losses import as_loss
+from .metrics import as_metric
 from .optim.names import OPTIMIZERS
 from .trainer import Trainer
 
@@ -145,6 +147,7 @@ def trainer_of(config: Config, load: Callable[[str], Any]) -> tuple[Trainer, dic
     if epochs < 1:
         raise config.mistake("train", "epochs", f"must be at least 1, found {epochs}")
     steps = epochs * (batches.size or 1)
+    _check_outputs(config)
     given = config.tables["train"]
     options = {
         k: given[k]
@@ -153,8 +156,8 @@ def trainer_of(config: Config, load: Callable[[str], Any]) -> tuple[Trainer, dic
     }
     made = Trainer(
         model(config, load),
-        loss=given["loss"],
-        metrics=given.get("metrics", ()),
+        loss=_named(config, "loss", as_loss, given["loss"]),
+        metrics=[_named(config, "metrics", as_metric, m) for m in given.get("metrics", ())],
         optimizer=optimizer(config, steps),
         seed=seed,
         callbacks=callbacks(config),
@@ -162,6 +165,27 @@ def trainer_of(config: Config, load: Callable[[str], Any]) -> tuple[Trainer, dic
     )
     validation = dataset(config, "validation") if config.get("data", "validation") else None
     return made, {"dataset": batches, "epochs": epochs, "validation": validation}
+
+
+def _named(config: Config, key: str, find: Callable[[Any], Any], name: Any) -> Any:
+    """What a name of [train] stands for; E0650 with the line for one that is unknown."""
+    try:
+        return find(name)
+    except Error as error:
+        raise config.mistake("train", key, error.message, hint=error.hint) from None
+
+
+def _check_outputs(config: Config) -> None:
+    """E0650, before anything is trained, for a model that could not be written at the end."""
+    model = config.get("output", "model")
+    if model is None:
+        return
+    if Path(model).suffix not in (".onnx", ".irc", ".ir", ".safetensors"):
+        raise config.mistake("output", "model", f"'{model}' ends in no known suffix",
+                             hint=".onnx, .irc, .ir or .safetensors")  # fmt: skip
+    if not config.place(model).parent.is_dir():
+        folder = config.place(model).parent
+        raise config.mistake("output", "model", f"names a folder that does not exist: {folder}")
 
 
 def _number(config: Config, table: str, key: str, default: int) -> int:
@@ -236,6 +260,8 @@ def dataset(config: Config, which: str) -> data.Dataset:
     if which == "train" and config.get("data", "shuffle", True):
         found = found.shuffle(seed=_number(config, "train", "seed", 0))
     rows = _number(config, "data", "batch", 64 if which == "train" else 256)
+    if rows < 1:
+        raise config.mistake("data", "batch", f"must be at least 1, found {rows}")
     drop = bool(config.get("data", "drop_last", False)) and which == "train"
     return found.batch(rows, drop_last=drop)
 

@@ -121,6 +121,12 @@ def test_a_network_of_a_python_file(folder: Path, irc_train: Train) -> None:
         ("batch = 16", "batch = ", "is no TOML file"),
         ('loss = "cross_entropy"', "", "[train] loss is missing"),
         ("[12, 16]", "[11, 16]", "Linear"),
+        ('"cross_entropy"', '"crossentropy"', "c.toml: [train] loss"),
+        ('["accuracy"]', '["acuracy"]', "c.toml: [train] metrics"),
+        ("batch = 16", "batch = 0", "[data] batch must be at least 1"),
+        ('"net.onnx"', '"net.onx"', "[output] model 'net.onx' ends in no known suffix"),
+        ('"net.onnx"', '"no/net.onnx"', "a folder that does not exist"),
+        ("{ Linear = { in_f", "{ Dropout = [0.1], q = 2 }, { Linear = { in_f", "argument 'q'"),
     ],
 )
 def test_mistakes_are_named(folder: Path, irc_train: Train, old: str, new: str, said: str) -> None:
