@@ -17,7 +17,7 @@ from pathlib import Path
 
 import llvmlite
 
-FORMAT = 1
+FORMAT = 2
 """Version of the entries; part of every key."""
 
 DEFAULT_LIMIT = 1 << 30

@@ -45,17 +45,17 @@ class CodegenTarget:
 
     `features` is LLVM's list ("+avx2,-avx512f").  `reloc` and `code_model` are llvmlite's names;
     position-independent small code serves the JIT, archives and shared libraries alike.  Text comes
-    scheduled, so LLVM's own loop and SLP vectorizers (`vectorize`) are off.
+    scheduled and says which loops to unroll, so LLVM's own vectorizers and unrolling (`vectorize`)
+    are off.
     """
 
     triple: str
     cpu: str = ""
     features: str = ""
-    opt: int = 3
+    opt: int = 2
     reloc: str = "pic"
     code_model: str = "small"
     vectorize: bool = False
-    unroll: bool = True
     abi: str = ""
 
     def key(self) -> str:

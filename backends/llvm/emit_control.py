@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...ir.core import Block, Op
+from ...ir.dims import Dim
 from ...ir.errors import UnsupportedError
 from ...ir.ops import loop
 from ...ir.ops.core import Const, Yield
@@ -17,6 +18,15 @@ from ...ir.types import DType
 from .emit_index import Memory
 from .emit_types import constant, memory_bits
 from .emit_writer import Row, Writer
+
+WRITTEN_OUT = 512
+"""Lines of text that a short loop may come to when LLVM is asked to write it out."""
+
+GUARDED = 12_000
+"""The same where the index decides what is read: written out, a window's edges are constants."""
+
+ROUNDS = 32
+"""Lines of text of the rounds of any other loop that are to be written out together."""
 
 
 def _for(w: Writer, op: Op) -> None:
@@ -53,9 +63,36 @@ def _serial(w: Writer, op: loop.For) -> None:
     phi = f"  {var} = phi i64 [ {lo}, %{before} ], [ {following}, %{inner.label} ]"
     inner.lines[:0] = [f"{head}:", phi]
     w.line(f"{following} = add nsw i64 {var}, 1")
-    w.branch(w.emit(f"icmp slt i64 {following}, {end}"), head, done)
+    note = _unrolling(w, op)
+    w.branch(w.emit(f"icmp slt i64 {following}, {end}"), head, done, note)
     w.leave(jump)
     w.start(done)
+
+
+def _unrolling(w: Writer, op: loop.For) -> str:
+    """What LLVM is to make of the innermost scope, the body of a loop: loops come unrolled where
+    they are wide; of the others it writes out short ones, and some rounds of small bodies.
+    """
+    scope, extent = w.scope, op.extent
+    if scope.loops:
+        return ""
+    lines = len(scope.lines) + scope.added
+    if isinstance(extent, int):
+        most = GUARDED if scope.added and _decides(op) else WRITTEN_OUT
+        if extent * lines <= most:
+            scope.added += (extent - 1) * lines
+            return w.module.loop_note('!"llvm.loop.unroll.full"')
+    scope.loops = True
+    rounds = next((n for n in (8, 4, 2) if n * lines <= ROUNDS), 1)
+    if rounds == 1:
+        return ""
+    return w.module.loop_note(f'!"llvm.loop.unroll.count", i32 {rounds}')
+
+
+def _decides(op: loop.For) -> bool:
+    """Whether the index of a loop decides what its body may read or write."""
+    guarded = [i for i in op.body.walk() if isinstance(i, (loop.Load, loop.Store, loop.If))]
+    return any([op.var in e.symbols for i in guarded for e in i.where if isinstance(e, Dim)])
 
 
 def _parallel(w: Writer, op: loop.For) -> None:
@@ -165,6 +202,7 @@ def _while(w: Writer, op: Op) -> None:
     header.lines[:0] = [f"{head}:", phi]
     header.lines += [f"{body}:", *inner.lines]
     w.leave(f"  br label %{head}")
+    w.scope.loops = True
     w.start(done)
 
 

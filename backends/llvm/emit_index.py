@@ -32,6 +32,10 @@ class Scope:
     lines: list[str] = field(default_factory=list)
     memo: dict[Any, str] = field(default_factory=dict)
     bound: list[str] = field(default_factory=list)
+    added: int = 0
+    """Lines that unrolling of inner loops adds to those here."""
+    loops: bool = False
+    """Whether a loop stays in it."""
 
 
 @dataclass(frozen=True, slots=True)

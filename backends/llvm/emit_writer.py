@@ -26,6 +26,15 @@ class ModuleText:
     defined: set[str] = field(default_factory=set)
     called: dict[str, str] = field(default_factory=dict)
     needs_parallel: bool = False
+    nodes: int = 1
+    """Numbers of metadata taken; 0 marks stores that pass the caches by."""
+
+    def loop_note(self, what: str) -> str:
+        """The note on the branch back of a loop: what LLVM is to do with it."""
+        first, self.nodes = self.nodes, self.nodes + 2
+        self.declared[f"!{first} = distinct !{{!{first}, !{first + 1}}}"] = None
+        self.declared[f"!{first + 1} = !{{{what}}}"] = None
+        return f", !llvm.loop !{first}"
 
 
 class Writer(Indexer):
@@ -105,9 +114,9 @@ class Writer(Indexer):
         self.scope.lines.append(f"{label}:")
         self.scope.label = label
 
-    def branch(self, condition: str, then: str, otherwise: str) -> None:
+    def branch(self, condition: str, then: str, otherwise: str, note: str = "") -> None:
         """End the current block by a conditional branch."""
-        self.line(f"br i1 {condition}, label %{then}, label %{otherwise}")
+        self.line(f"br i1 {condition}, label %{then}, label %{otherwise}{note}")
 
     def enter(self, label: str) -> Scope:
         """A new innermost scope that begins in block `label`."""
@@ -122,6 +131,8 @@ class Writer(Indexer):
         inner = self.pop()
         self.scope.lines += [*jump, *inner.lines]
         self.scope.label = inner.label
+        self.scope.added += inner.added
+        self.scope.loops |= inner.loops
 
     def fail_label(self, status: int) -> str:
         """The block that ends the function with this status."""
