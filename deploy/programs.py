@@ -108,11 +108,9 @@ class Linked:
 
 def element_count(type: TensorType) -> int:
     """Elements of a static tensor type."""
-    count = 1
-    for extent in type.shape:
-        assert isinstance(extent, int)
-        count *= extent
-    return count
+    size = type.size
+    assert isinstance(size, int)
+    return size
 
 
 def stored_size(type: TensorType) -> int:

@@ -10,8 +10,8 @@ on the way.
     loops      each region a scheduled kernel; `launch` in its place
     planned    `main` is a plan: calls, offsets in one arena, loops
 
-The passes of training (`grad`, `rematerialise`, `mixed-precision`, `order-updates`) are of no phase:
-who makes a train step runs them before.
+The passes of training (`grad`, `rematerialise`, `mixed-precision`, `order-updates`) are of no
+phase: who makes a train step runs them before.
 
 May import: ir, the passes.
 """

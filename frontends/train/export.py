@@ -32,18 +32,9 @@ from ..nn.saving import in_mode
 from ..nn.specs import Spec
 from ..nn.traced import Traced, trace
 from . import distributed
-from .assemble import (
-    COUNTER,
-    GOOD,
-    KEY,
-    RATE,
-    SCALE,
-    STEP,
-    Forward,
-    step_program,
-)
-from .batches import as_batch, dense
-from .state import unique
+from .assemble import KEY, Forward, step_program
+from .batches import as_batch, dense, type_of
+from .state import fresh_counters, fresh_slots, unique
 from .step import TrainStep
 
 BEGINNINGS = ("parameters", "seed", "state")
@@ -114,7 +105,7 @@ def export_step(
 def programs_of(step: TrainStep, now: Mapping[str, Array], chosen: Choices) -> StepPrograms:
     """The programs of a step whose state is `now`, and where they begin."""
     batch, inputs = _batches(step, chosen)
-    arrays = step._given(batch)
+    arrays = step.given(batch)
     names = _input_names(step, batch)
     train, forward = _train_entry(step, chosen, arrays, names)
     entries = [train, _eval_entry(step, arrays, names)]
@@ -167,20 +158,11 @@ def _drawn(step: TrainStep, model: Sequence[str]) -> Module | None:
 # ------------------------------------------------------------ batches
 
 
-def _seen(step: TrainStep) -> tuple[Any, int | None]:
-    """The last batch, and the rows of the first that was trained with; None without one."""
-    rows = []
-    for key in step._programs:
-        if key[0] == "train":
-            rows.append(int(key[1].partition("[")[2].partition(",")[0].rstrip("]")))
-    return getattr(step, "_parts", None) or None, rows[0] if rows else None
-
-
 def _batches(step: TrainStep, chosen: Choices) -> tuple[tuple[Any, ...], Any]:
     """The batch of train_step, and the inputs of infer, with the rows asked for."""
     example, rows = chosen.example, chosen.batch
     if example is None:
-        example, seen = _seen(step)
+        example, seen = step.seen
         rows = rows or seen
     if example is None:
         raise Error(
@@ -230,7 +212,7 @@ def _train_entry(
     kept = trained_of(known, chosen.frozen, chosen.trainable, list(_parameters(step)))
     trained = tuple([k for k, name in zip(forward.trained, known, strict=True) if name in kept])
     forward = replace(forward, trained=trained)
-    slots = {n: t.type for n, t in _slots(step, forward).items()}
+    slots = {n: type_of(a) for n, a in _slots(step, forward).items()}
     program = step_program(forward, step.settings, slots)
     main = program.module.main
     updates, logs = len(main.state), list(program.logs)
@@ -244,7 +226,7 @@ def _train_entry(
 
 def _eval_entry(step: TrainStep, arrays: Sequence[Array], names: Sequence[str]) -> Entry:
     """Loss and metrics in evaluation mode."""
-    traced, partials = step._traced(_specs(arrays, names), False)
+    traced, partials = step.traced(_specs(arrays, names), False)
     made = _unchanging(traced, drop=1)
     made.main.set_attr("outputs", ("loss", *_metric_names(step, partials)))
     notes = LOGS | _metric_notes(step, partials)
@@ -350,12 +332,11 @@ def _parameters(step: TrainStep) -> dict[str, Any]:
     return {f"params/{n}": p for n, p in unique(step.net.named_parameters()).items()}
 
 
-def _slots(step: TrainStep, forward: Forward) -> dict[str, Any]:
+def _slots(step: TrainStep, forward: Forward) -> dict[str, Array]:
     """Fresh slots of the trained parameters."""
     names = [forward.names[k] for k in forward.trained]
     params = {n.removeprefix("params/"): p for n, p in _parameters(step).items() if n in names}
-    with nn.no_grad():
-        return {f"slots/{n}": t for n, t in step.settings.optimizer.init(params).items()}
+    return fresh_slots(step.settings, params)
 
 
 def _first(
@@ -368,11 +349,7 @@ def _first(
     """The first value of every state."""
     found = {n: np.array(now[n] if n in now else step.state.array(n)) for n in used}
     if chosen.init != "state":
-        fresh: dict[str, Any] = {n: t.array for n, t in _slots(step, forward).items()}
-        fresh |= {COUNTER: np.zeros(4, np.uint32), STEP: np.zeros((), np.int64)}
-        fresh |= {RATE: np.ones(()), GOOD: np.zeros((), np.int64)}
-        if step.scales:
-            fresh[SCALE] = np.asarray(step.settings.first_scale, np.float32)
+        fresh = _slots(step, forward) | fresh_counters(step.settings)
         found |= {n: np.array(x) for n, x in fresh.items() if n in found}
     return found
 

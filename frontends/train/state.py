@@ -2,7 +2,7 @@
 
 The arrays live as long as the step; the compiled program changes them in place, and the module's
 tensors are these very arrays.  Of several processes each may keep parts of the slots alone.
-May import: ir, frontends/nn, its siblings.
+May import: ir, deploy, frontends/nn, its siblings.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...deploy.rehearsal import seed_key
 from ...ir.core import Array
 from ...ir.errors import Error
 from .. import nn
@@ -53,9 +54,7 @@ class TrainState:
 
     def _make_slots(self, settings: Settings) -> None:
         """The optimizer's slots, or this process's parts of them."""
-        with nn.no_grad():
-            slots = settings.optimizer.init(self.trained)
-        kept = {f"slots/{n}": np.asarray(t.array) for n, t in slots.items()}
+        kept = fresh_slots(settings, self.trained)
         if settings.sharded:
             require_elementwise(settings.optimizer)
             self._whole = shapes_of_parts(self.trained, kept)
@@ -63,15 +62,9 @@ class TrainState:
 
     def _make_counters(self, settings: Settings, seed: int) -> None:
         """Random stream, steps done, factor on the rate, and what a scaled loss needs."""
-        key = [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF]
-        self.arrays[KEY] = owned(np.asarray(key, np.uint32))
+        self.arrays[KEY] = owned(seed_key(seed))
         distributed.same_state({KEY: self.arrays[KEY]})
-        self.arrays[COUNTER] = owned(np.zeros(4, np.uint32))
-        self.arrays[STEP] = owned(np.zeros((), np.int64))
-        self.arrays[RATE] = owned(np.ones((), np.float64))
-        if settings.scales:
-            self.arrays[SCALE] = owned(np.asarray(settings.first_scale, np.float32))
-            self.arrays[GOOD] = owned(np.zeros((), np.int64))
+        self.arrays |= {n: owned(a) for n, a in fresh_counters(settings).items()}
 
     # ------------------------------------------------------------ the network's tensors
 
@@ -195,6 +188,24 @@ class TrainState:
         return name
 
 
+def fresh_slots(settings: Settings, params: Mapping[str, Any]) -> dict[str, Array]:
+    """The optimizer's slots of parameters, as a step begins."""
+    with nn.no_grad():
+        slots = settings.optimizer.init(params)
+    return {f"slots/{n}": np.asarray(t.array) for n, t in slots.items()}
+
+
+def fresh_counters(settings: Settings) -> dict[str, Array]:
+    """Words drawn, steps done, factor on the rate, and the loss scale, as a step begins."""
+    found: dict[str, Array] = {
+        COUNTER: np.zeros(4, np.uint32), STEP: np.zeros((), np.int64), RATE: np.ones(()),
+    }  # fmt: skip
+    if settings.scales:
+        found[SCALE] = np.asarray(settings.first_scale, np.float32)
+        found[GOOD] = np.zeros((), np.int64)
+    return found
+
+
 def _changed(name: str) -> Error:
     """E0699 for a tensor that the network has got since the step was made."""
     kind, _, bare = name.partition("/")
@@ -216,4 +227,4 @@ def unique(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-__all__ = ["TrainState", "unique"]
+__all__ = ["TrainState", "fresh_counters", "fresh_slots", "unique"]

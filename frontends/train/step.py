@@ -90,6 +90,8 @@ class TrainStep:
         if (loss is None) == (objective is None):
             raise Error("E0688", "a step takes either a loss or an objective")
         self._require_parameters(net)
+        if not isinstance(accumulate, int) or accumulate < 1:
+            raise Error("E0688", f"accumulate is a number from 1, found {accumulate!r}")
         self.net, self.objective = net, objective
         self.loss = as_loss(loss) if objective is None else None
         self.metrics: tuple[Metric, ...] = tuple([as_metric(m) for m in metrics])
@@ -101,7 +103,8 @@ class TrainStep:
         )  # fmt: skip
         self.choice = choose(target, distributed.threads(threads))
         self._parts: tuple[Any, ...] = ()
-        self._programs: dict[Any, Any] = {}
+        self._steps: dict[Any, tuple[StepProgram, Any, list[list[str]]]] = {}
+        self._modes: dict[Any, tuple[Traced, Any, list[list[str]]]] = {}
         self._share = distributed.share(0)
         self.state = TrainState(net, self.settings, seed)
 
@@ -165,7 +168,7 @@ class TrainStep:
 
         Errors: E0506 with the op and its line for an index or label out of range.
         """
-        arrays = self._given(batch)
+        arrays = self.given(batch)
         program, exe, logs = self._train_program(arrays)
         if group().world > 1:
             distributed.agree(self._told(arrays, exe))
@@ -207,7 +210,7 @@ class TrainStep:
 
     def forward_with(self, batch: Any) -> tuple[Func, dict[str, Array]]:
         """The function with gradients and its inputs by name, for looking at single values."""
-        arrays = self._given(batch)
+        arrays = self.given(batch)
         program, _, _ = self._train_program(arrays)
         given = self._forward_arrays(program, arrays)
         func = program.forward
@@ -215,7 +218,7 @@ class TrainStep:
 
     def evaluate(self, batch: Any) -> Result:
         """Loss and metrics of a batch in evaluation mode; nothing changes."""
-        arrays = self._given(batch)
+        arrays = self.given(batch)
         traced, exe, names = self._mode_program("evaluate", arrays)
         found = self._run(exe, self.state.inputs_of(traced), arrays, None)[len(traced.buffers) :]
         if not self._share.counted:
@@ -240,10 +243,14 @@ class TrainStep:
 
     def graph(self) -> Module | None:
         """The compiled step's program, if there was a step."""
-        for kind, found in self._programs.items():
-            if kind[0] == "train":
-                return found[0].module  # type: ignore[no-any-return]
-        return None
+        program = next(iter(self._steps.values()), None)
+        return None if program is None else program[0].module
+
+    @property
+    def seen(self) -> tuple[tuple[Any, ...] | None, int | None]:
+        """The fields of the last batch, and the rows of the first that was trained with."""
+        rows = [types[0].shape[0] for types, _ in self._steps]
+        return self._parts or None, rows[0] if rows else None
 
     # ------------------------------------------------------------ programs
 
@@ -252,7 +259,7 @@ class TrainStep:
         """The element type of the network: of its first float parameter."""
         return next((p.type.dtype for p in self.state.trained.values()), f32)
 
-    def _given(self, batch: Any) -> list[Array]:
+    def given(self, batch: Any) -> list[Array]:
         """This process's rows of a batch, as dense arrays; wide floats get the network's type."""
         own = batch if isinstance(batch, distributed.Own) else None
         parts = as_batch(batch if own is None else own.batch)
@@ -271,8 +278,8 @@ class TrainStep:
 
     def _train_program(self, arrays: list[Array]) -> tuple[StepProgram, Any, list[list[str]]]:
         """The compiled step for batches of these types."""
-        key = ("train", *[type_text(a) for a in arrays], self._share)
-        known = self._programs.get(key)
+        key = tuple([type_of(a) for a in arrays]), self._share
+        known = self._steps.get(key)
         if known is None:
             rows = micro_rows(len(arrays[0]), self.settings.accumulate)
             specs = [Spec((rows, *a.shape[1:]), from_numpy(a.dtype)) for a in arrays]
@@ -280,7 +287,7 @@ class TrainStep:
             own = self.state.arrays
             slots = {n: type_of(own[n]) for n in own if n.startswith("slots/")}
             program = step_program(forward, self.settings, slots)
-            known = self._programs[key] = (program, self._compiled(program.module), names)
+            known = self._steps[key] = (program, self._compiled(program.module), names)
         return known
 
     def forward(
@@ -289,7 +296,7 @@ class TrainStep:
         """The traced forward function for such a batch, and what its partials are called."""
         if self.scales:
             specs = [*specs, Spec((), "f32", "loss_scale")]
-        traced, names = self._traced(specs, training)
+        traced, names = self.traced(specs, training)
         states, trained = [], []
         for k, state in enumerate(traced.states):
             states.append(self.state.name_of(state))
@@ -307,7 +314,7 @@ class TrainStep:
         even = self._share.even
         return Forward(made, tuple(states), updated, tuple(trained), stacked, even), names
 
-    def _traced(self, specs: Sequence[Spec], training: bool) -> tuple[Traced, list[list[str]]]:
+    def traced(self, specs: Sequence[Spec], training: bool) -> tuple[Traced, list[list[str]]]:
         """The trace of loss and partials."""
         names: list[list[str]] = []
         net, parts, scales = self.net, self._parts, self.scales and training
@@ -351,20 +358,22 @@ class TrainStep:
             )
         return found, extra[0], extra[1]
 
-    def _mode_program(self, kind: str, arrays: list[Array], x: Any = None) -> Any:
+    def _mode_program(
+        self, kind: str, arrays: list[Array], x: Any = None
+    ) -> tuple[Traced, Any, list[list[str]]]:
         """The program that evaluates or predicts, its state shared with the step's."""
-        key = (kind, *[type_text(a) for a in arrays])
-        known = self._programs.get(key)
+        key = kind, tuple([type_of(a) for a in arrays])
+        known = self._modes.get(key)
         if known is None:
             specs = [Spec(a.shape, from_numpy(a.dtype)) for a in arrays]
-            names: list[Any] = []
+            names: list[list[str]] = []
             if kind == "evaluate":
-                traced, names = self._traced(specs, False)
+                traced, names = self.traced(specs, False)
             else:
                 given = nn.trees.unflatten(nn.trees.flatten(x)[1], specs)
                 with in_mode(self.net):
                     traced = trace(self.net, *(given if isinstance(given, tuple) else (given,)))
-            known = self._programs[key] = (traced, self._compiled(traced.module), names)
+            known = self._modes[key] = (traced, self._compiled(traced.module), names)
         return known
 
     def _compiled(self, module: Module) -> Any:

@@ -47,7 +47,7 @@ def test_parameters_are_changed_in_place() -> None:
     before, array = weight.numpy().copy(), weight.array
     step((X, Y))
     assert weight.array is array and (weight.numpy() != before).any()
-    assert not next(iter(step._programs.values()))[1].program.copies
+    assert not next(iter(step._steps.values()))[1].program.copies
 
 
 def test_values_given_to_the_module_are_taken() -> None:
@@ -109,7 +109,7 @@ def test_a_dynamic_scale_halves_and_skips() -> None:
 @pytest.mark.parametrize("precision", ["bf16", "f16"])
 def test_narrow_products_over_wide_weights(precision: str) -> None:
     narrow, wide = trained(3, "f32", precision=precision), trained(3, "f32")
-    program = next(iter(narrow._programs.values()))[0]
+    program = next(iter(narrow._steps.values()))[0]
     text = str(program.forward)
     assert f"{precision}[24, 6]" in text and "f32[16, 6]" in text
     difference = np.abs(parameters(narrow) - parameters(wide)).max()
@@ -188,6 +188,7 @@ def test_a_label_out_of_range_names_the_line() -> None:
         (lambda: TrainStep(network(), loss="cross_entropy")((X, Y * 1.0)), "labels are integers"),
         (lambda: TrainStep(network(), loss="mse")(([[1.0], [1.0, 2.0]], Y)), "different lengths"),
         (lambda: TrainStep(nn.ReLU(), loss="mse"), "ReLU has no parameters"),
+        (lambda: TrainStep(network(), loss="mse", accumulate=0), "accumulate is a number from 1"),
         (lambda: optim.Adam(1e-3).attach(network().parameters()), "attached to a module"),
     ],
 )  # fmt: skip
