@@ -10,13 +10,23 @@ from .export_graph import Place, Row
 
 
 def attention(p: Place) -> str | None:
-    """Attention from opset 23 on; windows, lengths and moved queries are decomposed."""
+    """Attention from opset 23 on; windows, lengths and moved queries are decomposed.
+
+    onnxruntime wants the mask's last two extents as those of the scores.
+    """
     given = p.attrs
     moved = given["causal"] and equal(given["offset"], 0) is not True
     if moved or given["left"] >= 0 or given["right"] >= 0 or p.x(4):
         return None
     p.need(23, "attention")
-    return p.node("Attention", *p.all(), scale=given["scale"] or None,
+    names = list(p.all())
+    if p.x(3):
+        extents = (p.type(0).shape[2], p.type(1).shape[2])
+        held = (1, *p.type(3).shape)[-2:]
+        if not all([equal(a, b) is True for a, b in zip(held, extents)]):
+            told = vector(p.graph, (1, 1, *extents))
+            names[3] = p.node("Expand", names[3], told)
+    return p.node("Attention", *names, scale=given["scale"] or None,
                   is_causal=1 if given["causal"] else None,
                   softcap=given["softcap"] or None)  # fmt: skip
 

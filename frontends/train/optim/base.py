@@ -65,6 +65,12 @@ class Optimizer:
                 f"{type(self).__name__}: weight_decay is a number from 0",
                 details=(f"found {self.weight_decay!r}"[:120],),
             )
+        for name in ("clip_norm", "clip_value"):
+            bound = getattr(self, name)
+            if bound is not None and not bound > 0:
+                raise Error("E0691", f"{name} is above 0, found {bound!r}")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise Error("E0691", f"ema, a decay, lies from 0 to below 1, found {self.ema!r}")
         betas = getattr(self, "betas", ())
         given = betas if isinstance(betas, (tuple, list)) else (None,)
         if not all([isinstance(b, (int, float)) and 0 <= b < 1 for b in given]):

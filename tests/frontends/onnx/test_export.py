@@ -25,7 +25,7 @@ from irc.ir.interpret import run
 from irc.ir.ops.control import ForLoop, If, Scan, While
 from irc.ir.ops.core import Const, Func, Module, Return
 from irc.ir.parse import parse
-from irc.ir.types import DType, TensorType, f16, f32, i64
+from irc.ir.types import DType, TensorType, boolean, f16, f32, i64
 from irc.ir.verify import verify
 
 REFUSED = {
@@ -452,6 +452,23 @@ def test_a_lowered_function_is_refused() -> None:
     module.main.set_attr("kind", "plan")
     with pytest.raises(Error, match="E0118"):
         model_of(module)
+
+
+@pytest.mark.parametrize("mask", [(2, 1, 1, 5), (1, 5), (5,), (2, 3, 4, 5)])
+def test_masks_of_attention_have_the_extents_of_the_scores(mask: tuple[int, ...]) -> None:
+    shapes = [(2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 5, 8)]
+
+    def build(b: Builder, *given: Value) -> Value:
+        return b.attention(*given)
+
+    module = made([*[TensorType(f32, s) for s in shapes], TensorType(boolean, mask)], build)
+    inputs = [*[random(*s) for s in shapes], np.arange(np.prod(mask)).reshape(mask) % 3 > 0]
+    proto = model_of(module)
+    ort = pytest.importorskip("onnxruntime")
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [i.name for i in session.get_inputs()]
+    found = session.run(None, dict(zip(names, inputs, strict=True)))
+    np.testing.assert_allclose(found[0], run(module.main, inputs)[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.bench

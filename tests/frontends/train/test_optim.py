@@ -277,6 +277,8 @@ def test_attached_to_a_module_it_trains() -> None:
         (lambda net: optim.SGD(-0.1), "not negative"),
         (lambda net: optim.AdamW(1e-3, betas=(0.9, 1.5)), "betas are two numbers"),
         (lambda net: optim.AdamW(1e-3, (0.9, 0.9)), "weight_decay is a number"),
+        (lambda net: optim.AdamW(clip_norm=-1.0), "clip_norm is above 0"),
+        (lambda net: optim.AdamW(ema=2.0), "ema, a decay"),
     ],
 )
 def test_what_is_no_rate_is_refused_at_once(make: Any, said: str) -> None:
