@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from ..dims import DimLike, ceildiv, max_, min_
 from ..errors import Error
-from ..types import Shape
-from .constraints import least, require
+from ..types import Shape, TensorType
+from .constraints import least, require, same
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +111,15 @@ def windows_of(op: str, shape: Shape, win: Window, ceil: bool = False) -> Shape:
     return out
 
 
-__all__ = ["Window", "window", "windows_of"]
+def check_windows(op: str, size: Shape, g: TensorType, win: Window) -> None:
+    """Constraint C4 of a convolution's derivatives: g has one position for each window."""
+    for k, count in enumerate(windows_of(op, size, win)):
+        require(
+            same(count, g.shape[2 + k]),
+            "E0314",
+            f"{op} (C4): g does not have one position for each window",
+            f"spatial axis {k}: {count} windows, g : {g}",
+        )
+
+
+__all__ = ["Window", "check_windows", "window", "windows_of"]
