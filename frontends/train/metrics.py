@@ -166,22 +166,26 @@ class Confusion(Metric):
 class _OfConfusion(Confusion):
     """A mean over classes of what their hits, said and true counts give.
 
-    `average` is "macro" (mean over the classes that occur or are said), "micro" (all together) or
-    "binary" (class 1 alone, the default for two classes).
+    `average` is "macro" (mean over the classes that occur or are said), "micro" (all together),
+    "binary" (class 1 alone, the default for two classes) or "none" (an array, one per class).
     """
 
     average: str | None = None
 
     def __post_init__(self) -> None:
-        if self.average not in (None, "macro", "micro", "binary"):
+        if self.average not in (None, "macro", "micro", "binary", "none"):
             raise Error(
-                "E0692", f"{self.name}: no average '{self.average}'", hint="macro, micro or binary"
+                "E0692",
+                f"{self.name}: no average '{self.average}'",
+                hint="macro, micro, binary or none",
             )
 
-    def value(self, totals: Mapping[str, Array]) -> float:
+    def value(self, totals: Mapping[str, Array]) -> Any:
         counts = totals["counts"]
         hits, said, true = np.diag(counts), counts.sum(0), counts.sum(1)
         average = self.average or ("binary" if len(counts) == 2 else "macro")
+        if average == "none":
+            return self.of_counts(hits, said, true)
         if average == "binary":
             hits, said, true = hits[1:2], said[1:2], true[1:2]
         elif average == "micro":

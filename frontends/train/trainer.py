@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,6 +109,11 @@ class Trainer:
                 "E0689",
                 f"epochs is a number, found {type(epochs).__name__}",
                 hint="the data is one argument: fit((X, y), epochs=...)",
+            )
+        if 0 < epochs <= self.epoch:
+            warnings.warn(
+                f"fit(epochs={epochs}) trains nothing: {self.epoch} are done, and they count",
+                stacklevel=2,
             )
         batches = self._dataset(dataset, batch_size, shuffled=True)
         watchers = [*self.callbacks, *callbacks]

@@ -99,6 +99,12 @@ def test_what_counts_classes(case: str, oracle: Any) -> None:
             assert found == pytest.approx(wanted), (metric.__name__, average)
 
 
+def test_figures_of_each_class() -> None:
+    counts = {"counts": np.array([[2.0, 2, 0], [0, 1, 0], [1, 0, 0]])}
+    np.testing.assert_allclose(train.Precision(3, "none").value(counts), [2 / 3, 1 / 3, 0])
+    np.testing.assert_allclose(train.Recall(3, "none").value(counts), [0.5, 1, 0])
+
+
 def test_averages_that_are_not_said() -> None:
     for name in ("precision", "recall", "f1"):
         metric = type(as_metric(name))
@@ -224,7 +230,7 @@ def test_in_a_trainer() -> None:
     [
         (lambda: as_metric("acuracy"), "did you mean 'accuracy'?"),
         (lambda: as_metric("top0"), "k is 1 or more"),
-        (lambda: train.Precision(average="weighted"), "macro, micro or binary"),
+        (lambda: train.Precision(average="weighted"), "macro, micro, binary or none"),
         (lambda: value(train.Confusion(3), LOGITS, CLASSES), "of 3 classes, the output has 4"),
         (lambda: value("auc", LOGITS, CLASSES), "the output has 4"),
         (lambda: value("top2", BINARY, SIGNS), "for several classes"),

@@ -247,3 +247,11 @@ def test_a_parameter_that_is_no_number_is_named() -> None:
 def test_mistakes_are_named(make: Any, said: str) -> None:
     with pytest.raises(Error, match=said):
         make()
+
+
+def test_epochs_count_from_the_first_and_a_fit_without_any_says_so() -> None:
+    made = trainer()
+    made.fit(batches(), epochs=1, progress=False)
+    with pytest.warns(UserWarning, match="trains nothing: 1 are done"):
+        made.fit(batches(), epochs=1, progress=False)
+    assert made.epoch == 1
