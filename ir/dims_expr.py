@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from math import gcd
 from operator import index
 from typing import Any, NoReturn
-from weakref import WeakValueDictionary
+from weakref import ReferenceType, WeakValueDictionary
 
 from .errors import Error
 
@@ -149,6 +149,10 @@ _ATOMS: WeakValueDictionary[tuple[str, tuple[Any, ...]], Atom] = WeakValueDictio
 _MONOS: WeakValueDictionary[tuple[Atom, ...], Mono] = WeakValueDictionary()
 _DIMS: WeakValueDictionary[tuple[Terms, int], Dim] = WeakValueDictionary()
 _SYMBOLS: WeakValueDictionary[str, Dim] = WeakValueDictionary()
+# The references themselves: `get` of the class above, asked this often, would be half the cost.
+_ATOM_REFS: Mapping[Any, ReferenceType[Atom]] = vars(_ATOMS)["data"]
+_MONO_REFS: Mapping[Any, ReferenceType[Mono]] = vars(_MONOS)["data"]
+_DIM_REFS: Mapping[Any, ReferenceType[Dim]] = vars(_DIMS)["data"]
 _COUNTER = itertools.count()
 
 
@@ -171,7 +175,8 @@ def dim(terms: Terms, const: int) -> DimLike:
     if not terms:
         return const
     key = (terms, const)
-    found = _DIMS.get(key)
+    known = _DIM_REFS.get(key)
+    found = None if known is None else known()
     if found is None:
         with _LOCK:
             found = _DIMS.get(key)
@@ -184,7 +189,8 @@ def dim(terms: Terms, const: int) -> DimLike:
 
 def mono(factors: tuple[Atom, ...]) -> Mono:
     """The product of `factors`, which are sorted by text."""
-    found = _MONOS.get(factors)
+    known = _MONO_REFS.get(factors)
+    found = None if known is None else known()
     if found is None:
         with _LOCK:
             found = _MONOS.get(factors)
@@ -200,7 +206,8 @@ def mono(factors: tuple[Atom, ...]) -> Mono:
 def atom(kind: str, args: tuple[Any, ...]) -> Atom:
     """The atom of `kind` with canonical `args`."""
     key = (kind, args)
-    found = _ATOMS.get(key)
+    known = _ATOM_REFS.get(key)
+    found = None if known is None else known()
     if found is None:
         with _LOCK:
             found = _ATOMS.get(key)

@@ -155,16 +155,27 @@ def _clashes(items: Sequence[Item]) -> list[list[int]]:
 
 
 def _place(
-    order: Sequence[int], sizes: Sequence[int], clashes: Sequence[Sequence[int]], tightest: bool
+    order: Sequence[int],
+    sizes: Sequence[int],
+    clashes: Sequence[Sequence[int]],
+    tightest: bool,
+    limit: int = 0,
 ) -> tuple[list[int], int]:
-    """Put items in order into the lowest gap that fits (or into the tightest hole)."""
+    """Put items in order into the lowest gap that fits (or into the tightest hole); stops at the
+    first item that reaches above `limit`, if that is given.
+    """
+    ends = [-1] * len(sizes)
     offsets = [-1] * len(sizes)
     total = 0
     for k in order:
-        taken = sorted([(offsets[j], offsets[j] + sizes[j]) for j in clashes[k] if offsets[j] >= 0])
-        at = _gap(taken, sizes[k], tightest)
-        offsets[k] = at
-        total = max(total, at + sizes[k])
+        taken = [(offsets[j], ends[j]) for j in clashes[k] if ends[j] >= 0]
+        taken.sort()
+        offsets[k] = at = _gap(taken, sizes[k], tightest)
+        ends[k] = end = at + sizes[k]
+        if end > total:
+            total = end
+            if limit and total > limit:
+                break
     return offsets, total
 
 
@@ -179,7 +190,8 @@ def _gap(taken: Sequence[tuple[int, int]], size: int, tightest: bool) -> int:
                 return at
             if best < 0 or lo - at < slack:
                 best, slack = at, lo - at
-        at = max(at, hi)
+        if hi > at:
+            at = hi
     return best if best >= 0 else at
 
 
@@ -190,7 +202,7 @@ def _search(
     bound: int,
 ) -> tuple[int, list[int]]:
     """Local search over orders: move an item that reaches the top to an earlier turn; seeded, so
-    repeatable.
+    repeatable.  A worse order is seldom kept, so it is only then placed to its end.
     """
     total, offsets, order = start
     if len(sizes) > 2000:
@@ -204,9 +216,13 @@ def _search(
         k = rng.choice(top) if rng.random() < 0.7 else rng.choice(current)
         trial = [j for j in current if j != k]
         trial.insert(rng.randrange(current.index(k) + 1), k)
-        found, height = _place(trial, sizes, clashes, rng.random() < 0.3)
-        if height <= now or rng.random() < 0.02:
-            current, current_offsets, now = trial, found, height
+        tightest = rng.random() < 0.3
+        found, height = _place(trial, sizes, clashes, tightest, now)
+        if height > now:
+            if rng.random() >= 0.02:
+                continue
+            found, height = _place(trial, sizes, clashes, tightest)
+        current, current_offsets, now = trial, found, height
         if height < total:
             total, offsets = height, found
     return total, offsets

@@ -21,7 +21,7 @@ from ...ir.target import Target
 from ...ir.text import print_op
 from ...ir.types import BufferType
 from ..options import Pass, hidden
-from ..schedule.steps import apply_steps
+from ..schedule.steps import Applied, apply_steps
 from .finish import finish
 from .loops import lower_fused
 from .scratch import hoist_scratch
@@ -82,7 +82,8 @@ class LowerKernels(Pass):
     def scheduled(self, plain: Func) -> Func | None:
         """The kernel after the schedule, finished; None where a step or the target refuses."""
         try:
-            kernel = apply_steps(plain, list(self.target.schedule(plain, self.target)))
+            steps = self.target.schedule(plain, self.target)
+            kernel = steps.kernel if isinstance(steps, Applied) else apply_steps(plain, steps)
             finish(kernel, self.target)
         except Error as refusal:
             if refusal.code not in REFUSALS:

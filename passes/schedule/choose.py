@@ -31,7 +31,7 @@ from .nests import Refused, child_of, contains, find_loop, perfect_chain
 from .rows import schedule_rows, share_copies, vectorize_nest
 from .scheduler import Scheduler, depends, static
 from .sliding import schedule_sliding
-from .steps import Simplify, Step
+from .steps import Applied, Simplify, Step
 from .streaming import stream_results
 from .window import window
 from .windowed import schedule_windowed
@@ -84,8 +84,9 @@ def choose(kernel: Func, target: Target) -> Scheduled:
 
 
 def schedule(kernel: Func, target: Target) -> Sequence[Step]:
-    """The steps alone: what a `Target` asks for."""
-    return choose(kernel, target).steps
+    """The steps and what they make of the kernel: what a `Target` asks for."""
+    chosen = choose(kernel, target)
+    return Applied(chosen.steps, chosen.kernel)
 
 
 def _inline(s: Scheduler) -> None:

@@ -1,8 +1,8 @@
 """A kernel while its schedule is being chosen: each step is applied at once and recorded.
 
 Choosing needs to see what earlier steps made, so a chooser works on a copy; what comes out is data,
-the recorded steps, which `apply_steps` repeats on the original.  May import: ir, the steps beside
-it.
+the recorded steps, which `apply_steps` would repeat on the original, and that copy.  May import:
+ir, the steps beside it.
 """
 
 from __future__ import annotations

@@ -437,6 +437,18 @@ class Collapse(Step):
         simplify_under(outer)
 
 
+class Applied(tuple[Step, ...]):
+    """Steps together with the kernel that they made, where choosing them has applied them."""
+
+    kernel: Func
+
+    def __new__(cls, steps: Sequence[Step], kernel: Func) -> Applied:
+        """The steps, in order; the kernel is the caller's from here on."""
+        made = super().__new__(cls, steps)
+        made.kernel = kernel
+        return made
+
+
 def apply_steps(kernel: Func, steps: Sequence[Step]) -> Func:
     """A copy of `kernel` with all steps applied, in order."""
     made = kernel.copy({})
@@ -446,6 +458,7 @@ def apply_steps(kernel: Func, steps: Sequence[Step]) -> Func:
 
 
 __all__ = [
+    "Applied",
     "Collapse",
     "Fission",
     "FromZero",
