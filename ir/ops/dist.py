@@ -246,40 +246,39 @@ class Rank(Op, name="dist.rank"):
         return np.asarray(group().rank, np.int64)
 
 
-class AllReduceStart(Op, name="dist.all_reduce_start"):
-    """Begin to reduce some tensors together: `all_reduce_wait` of the same bucket gives the sums.
+class _Start(Op):
+    """Base: begin to exchange some tensors together, a wait of the same bucket gives the results.
 
     The result is the bucket's number, for the wait to stand behind.  C1: `how` is a reduction.
     """
 
-    no_gradient = "made behind differentiation, from all_reduce"
     pure = False
     host = True
+    scatter: ClassVar[bool] = False
     xs = variadic(Number)
     how = attr(str, "sum")
     bucket = attr(int, 0)
     samples: ClassVar[Any] = (sample((3, 5), (2,)), sample((4,), bucket=3))
     rejects: ClassVar[Any] = (("C1", sample((2,), how="median")),)
 
-    @staticmethod
-    def infer(*xs: TensorType, how: str, bucket: int) -> TensorType:
-        _check_how("all_reduce_start", how)
+    @classmethod
+    def infer(cls, *xs: TensorType, how: str, bucket: int) -> TensorType:
+        _check_how(cls.name, how)
         return TensorType(i64, ())
 
-    @staticmethod
-    def evaluate(*xs: Array, how: str, bucket: int) -> Array:
-        group().start(bucket, xs, how, scatter=False)
+    @classmethod
+    def evaluate(cls, *xs: Array, how: str, bucket: int) -> Array:
+        group().start(bucket, xs, how, scatter=cls.scatter)
         return np.asarray(bucket, np.int64)
 
 
-class AllReduceWait(Op, name="dist.all_reduce_wait"):
-    """The sums (means, ...) of tensors over all processes, begun by an `all_reduce_start` of the
-    same bucket or else done now; the last operand is what the start gave.
+class _Wait(Op):
+    """Base: what a start of the same bucket began, or else done now; the last operand is what the
+    start gave.
 
     C1: `how` is a reduction.  C2: the last operand is i64[].
     """
 
-    no_gradient = "made behind differentiation, from all_reduce"
     pure = False
     host = True
     xs = variadic(Number)
@@ -294,10 +293,21 @@ class AllReduceWait(Op, name="dist.all_reduce_wait"):
         ("C2", sample((2,), (3,), dtypes=("f32", "i64"))),
     )
 
-    @staticmethod
-    def infer(*xs: TensorType, how: str, bucket: int) -> tuple[TensorType, ...]:
-        _check_how("all_reduce_wait", how)
-        return _awaited("all_reduce_wait", xs)
+
+class AllReduceStart(_Start, name="dist.all_reduce_start"):
+    """Begin to reduce some tensors together: see `all_reduce_wait`."""
+
+    no_gradient = "made behind differentiation, from all_reduce"
+
+
+class AllReduceWait(_Wait, name="dist.all_reduce_wait"):
+    """The sums (means, ...) of tensors over all processes.  C1, C2 as for all waits."""
+
+    no_gradient = "made behind differentiation, from all_reduce"
+
+    @classmethod
+    def infer(cls, *xs: TensorType, how: str, bucket: int) -> tuple[TensorType, ...]:
+        return _awaited(cls.name, xs, how)
 
     @staticmethod
     def evaluate(*xs: Array, how: str, bucket: int) -> Any:
@@ -305,59 +315,26 @@ class AllReduceWait(Op, name="dist.all_reduce_wait"):
         return found[0] if len(found) == 1 else tuple(found)
 
 
-class ReduceScatterStart(Op, name="dist.reduce_scatter_start"):
+class ReduceScatterStart(_Start, name="dist.reduce_scatter_start"):
     """Begin to reduce some tensors of which this process wants its parts: see
-    `reduce_scatter_wait`.  C1: `how` is a reduction.
+    `reduce_scatter_wait`.
     """
 
     no_gradient = "made behind differentiation, where optimizer state is sharded"
-    pure = False
-    host = True
-    xs = variadic(Number)
-    how = attr(str, "sum")
-    bucket = attr(int, 0)
-    samples: ClassVar[Any] = (sample((3, 5), (2,)), sample((4,), bucket=3))
-    rejects: ClassVar[Any] = (("C1", sample((2,), how="median")),)
-
-    @staticmethod
-    def infer(*xs: TensorType, how: str, bucket: int) -> TensorType:
-        _check_how("reduce_scatter_start", how)
-        return TensorType(i64, ())
-
-    @staticmethod
-    def evaluate(*xs: Array, how: str, bucket: int) -> Array:
-        group().start(bucket, xs, how, scatter=True)
-        return np.asarray(bucket, np.int64)
+    scatter = True
 
 
-class ReduceScatterWait(Op, name="dist.reduce_scatter_wait"):
-    """This process's parts of the sums (means, ...) of tensors over all `world` processes, begun by
-    a `reduce_scatter_start` of the same bucket or else done now; the last operand is what that
-    gave.
-
-    C1: `how` is a reduction.  C2: the last operand is i64[].
+class ReduceScatterWait(_Wait, name="dist.reduce_scatter_wait"):
+    """This process's parts of the sums (means, ...) of tensors over all `world` processes.  C1, C2
+    as for all waits.
     """
 
     no_gradient = "made behind differentiation, where optimizer state is sharded"
-    pure = False
-    host = True
-    xs = variadic(Number)
-    how = attr(str, "sum")
-    bucket = attr(int, 0)
     world = attr(int, 1)
-    samples: ClassVar[Any] = (
-        sample((3, 5), (2,), (), dtypes=("f32", "f32", "i64")),
-        sample((4,), (), dtypes=("f32", "i64"), bucket=3),
-    )
-    rejects: ClassVar[Any] = (
-        ("C1", sample((2,), (), dtypes=("f32", "i64"), how="median")),
-        ("C2", sample((2,), (3,), dtypes=("f32", "i64"))),
-    )
 
-    @staticmethod
-    def infer(*xs: TensorType, how: str, bucket: int, world: int) -> tuple[TensorType, ...]:
-        _check_how("reduce_scatter_wait", how)
-        return tuple([part_type(x, world) for x in _awaited("reduce_scatter_wait", xs)])
+    @classmethod
+    def infer(cls, *xs: TensorType, how: str, bucket: int, world: int) -> tuple[TensorType, ...]:
+        return tuple([part_type(x, world) for x in _awaited(cls.name, xs, how)])
 
     @staticmethod
     def evaluate(*xs: Array, how: str, bucket: int, world: int) -> Any:
@@ -441,8 +418,9 @@ def _shapes(extents: Sequence[Any], ranks: Sequence[int]) -> list[tuple[Any, ...
     return found
 
 
-def _awaited(op: str, xs: Sequence[TensorType]) -> tuple[TensorType, ...]:
-    """The tensors before a start's result; C2."""
+def _awaited(op: str, xs: Sequence[TensorType], how: str) -> tuple[TensorType, ...]:
+    """The tensors before a start's result; C1 and C2."""
+    _check_how(op, how)
     last = xs[-1] if xs else None
     require(
         last is TensorType(i64, ()), "E0345", f"{op} (C2): the start's result comes last",

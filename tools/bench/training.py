@@ -7,9 +7,6 @@ of the process beyond what it was with the framework imported and a small step r
 from __future__ import annotations
 
 import gc
-import json
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +18,7 @@ from ..tables import show_json
 from ..timing import Times
 from .race import Runner, geometric_mean
 from .training_nets import FIRST, NETS, Training
-from .worker import Worker, forget_peak, resident, serve
+from .worker import Worker, forget_peak, main, resident
 
 ENGINES = ("irc", "torch", "torch.compile", "torch.fused")
 PEERS = ("torch", "torch.compile")
@@ -228,17 +225,5 @@ def command(
     show_json({"speedup": round(mean, 3), "rows": rows})
 
 
-def main() -> None:
-    """Serve as the worker of one engine."""
-    kept = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def answer(found: dict[str, Any]) -> None:
-        kept.write(json.dumps(found) + "\n")
-        kept.flush()
-
-    serve(TrainWorker(sys.argv[1]), answer)
-
-
 if __name__ == "__main__":
-    main()
+    main(TrainWorker)

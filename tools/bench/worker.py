@@ -120,8 +120,8 @@ def serve(worker: Worker, answer: Callable[[dict[str, Any]], None]) -> None:
         answer(found)
 
 
-def main() -> None:
-    """Keep stdout for answers, and serve."""
+def main(engine: Callable[[str], Worker]) -> None:
+    """Keep stdout for answers, and serve as the worker of the engine named on the command line."""
     kept = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -129,8 +129,8 @@ def main() -> None:
         kept.write(json.dumps(found) + "\n")
         kept.flush()
 
-    serve(Worker(sys.argv[1]), answer)
+    serve(engine(sys.argv[1]), answer)
 
 
 if __name__ == "__main__":
-    main()
+    main(Worker)
