@@ -20,6 +20,7 @@ from irc.backends.cpu.target import cpu_target
 from irc.ir.core import OPS, Array, Builder, Op, Sample, Value
 from irc.ir.dims import evaluate, sym
 from irc.ir.interpret import run
+from irc.ir.ops.control import inlined
 from irc.ir.ops.core import Const, Func, Module, Return
 from irc.ir.types import DType, TensorType, from_numpy, parse_type
 from irc.ir.verify import verify
@@ -228,8 +229,7 @@ def test_compiled() -> None:
         alone = gradient(build, given)
         wanted += run(alone, given)
         types = [TensorType(from_numpy(a.dtype), a.shape) for a in given]
-        env = dict(zip(alone.args, [func.body.add_arg(t) for t in types], strict=True))
-        outs += _copied(b, alone, env)
+        outs += inlined(b, alone.body, [func.body.add_arg(t) for t in types])
         arrays += given
     b.emit(Return, *outs)
     target = cpu_target(1)
@@ -239,14 +239,6 @@ def test_compiled() -> None:
     for got, want in zip(found, wanted, strict=True):
         scale = max(1.0, float(np.max(np.abs(want), initial=0.0)))
         np.testing.assert_allclose(got, want, rtol=3e-5, atol=3e-5 * scale)
-
-
-def _copied(b: Builder, func: Func, env: dict[Value, Value]) -> list[Value]:
-    """The ops of a function at the builder; what it returned."""
-    for op in func.body:
-        if not isinstance(op, Return):
-            b.insert(op.copy(env))
-    return [env[v] for v in func.returned]
 
 
 OPEN: dict[str, tuple[Sequence[str], Sequence[int], dict[str, Any]]] = {
