@@ -176,7 +176,7 @@ def _dimension_separates(loop: For, touching: list[Load | Store], d: int) -> boo
             rest = split[1]
         lows.add(rest)
         spread = parts[1] - rest
-        low, high = bounds(spread, ranges_around(op))
+        low, high = (0, 0) if spread == 0 else bounds(spread, ranges_around(op))
         if low is None or high is None or low < 0:
             return False
         width = max(width, high)

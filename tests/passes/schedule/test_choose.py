@@ -47,8 +47,9 @@ def test_chosen_schedule_computes_the_same(program, target):
     np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-6)
 
 
-def test_steps_are_data_that_repeat_the_choice():
-    shapes, build = kernels.PROGRAMS["matmul_bias_relu"]
+@pytest.mark.parametrize("program", kernels.PROGRAMS)
+def test_steps_are_data_that_repeat_the_choice(program):
+    shapes, build = kernels.PROGRAMS[program]
     plain = kernels.kernel(shapes, build)
     chosen = choose(plain, TARGETS["avx2"])
     assert str(apply_steps(plain, chosen.steps)) == str(chosen.kernel)
