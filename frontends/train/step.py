@@ -91,7 +91,7 @@ class TrainStep:
             raise Error("E0688", "a step takes either a loss or an objective")
         self._require_parameters(net)
         if not isinstance(accumulate, int) or accumulate < 1:
-            raise Error("E0688", f"accumulate is a number from 1, found {accumulate!r}")
+            raise Error("E0607", f"accumulate is a number from 1, found {accumulate!r}")
         self.net, self.objective = net, objective
         self.loss = as_loss(loss) if objective is None else None
         self.metrics: tuple[Metric, ...] = tuple([as_metric(m) for m in metrics])
@@ -117,10 +117,10 @@ class TrainStep:
 
     @staticmethod
     def _require_parameters(net: nn.Module) -> None:
-        """E0688 for a network that holds no parameter at all: it would stay as it is in silence."""
+        """E0687 for a network that holds no parameter at all: it would stay as it is in silence."""
         if next(iter(net.parameters()), None) is None:
             raise Error(
-                "E0688",
+                "E0687",
                 f"the network {type(net).__name__} has no parameters",
                 hint="layers in a plain list or dict are not found: nn.ModuleList, nn.ModuleDict",
             )
