@@ -2,7 +2,7 @@
 
 Only the reverse ops are evaluated: the values of the forward ones are known.  With `keep` the
 reverse ops are recorded in their turn, so that gradients have gradients.  May import: ir,
-passes.autodiff.
+passes.autodiff, its siblings.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ...ir.core import Array, Block, Builder, Op, Value
 from ...ir.errors import Error
 from ...ir.interpret import Interpreter
 from ...ir.ops.core import Const
+from ...passes.autodiff.activity import reads
 from ...passes.autodiff.pullback import expanded, has_rule, pullback
 from .dispatch import (
     STATE,
@@ -181,11 +182,11 @@ def evaluated(
     op = block.last
     while op is not None:
         if any([r in needed for r in op.results]):
-            reads = _reads(op)
-            dying = [v for v in reads if v not in last]
+            outer = reads(op)
+            dying = [v for v in outer if v not in last]
             last.update(dying)
             plan.append((op, dying))
-            needed.update([v for v in reads if v not in env])
+            needed.update([v for v in outer if v not in env])
         op = op.prev
     with np.errstate(all="ignore"), enable_grad() if keep else no_grad():
         for op, dying in reversed(plan):
@@ -195,28 +196,17 @@ def evaluated(
     return [None if v is None else env[v] for v in wanted]
 
 
-def _reads(op: Op) -> list[Value]:
-    """The operands, and what the op's regions see of their surroundings, each once."""
-    found = dict.fromkeys([v for v in op.operands if v is not None])
-    if op.regions:
-        inner = {r for o in op.walk() for r in o.results}
-        inner.update([v for o in op.walk() for block in o.regions for v in block.args])
-        for o in op.walk():
-            found.update(dict.fromkeys([v for v in o.operands if v is not None and v not in inner]))
-    return list(found)
-
-
 def _loop(op: Op, env: Mapping[Value, Any]) -> Sequence[Tensor]:
     """The results of an op with regions, by the interpreter; recorded as the op that it is."""
-    reads = _reads(op)
-    tensors = [env[v] for v in reads]
+    outer = reads(op)
+    tensors = [env[v] for v in outer]
     interpreter = Interpreter()
-    interpreter.env.update({v: t.array for v, t in zip(reads, tensors)})
+    interpreter.env.update({v: t.array for v, t in zip(outer, tensors)})
     arrays = [None if v is None else env[v].array for v in op.operands]
     found = interpreter.results(op, arrays)
     node = None
     if STATE.recording and any([t.requires_grad for t in tensors]):
-        inside: dict[Value, Value] = {v: Value(v.type, None, k) for k, v in enumerate(reads)}
+        inside: dict[Value, Value] = {v: Value(v.type, None, k) for k, v in enumerate(outer)}
         own = tuple(inside.values())
         call = Call.region(op.copy(inside), own)
         node = Node(call, tuple(tensors), tuple([t.array for t in tensors]), op.loc or here())

@@ -46,11 +46,11 @@ def needed_for(
 
 
 def reads(op: Op) -> list[Value]:
-    """The values that an op reads: operands, and what its regions take from outside."""
-    found = [v for v in op.operands if v is not None]
+    """The values that an op reads, each once: operands, and what its regions take from outside."""
+    found = dict.fromkeys([v for v in op.operands if v is not None])
     for region in op.regions:
-        found += [v for v in uses_outside(region) if v not in found]
-    return found
+        found.update(dict.fromkeys(uses_outside(region)))
+    return list(found)
 
 
 def differentiable(value: Value) -> bool:
