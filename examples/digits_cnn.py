@@ -49,7 +49,7 @@ def fit(
     x, y, x_held, y_held = digits()
     x, y = x[:rows], y[:rows]
     nn.manual_seed(seed)
-    steps = epochs * -(-len(x) // 64)
+    steps = epochs * (len(x) // 64)
     schedule = optim.cosine(2e-3, total=steps, warmup=min(50, steps // 4))
     t = train.Trainer(
         Net(),
@@ -59,10 +59,10 @@ def fit(
         optimizer=optim.AdamW(schedule, weight_decay=1e-4, clip_norm=1.0),
         **options,
     )
-    batches = data.arrays(x, y).shuffle(seed=seed).batch(64)
+    batches = data.arrays(x, y).shuffle(seed=seed).batch(64, drop_last=True)
     augmented = batches.augment(data.augment.Shift(1), seed=seed)
     t.fit(augmented, epochs=epochs)
-    return t, t.evaluate(data.arrays(x_held, y_held).batch(256))
+    return t, t.evaluate(data.arrays(x_held, y_held).batch(512))
 
 
 def main() -> None:

@@ -78,10 +78,10 @@ def torch_digits(module: Any, seed: int, epochs: int, threads: int) -> tuple[flo
             return self.head(x.mean((2, 3)))
 
     net = Net()
-    steps = epochs * -(-len(x) // 64)
+    steps = epochs * (len(x) // 64)
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
-    batches = data.arrays(x, y).shuffle(seed=seed).batch(64)
+    batches = data.arrays(x, y).shuffle(seed=seed).batch(64, drop_last=True)
     batches = batches.augment(data.augment.Shift(1), seed=seed)
     start = time.perf_counter()
     for _ in range(epochs):
