@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import json_flag, note, verbose, verbosity
+from .options import FiniteRange, json_flag, note, verbose, verbosity
 from .tables import show_json
 
 if TYPE_CHECKING:
@@ -19,11 +19,24 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("config", type=click.Path())
 @click.option("--epochs", type=click.IntRange(1), default=None, help="Instead of the file's.")
+@click.option("--threads", type=click.IntRange(1), default=None, help="Instead of the file's.")
+@click.option(
+    "--activation-memory", type=FiniteRange(0, min_open=True), default=None,
+    help="Keep so many bytes of activations, or (up to 1) this share; compute the rest again.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint, to the bit.")
 @click.option("--evaluate", "only", is_flag=True, help="Load the best checkpoint and evaluate.")
 @json_flag
 @verbosity
-def command(config: str, epochs: int | None, resume: bool, only: bool, as_json: bool) -> None:
+def command(
+    config: str,
+    epochs: int | None,
+    threads: int | None,
+    activation_memory: float | None,
+    resume: bool,
+    only: bool,
+    as_json: bool,
+) -> None:
     """Train the network that CONFIG (TOML) describes: model, data, loss, optimizer, outputs.
 
     docs/training.md has a whole file.  Checkpoints go to the folder that [output] names; with
@@ -33,6 +46,10 @@ def command(config: str, epochs: int | None, resume: bool, only: bool, as_json: 
     from . import driver
 
     described = read(config)
+    if activation_memory is not None and activation_memory > 1:
+        activation_memory = int(activation_memory)
+    given = {"threads": threads, "activation_memory": activation_memory}
+    described.tables["train"] |= {k: v for k, v in given.items() if v is not None}
     trainer, fit = trainer_of(described, driver.load)
     if epochs is not None:
         fit["epochs"] = epochs

@@ -8,6 +8,7 @@ May import: ir, deploy, frontends/nn, its siblings.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ..nn.traced import State, Traced
 from . import distributed
 from .assemble import COUNTER, GOOD, KEY, RATE, SCALE, STEP, Settings
 from .batches import owned, type_text
+from .optim.base import EMA
 from .sharding import cut, joined, require_elementwise, shapes_of_parts
 
 
@@ -99,6 +101,27 @@ class TrainState:
                 f"the parameter '{bare}' is {now} now, and was not when the step was made",
                 hint="call requires_grad_ before making the step, or make a new one",
             )
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The moving averages in the place of the parameters, until the end; E0691 without any."""
+        whole = self.whole()
+        pairs = [(self.arrays[f"params/{n}"], whole.get(f"slots/{n}/{EMA}")) for n in self.trained]
+        kept = [(mine, average.copy()) for mine, average in pairs if average is not None]
+        if not kept:
+            raise Error(
+                "E0691",
+                "the optimizer keeps no averages",
+                hint="give it ema=0.999, or another decay",
+            )
+        before = [mine.copy() for mine, _ in kept]
+        try:
+            for mine, average in kept:
+                np.copyto(mine, average)
+            yield
+        finally:
+            for (mine, _), old in zip(kept, before, strict=True):
+                np.copyto(mine, old)
 
     # ------------------------------------------------------------ as a whole
 

@@ -10,6 +10,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -276,6 +277,12 @@ class Trainer:
         if not found:
             raise Error("E0665", "there is nothing to predict: the dataset is empty")
         return _joined(found)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """`with t.averaged():` the network has the moving averages that the optimizer keeps (its
+        `ema`), to evaluate, predict, save or export; behind it the parameters are there again.
+        """
+        return self.step.state.averaged()
 
     def summary(self, x: Any = None) -> nn.Summary:
         """Layers, shapes, parameters, operations and memory for a batch like `x` (arrays, or

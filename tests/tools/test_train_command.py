@@ -80,7 +80,9 @@ def test_it_trains_resumes_and_evaluates(folder: Path, irc_train: Train) -> None
     assert made.exit_code == 0
     facts = json.loads(made.stdout)
     assert facts["epochs"] == 3 and facts["written"] == [str(folder / "net.onnx")]
-    more = irc_train("--resume", "--epochs", "5", "--json")
+    more = irc_train(
+        "--resume", "--epochs", "5", "--json", "--threads", "1", "--activation-memory", "0.5"
+    )
     assert json.loads(more.stdout)["epochs"] == 5
     assert len((folder / "log.csv").read_text().splitlines()) == 6
     found = irc_train("--evaluate", "--json")

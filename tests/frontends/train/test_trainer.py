@@ -66,6 +66,19 @@ def test_arrays_and_plain_iterables_are_datasets() -> None:
     assert two.step.count == 4
 
 
+def test_averages_stand_in_for_the_parameters() -> None:
+    t = trainer(optimizer=optim.SGD(0.5, ema=0.9))
+    t.fit(batches(), epochs=2, progress=False)
+    weight = t.net[0].weight
+    own, said = weight.numpy().copy(), t.predict(X[:4])
+    with t.averaged():
+        np.testing.assert_array_equal(weight.numpy(), t.step.arrays()["slots/0.weight/ema"])
+        assert (t.predict(X[:4]) != said).any()
+    np.testing.assert_array_equal(weight.numpy(), own)
+    with pytest.raises(Error, match="keeps no averages"), trainer().averaged():
+        pass
+
+
 def test_summary() -> None:
     said = str(trainer().summary(X[:5]))
     assert "Linear 6->16" in said and "parameters: 195" in said and "f32[5, 3]" in said
