@@ -109,6 +109,8 @@ def _bind(p: Printer, op: Op) -> None:
 
 def _alloc(p: Printer, op: Op) -> None:
     assert isinstance(op, loop.Alloc)
+    if op.result.uses is None:  # what used it were loops of no steps
+        return
     type_ = op.type
     if type_.space == "stream":
         p.module.declare_stream(p, op)

@@ -73,6 +73,8 @@ class Dropout(Op):
         shape = self.x.tensor.shape
         if self.ratio == 1:
             return zeros(b, self.x.tensor)
+        if not _threshold(self.ratio):
+            return b.identity(self.x)  # type: ignore[no-any-return]
         drawn = shape if self.drawn is None else self.drawn
         bits = b.philox_bits(self.key, self.counter, shape=drawn)
         wide = as_type(b, self.x, compute_dtype(dtype))

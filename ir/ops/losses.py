@@ -11,11 +11,12 @@ import numpy as np
 
 from ..core import Array, Builder, Float, Grads, Int, Value, attr, operand, optional, sample
 from ..dims import DimLike
-from ..types import TensorType, from_numpy, i64
+from ..types import DType, TensorType, from_numpy, i64
 from .axis import _Axis
 from .constraints import axis_of, require, same
 from .contract import as_type
 from .convert import compute_dtype, widen
+from .core import Const
 from .elementwise import constant
 from .index import in_range
 from .shape import DimValue
@@ -165,7 +166,11 @@ class CrossEntropy(_Axis):
         shape = list(self.labels.tensor.shape)
         shape.insert(self.axis, 1)
         labels = b.reshape(as_type(b, self.labels, i64), shape=shape)
-        counts = b.ne(labels, constant(b, labels, self.ignored))
+        if _holds(self.labels.tensor.dtype, self.ignored):
+            counts = b.ne(labels, constant(b, labels, self.ignored))
+        else:
+            every = b.insert(Const(np.ones((), np.bool_))).result
+            counts = b.broadcast_to(every, shape=shape)
         return b.where(counts, labels, constant(b, labels, 0)), counts
 
     def factor(self, b: Builder, at: Value) -> Value | None:
@@ -220,6 +225,13 @@ class CrossEntropy(_Axis):
         ("C4", sample((3, 5), (3,), dtypes=("f32", "i64"), smoothing=2.0)),
         ("C4", sample((3, 5), (3,), dtypes=("f32", "i64"), reduction="max")),
     )
+
+
+
+def _holds(dtype: DType, value: int) -> bool:
+    """Whether an integer type has this value."""
+    least = -(1 << (dtype.bits - 1)) if dtype.kind == "int" else 0
+    return least <= value < least + (1 << dtype.bits)
 
 
 __all__ = ["REDUCTIONS", "CrossEntropy"]
