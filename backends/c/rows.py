@@ -109,8 +109,6 @@ def _bind(p: Printer, op: Op) -> None:
 
 def _alloc(p: Printer, op: Op) -> None:
     assert isinstance(op, loop.Alloc)
-    if op.result.uses is None:  # what used it were loops of no steps
-        return
     type_ = op.type
     if type_.space == "stream":
         p.module.declare_stream(p, op)
@@ -122,6 +120,8 @@ def _alloc(p: Printer, op: Op) -> None:
             where=Op.where(op),
             hint="plan it in the arena, or give it a static shape on the stack",
         )
+    if op.result.uses is None:  # what used it were loops of no steps
+        return
     name = p.new_name(op.label or type_.space)
     shape: Sequence[DimLike] = type_.shape
     bits = packed_bits(type_.dtype)
